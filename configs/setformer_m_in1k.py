@@ -1,0 +1,3 @@
+_base_ = "./setformer_t_in1k.py"
+
+model = dict(backbone=dict(arch="mini"))

@@ -1,0 +1,7 @@
+"""mmengine hooks: start from K-means references, resume exactly, never lose a file."""
+
+from .atomic_checkpoint import AtomicCheckpointHook
+from .exact_resume import ExactResumeHook
+from .kmeans_reference_init import KMeansReferenceInitHook
+
+__all__ = ["AtomicCheckpointHook", "ExactResumeHook", "KMeansReferenceInitHook"]

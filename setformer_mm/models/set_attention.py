@@ -1,0 +1,181 @@
+"""SeT attention as a module: projections, anchors, references, and the cached fold."""
+
+import math
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..ops import Folded, fold, set_attention_folded
+
+
+class SeTAttention(nn.Module):
+    """Multi-head SeT attention over a grid of tokens.
+
+    Args:
+        embed_dims (int): Channels ``C``, divisible by ``num_heads``.
+        num_heads (int): Heads ``h``; each has ``D = C / h`` channels and as many
+            anchors.
+        reference_shape (tuple[int, int]): Grid of references ``(r_h, r_w)`` a head.
+        epsilon (float): Entropic regularisation.
+        num_iters (int): Sinkhorn iterations.
+        alpha (float): Inverse squared bandwidth of the kernel.
+        tau (float, optional): Width of the position weights; None switches them off.
+        backend (str): See :func:`setformer_mm.ops.set_attention`, as for the four
+            arguments before.
+
+    Attributes:
+        anchors (nn.Parameter): Of shape ``(h, D, D)``.
+        references (nn.Parameter): Of shape ``(h, r_h * r_w, D)``, row-major.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        reference_shape: tuple[int, int] = (8, 8),
+        epsilon: float = 0.1,
+        num_iters: int = 3,
+        alpha: float = 2.0,
+        tau: float | None = 0.15,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if embed_dims % num_heads:
+            raise ValueError(
+                "embed_dims must be divisible by num_heads, "
+                f"got {embed_dims} and {num_heads}"
+            )
+        self.num_heads = num_heads
+        self.head_dim = embed_dims // num_heads
+        self.reference_shape = tuple(reference_shape)
+        self.epsilon = epsilon
+        self.num_iters = num_iters
+        self.alpha = alpha
+        self.tau = tau
+        self.backend = backend
+        self.in_proj = nn.Linear(embed_dims, embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
+        num_references = math.prod(self.reference_shape)
+        self.anchors = nn.Parameter(self._random_unit_vectors(self.head_dim))
+        self.references = nn.Parameter(self._random_unit_vectors(num_references))
+        self._cached_fold: _CachedFold | None = None
+
+    def _random_unit_vectors(self, count: int) -> Tensor:
+        return F.normalize(torch.randn(self.num_heads, count, self.head_dim), dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            x (Tensor): Tokens of shape ``(B, H, W, C)``.
+
+        Returns:
+            Tensor: Of the same shape.
+        """
+        batch, height, width, channels = x.shape
+        tokens = self.in_proj(x).view(
+            batch, height * width, self.num_heads, self.head_dim
+        )
+        out = set_attention_folded(
+            tokens,
+            self.folded(),
+            spatial_shape=(height, width),
+            reference_shape=self.reference_shape,
+            epsilon=self.epsilon,
+            num_iters=self.num_iters,
+            tau=self.tau,
+            backend=self.backend,
+        )
+        return self.out_proj(out.reshape(batch, height, width, channels))
+
+    def folded(self) -> Folded:
+        """Fold anchors and references; from the cache in eval mode without gradients."""
+        if self.training or torch.is_grad_enabled():
+            self.drop_fold()
+            return fold(self.anchors, self.references, self.alpha)
+        if self._cached_fold is None or not self._cached_fold.is_valid(self):
+            self._cached_fold = _CachedFold(self)
+        return self._cached_fold.folded
+
+    def drop_fold(self) -> None:
+        """Forget the cached fold.
+
+        Needed by hand in one case alone: the parameters of a model on an accelerator,
+        in eval mode, were overwritten through ``.data``, and neither ``eval()`` nor
+        ``train()`` followed.
+        """
+        self._cached_fold = None
+
+    def train(self, mode: bool = True) -> "SeTAttention":
+        """Set the mode and drop the fold: an EMA swaps weights before such a call."""
+        self.drop_fold()
+        return super().train(mode)
+
+    def _apply(self, *args, **kwargs):
+        """Move or cast, and drop the fold."""
+        self.drop_fold()
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        """Load, resampling references that come from another grid."""
+        self.drop_fold()
+        key = prefix + "references"
+        loaded = state_dict.get(key)
+        if loaded is not None and loaded.shape[1] != self.references.shape[1]:
+            state_dict[key] = self._resample_references(loaded, key)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _resample_references(self, references: Tensor, name: str) -> Tensor:
+        """Interpolate references bilinearly on their grid, which has to be square."""
+        side = math.isqrt(references.shape[1])
+        if side * side != references.shape[1]:
+            raise ValueError(
+                f"{name} must come from a square grid to be resampled to "
+                f"{self.reference_shape}, got {references.shape[1]} references; load it "
+                "with the reference_shape it was trained with"
+            )
+        height, width = self.reference_shape
+        print_log(
+            f"{name}: references resampled from {side}x{side} to {height}x{width}",
+            logger="current",
+        )
+        grid = references.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, (height, width), mode="bilinear")
+        return grid.permute(0, 2, 3, 1).flatten(1, 2).to(references.dtype)
+
+    def extra_repr(self) -> str:
+        return (
+            f"num_heads={self.num_heads}, reference_shape={self.reference_shape}, "
+            f"epsilon={self.epsilon}, num_iters={self.num_iters}, alpha={self.alpha}, "
+            f"tau={self.tau}, backend={self.backend!r}"
+        )
+
+
+class _CachedFold:
+    """A fold together with what tells whether the parameters are still the same.
+
+    Version counters see every in-place change but those through ``.data``, which is how
+    mmengine's EMAHook swaps weights. On the CPU the values are compared, too; on an
+    accelerator that would wait for the device in every block.
+    """
+
+    def __init__(self, attention: SeTAttention) -> None:
+        parameters = attention.anchors, attention.references
+        compute_dtype = torch.promote_types(attention.anchors.dtype, torch.float32)
+        self.folded = fold(*parameters, attention.alpha).to(compute_dtype)
+        self._identities = [self._identity(p) for p in parameters]
+        self._values = [p.clone() if p.device.type == "cpu" else None for p in parameters]
+
+    @staticmethod
+    def _identity(parameter: Tensor) -> tuple:
+        version = 0 if parameter.is_inference() else parameter._version
+        return parameter.data_ptr(), version, parameter.dtype, parameter.device
+
+    def is_valid(self, attention: SeTAttention) -> bool:
+        parameters = attention.anchors, attention.references
+        return self.folded.alpha == attention.alpha and all(
+            self._identity(p) == identity and (value is None or torch.equal(p, value))
+            for p, identity, value in zip(parameters, self._identities, self._values)
+        )

@@ -1,0 +1,367 @@
+"""SeTformer: a hierarchical vision backbone whose attention is self-optimal transport.
+
+Paper: "SeTformer is What You Need for Vision and Language", Shamsolmoali, Zareapoor,
+Granger and Felsberg, AAAI 2024, arXiv 2401.03540. No official code is known. The paper
+states the design (overlapping convolutional stem and downsampling, four stages, pre-norm
+blocks without convolution, window or attention bias); widths, depths, MLP ratios and
+numbers of references are reconstructed so that parameters and FLOPs meet the stated
+ones (docs/method.md).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+from .set_attention import SeTAttention
+
+NUM_STAGES = 4
+
+ARCHITECTURES = {
+    "mini": dict(
+        embed_dims=64, depths=(3, 4, 6, 5), num_heads=(2, 4, 8, 16), mlp_ratio=3
+    ),
+    "tiny": dict(
+        embed_dims=64, depths=(3, 4, 18, 5), num_heads=(2, 4, 8, 16), mlp_ratio=3
+    ),
+    "small": dict(
+        embed_dims=96, depths=(3, 4, 18, 3), num_heads=(3, 6, 12, 24), mlp_ratio=2
+    ),
+    "base": dict(
+        embed_dims=128, depths=(3, 4, 18, 3), num_heads=(4, 8, 16, 32), mlp_ratio=2
+    ),
+}
+
+
+class PatchEmbed(nn.Module):
+    """Stem: two 3x3 convolutions of stride 2 and a LayerNorm.
+
+    Takes images ``(B, in_channels, H, W)`` to tokens ``(B, H / 4, W / 4, C)``, sides
+    rounded up.
+    """
+
+    def __init__(self, in_channels: int, embed_dims: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, embed_dims // 2, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(embed_dims // 2, embed_dims, 3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv2(self.conv1(x)).permute(0, 2, 3, 1))
+
+
+class Downsample(nn.Module):
+    """A 3x3 convolution of stride 2 that doubles the channels, and a LayerNorm.
+
+    Takes tokens ``(B, H, W, C)`` to ``(B, H / 2, W / 2, 2C)``, sides rounded up.
+    """
+
+    def __init__(self, embed_dims: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            embed_dims, 2 * embed_dims, 3, stride=2, padding=1, bias=False
+        )
+        self.norm = nn.LayerNorm(2 * embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+class SeTBlock(nn.Module):
+    """Pre-norm block: SeT attention and an MLP, each with a residual connection.
+
+    Args:
+        embed_dims (int): Channels ``C``.
+        num_heads (int): Heads.
+        mlp_ratio (float): Hidden channels of the MLP over ``C``.
+        drop_path (float): Probability of skipping a branch, a sample.
+        **attention: Further arguments of :class:`SeTAttention`.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        mlp_ratio: float,
+        drop_path: float,
+        **attention,
+    ) -> None:
+        super().__init__()
+        hidden_dims = int(embed_dims * mlp_ratio)
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.attn = SeTAttention(embed_dims, num_heads, **attention)
+        self.norm2 = nn.LayerNorm(embed_dims)
+        self.mlp = nn.Sequential(
+            nn.Linear(embed_dims, hidden_dims),
+            nn.GELU(),
+            nn.Linear(hidden_dims, embed_dims),
+        )
+        self.drop_path = StochasticDepth(drop_path, mode="row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take tokens ``(B, H, W, C)`` to tokens of the same shape."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class SeTStage(nn.Module):
+    """Blocks at one resolution, with the downsampling that leads to the next stage.
+
+    Args:
+        depth (int): Number of blocks.
+        embed_dims (int): Channels ``C``.
+        drop_paths (Sequence[float]): One probability a block.
+        downsample (bool): Whether another stage follows.
+        with_cp (bool): Whether blocks recompute their activations in the backward pass.
+        **block: Further arguments of :class:`SeTBlock`.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        embed_dims: int,
+        drop_paths: Sequence[float],
+        downsample: bool,
+        with_cp: bool,
+        **block,
+    ) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        self.blocks = nn.ModuleList(
+            SeTBlock(embed_dims, drop_path=drop_paths[i], **block) for i in range(depth)
+        )
+        self.downsample = Downsample(embed_dims) if downsample else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the blocks alone: the output of a stage is taken before downsampling."""
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x
+
+
+@MODELS.register_module()
+class SeTformer(BaseModule):
+    """SeTformer backbone for classification, detection and segmentation.
+
+    Feature maps have the strides 4, 8, 16, 32 (sides rounded up, inputs of any size)
+    and ``C, 2C, 4C, 8C`` channels.
+
+    Args:
+        arch (str | dict): "mini", "tiny", "small", "base", or a dict with exactly the
+            keys ``embed_dims`` (``C`` of the first stage), ``depths``, ``num_heads``
+            (four numbers each) and ``mlp_ratio``.
+        in_channels (int): Channels of the images.
+        out_indices (Sequence[int]): Stages to return, in 0..3; each gets a LayerNorm
+            ``norm{i}`` of its own.
+        reference_shape (Sequence): Grid of references ``(r_h, r_w)``; as for the next
+            four, one for all stages or a list or tuple of four.
+        epsilon (float | Sequence[float]): Entropic regularisation.
+        num_iters (int | Sequence[int]): Sinkhorn iterations.
+        alpha (float | Sequence[float]): Inverse squared bandwidth of the kernel.
+        tau (float | None | Sequence): Width of the position weights as a fraction of
+            the side; None switches them off.
+        drop_path_rate (float): Stochastic depth of the last block in [0, 1), growing
+            linearly from 0 at the first.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, ``n`` the stem and the
+            first ``n`` stages with their norms.
+        gap_before_final_norm (bool): Average over the grid before the output norm, and
+            return vectors ``(B, channels)`` instead of maps.
+        with_cp (bool): Trade time for memory: recompute blocks in the backward pass.
+        backend (str): Backend of the operator, see
+            :func:`setformer_mm.ops.available_backends`.
+        init_cfg (dict | list[dict], optional): mmengine's initialisation; for weights
+            ``dict(type="Pretrained", checkpoint=..., prefix="backbone.")``. References
+            trained on another grid are resampled.
+
+    Raises:
+        ValueError: If an argument is out of its rule.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = "tiny",
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        reference_shape: Sequence = ((8, 8), (8, 8), (8, 8), (7, 7)),
+        epsilon: float | Sequence[float] = 0.1,
+        num_iters: int | Sequence[int] = 3,
+        alpha: float | Sequence[float] = 2.0,
+        tau: float | None | Sequence[float | None] = 0.15,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        gap_before_final_norm: bool = False,
+        with_cp: bool = False,
+        backend: str = "auto",
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        arch = _resolve_architecture(arch)
+        attention = _per_stage_attention(
+            reference_shape=reference_shape,
+            epsilon=epsilon,
+            num_iters=num_iters,
+            alpha=alpha,
+            tau=tau,
+        )
+        if not out_indices or not set(out_indices) <= set(range(NUM_STAGES)):
+            raise ValueError(f"out_indices must be in 0..3, got {out_indices}")
+        if frozen_stages not in range(-1, NUM_STAGES + 1):
+            raise ValueError(f"frozen_stages must be in -1..4, got {frozen_stages}")
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
+
+        depths = arch["depths"]
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.gap_before_final_norm = gap_before_final_norm
+        self.embed_dims = [arch["embed_dims"] * 2**i for i in range(NUM_STAGES)]
+        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+
+        self.patch_embed = PatchEmbed(in_channels, self.embed_dims[0])
+        self.stages = nn.ModuleList(
+            SeTStage(
+                depths[i],
+                self.embed_dims[i],
+                drop_paths[sum(depths[:i]) : sum(depths[: i + 1])],
+                downsample=i < NUM_STAGES - 1,
+                with_cp=with_cp,
+                num_heads=arch["num_heads"][i],
+                mlp_ratio=arch["mlp_ratio"],
+                backend=backend,
+                **attention[i],
+            )
+            for i in range(NUM_STAGES)
+        )
+        for i in self.out_indices:
+            self.add_module(f"norm{i}", nn.LayerNorm(self.embed_dims[i]))
+        self.apply(_init_linear)
+        self._freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute features.
+
+        Args:
+            x (Tensor): Images of shape ``(B, in_channels, H, W)``.
+
+        Returns:
+            tuple[Tensor, ...]: One map ``(B, channels, H', W')`` an output stage, or
+            one vector ``(B, channels)`` with ``gap_before_final_norm``.
+        """
+        outs = []
+        x = self.patch_embed(x)
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in self.out_indices:
+                norm = getattr(self, f"norm{i}")
+                if self.gap_before_final_norm:
+                    outs.append(norm(x.mean((1, 2))))
+                else:
+                    outs.append(norm(x).permute(0, 3, 1, 2).contiguous())
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        return tuple(outs)
+
+    def train(self, mode: bool = True) -> "SeTformer":
+        """Set the mode; frozen stages stay in eval mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = "backbone."
+    ) -> tuple[int, int]:
+        """Place a parameter for layer-wise learning rate decay.
+
+        The stem is layer 0, the blocks are 1, 2, ..., each downsampling belongs to the
+        block after it, and the output norms come last.
+
+        Args:
+            param_name (str): Full name of the parameter.
+            prefix (str): What the backbone is called in that name.
+
+        Returns:
+            tuple[int, int]: The layer and the number of layers, where the last one
+            stands for everything outside the backbone.
+        """
+        depths = [len(stage.blocks) for stage in self.stages]
+        num_layers = sum(depths) + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        parts = param_name[len(prefix) :].split(".")
+        if parts[0] == "patch_embed":
+            return 0, num_layers
+        if parts[0] == "stages":
+            stage = int(parts[1])
+            if parts[2] == "downsample":
+                return sum(depths[: stage + 1]) + 1, num_layers
+            return sum(depths[:stage]) + int(parts[3]) + 1, num_layers
+        return num_layers - 1, num_layers
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        modules: list[nn.Module] = [self.patch_embed]
+        for i in range(self.frozen_stages):
+            modules.append(self.stages[i])
+            if i in self.out_indices:
+                modules.append(getattr(self, f"norm{i}"))
+        return modules
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad = False
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+def _resolve_architecture(arch: str | dict) -> dict:
+    """Look a variant up or check a dict that describes one."""
+    if isinstance(arch, str):
+        if arch not in ARCHITECTURES:
+            raise ValueError(
+                f"arch must be one of {', '.join(ARCHITECTURES)} or a dict, got {arch!r}"
+            )
+        return ARCHITECTURES[arch]
+    keys = set(ARCHITECTURES["tiny"])
+    if set(arch) != keys:
+        raise ValueError(
+            f"arch must have exactly the keys {sorted(keys)}, got {sorted(arch)}"
+        )
+    for key in ("depths", "num_heads"):
+        if len(arch[key]) != NUM_STAGES or min(arch[key]) < 1:
+            raise ValueError(
+                f"arch[{key!r}] must hold four positive numbers, got {arch[key]}"
+            )
+    return arch
+
+
+def _per_stage_attention(reference_shape: Sequence, **fields) -> list[dict]:
+    """Spread attention fields given once, or once a stage, over the stages."""
+    if all(isinstance(side, int) for side in reference_shape):
+        reference_shape = [reference_shape] * NUM_STAGES
+    fields = {
+        name: value if isinstance(value, (list, tuple)) else [value] * NUM_STAGES
+        for name, value in fields.items()
+    }
+    fields["reference_shape"] = [tuple(shape) for shape in reference_shape]
+    for name, values in fields.items():
+        if len(values) != NUM_STAGES:
+            raise ValueError(
+                f"{name} must be given once or once for each of the four stages, "
+                f"got {values}"
+            )
+    return [{k: v[i] for k, v in fields.items()} for i in range(NUM_STAGES)]

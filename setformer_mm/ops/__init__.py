@@ -1,0 +1,14 @@
+"""SeT attention as an operator. Needs torch and nothing else."""
+
+from .backends import available_backends
+from .fold import Folded, fold
+from .set_attention import set_attention, set_attention_folded, transport_plan
+
+__all__ = [
+    "Folded",
+    "available_backends",
+    "fold",
+    "set_attention",
+    "set_attention_folded",
+    "transport_plan",
+]

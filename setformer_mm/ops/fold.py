@@ -1,0 +1,90 @@
+"""The part of SeT attention that depends on parameters alone.
+
+Anchors ``z`` and references ``y`` enter the operator only through three small maps.
+Computing these once, outside the work over tokens, keeps every ``N x K x K`` product
+out of the operator, and is what a backbone caches in evaluation.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .kernel import gaussian_kernel, unit_vectors
+
+# Added to the eigenvalues of k(z, z), whose condition number reaches 10,000 for
+# anchors from K-means and is infinite for coinciding ones.
+RIDGE = 1e-5
+
+
+class Folded(NamedTuple):
+    """What the operator needs of its parameters (``h`` heads, ``K`` anchors, ``M``
+    references, head dimension ``D``).
+
+    Attributes:
+        anchors (Tensor): Anchors on the unit sphere, of shape ``(h, K, D)``.
+        score_map (Tensor): ``k(z, z)^-1 k(z, y)``, of shape ``(h, K, M)``: takes the
+            kernel features ``k(x, z)`` of a token to its scores.
+        value_map (Tensor): ``k(z, z)^-1/2``, of shape ``(h, K, K)``: takes kernel
+            features to the Nystrom embedding.
+        alpha (float): Inverse squared bandwidth of the kernel the maps belong to.
+    """
+
+    anchors: Tensor
+    score_map: Tensor
+    value_map: Tensor
+    alpha: float
+
+    def to(self, dtype: torch.dtype) -> "Folded":
+        """Cast the three maps; returns ``self``'s tensors where nothing changes."""
+        return Folded(*(t.to(dtype) for t in self[:3]), self.alpha)
+
+
+def fold(anchors: Tensor, references: Tensor, alpha: float) -> Folded:
+    """Fold anchors and references into the maps that the operator applies to tokens.
+
+    ``k(z, z)`` is inverted with a ridge of ``1e-5`` (method, step 3). Everything is
+    computed in float64 whatever the dtype of the parameters, and differentiable once
+    with respect to both, coinciding eigenvalues included.
+
+    Args:
+        anchors (Tensor): Of shape ``(h, K, D)``, any floating dtype, any norm.
+        references (Tensor): Of shape ``(h, M, D)``, likewise.
+        alpha (float): Inverse squared bandwidth of the kernel, positive.
+
+    Returns:
+        Folded: The three maps in float64.
+    """
+    with torch.autocast(anchors.device.type, enabled=False):
+        anchors, _ = unit_vectors(anchors.double())
+        references, _ = unit_vectors(references.double())
+        value_map = _InverseSquareRoot.apply(gaussian_kernel(anchors, anchors, alpha))
+        anchors_to_references = gaussian_kernel(anchors, references, alpha)
+        score_map = value_map @ (value_map @ anchors_to_references)
+    return Folded(anchors, score_map, value_map, alpha)
+
+
+class _InverseSquareRoot(torch.autograd.Function):
+    """``(A + ridge I)^-1/2`` of symmetric positive semi-definite matrices.
+
+    The gradient of ``torch.linalg.eigh`` divides by differences of eigenvalues and is
+    NaN where two coincide. With ``A = V diag(l) V^T`` and ``s = sqrt(l + ridge)`` the
+    divided differences of ``l -> 1 / s`` have the closed form
+    ``-1 / (s_i s_j (s_i + s_j))``, which is finite everywhere.
+    """
+
+    @staticmethod
+    def forward(ctx, matrix: Tensor) -> Tensor:
+        eigenvalues, vectors = torch.linalg.eigh(matrix)
+        roots = (eigenvalues.clamp_min(0) + RIDGE).sqrt()
+        ctx.save_for_backward(roots, vectors)
+        return (vectors / roots.unsqueeze(-2)) @ vectors.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        roots, vectors = ctx.saved_tensors
+        si, sj = roots.unsqueeze(-1), roots.unsqueeze(-2)
+        divided_differences = -1 / (si * sj * (si + sj))
+        return vectors @ ((vectors.mT @ grad @ vectors) * divided_differences) @ vectors.mT

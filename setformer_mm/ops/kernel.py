@@ -1,0 +1,52 @@
+"""The Gaussian kernel on the unit sphere (method, step 2)."""
+
+import torch
+from torch import Tensor
+
+
+def norm_floor(dtype: torch.dtype) -> float:
+    """The norm at or below which a vector counts as zero.
+
+    Its direction would be rounding noise, and the gradient of the direction, which
+    grows like one over the norm, would leave the range of the dtype.
+    """
+    return max(torch.finfo(dtype).tiny, 1e-30)
+
+
+def unit_vectors(v: Tensor, floor: float | None = None) -> tuple[Tensor, Tensor]:
+    """Split vectors into direction and length without overflow or underflow.
+
+    Args:
+        v (Tensor): Of shape ``(..., D)``, float32 or float64.
+        floor (float, optional): See :func:`norm_floor`, whose value for ``v``'s dtype
+            is the default. Vectors no longer than this get the direction 0 (and so a
+            kernel value of ``exp(-alpha)`` against everything) and the gradient 0.
+
+    Returns:
+        tuple[Tensor, Tensor]: Directions ``(..., D)`` and lengths ``(..., 1)``.
+    """
+    if floor is None:
+        floor = norm_floor(v.dtype)
+    # Squares of representable norms need not be representable: scale by the largest
+    # component first.
+    peak = v.detach().abs().amax(-1, keepdim=True)
+    peak = torch.where(peak > 0, peak, torch.ones_like(peak))
+    length = peak * torch.linalg.vector_norm(v / peak, dim=-1, keepdim=True)
+    is_nonzero = length > floor
+    divisor = torch.where(is_nonzero, length, torch.ones_like(length))
+    direction = torch.where(is_nonzero, v / divisor, torch.zeros_like(v))
+    return direction, length
+
+
+def gaussian_kernel(a: Tensor, b: Tensor, alpha: float) -> Tensor:
+    """``exp(-alpha/2 |a - b|^2) = exp(alpha (<a, b> - 1))`` for unit vectors.
+
+    Args:
+        a (Tensor): Unit vectors of shape ``(..., n, D)``.
+        b (Tensor): Unit vectors of shape ``(..., m, D)``.
+        alpha (float): Inverse squared bandwidth, positive.
+
+    Returns:
+        Tensor: Of shape ``(..., n, m)``, in ``[exp(-2 alpha), 1]`` up to rounding.
+    """
+    return torch.exp(alpha * (a @ b.mT - 1))

@@ -1,0 +1,136 @@
+"""SeT attention in plain PyTorch: the ground truth that every kernel must agree with.
+
+It reads as the mathematics of docs/method.md, runs on any device in float32 or float64,
+and is differentiable. Shapes: ``B`` images, ``N`` tokens, ``h`` heads of ``D`` channels,
+``K`` anchors and ``M`` references a head.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .fold import Folded
+from .kernel import gaussian_kernel, norm_floor, unit_vectors
+from .positions import Shape2d, position_exponents, smallest_best_exponent
+
+# Below this epsilon the scaling form's gradients leave the range of float32.
+MIN_SCALING_EPSILON = 0.05
+# A token or reference whose best position weight is below exp(-10) is left to the log
+# domain: its products with small entries of the plan could underflow.
+MIN_SCALING_EXPONENT = -10.0
+
+
+def set_attention_reference(
+    x: Tensor,
+    folded: Folded,
+    *,
+    spatial_shape: Shape2d | None,
+    reference_shape: Shape2d | None,
+    epsilon: float,
+    num_iters: int,
+    tau: float | None,
+) -> Tensor:
+    """The operator over tokens and folded parameters (method, steps 2 to 8).
+
+    Arguments are those of :func:`setformer_mm.ops.set_attention_folded`, already
+    checked.
+
+    Returns:
+        Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        features, lengths, folded = _kernel_features(x, folded)
+        geometry = (
+            spatial_shape, reference_shape, features.shape[-2], folded.score_map.shape[-1]
+        )  # fmt: skip
+        scores = features @ folded.score_map
+
+        # val_i = |x_i| k(z, x_i). Lengths are taken relative to the largest of the
+        # head, so that sums of values stay in range whenever each length does.
+        unit = lengths.detach().amax(-2, keepdim=True)
+        unit = unit.clamp_min(norm_floor(unit.dtype))
+        values = (lengths / unit) * features
+
+        if _scaling_form_is_safe(epsilon, tau, geometry):
+            weights = _sinkhorn_scaling(scores, epsilon, num_iters)
+            if tau is not None:
+                rows, cols = position_exponents(*geometry, tau, like=weights)
+                grid = weights.unflatten(-2, (len(rows), len(cols)))
+                weights = (grid * rows.exp()[:, None] * cols.exp()).flatten(-3, -2)
+            aggregates = weights.mT @ values / weights.sum(-2).unsqueeze(-1)
+            row_sums = weights.sum(-1, keepdim=True)
+            out = weights @ (aggregates @ folded.value_map) / row_sums
+        else:
+            log_weights = _sinkhorn_log(scores, epsilon, num_iters)
+            if tau is not None:
+                rows, cols = position_exponents(*geometry, tau, like=log_weights)
+                grid = log_weights.unflatten(-2, (len(rows), len(cols)))
+                log_weights = (grid + rows[:, None] + cols).flatten(-3, -2)
+            aggregates = log_weights.softmax(-2).mT @ values
+            out = log_weights.softmax(-1) @ (aggregates @ folded.value_map)
+        return (out * unit).transpose(1, 2).to(x.dtype)
+
+
+def transport_plan_reference(
+    x: Tensor, folded: Folded, *, epsilon: float, num_iters: int
+) -> Tensor:
+    """The transport plan before position weights (method, steps 2 to 5).
+
+    Args:
+        x (Tensor): Tokens of shape ``(B, N, h, D)``.
+        folded (Folded): See :func:`setformer_mm.ops.fold`.
+        epsilon (float): Entropic regularisation, positive.
+        num_iters (int): Sinkhorn iterations, at least 0.
+
+    Returns:
+        Tensor: Of shape ``(B, h, N, M)``, float32 or, for float64 tokens, float64.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        features, _, folded = _kernel_features(x, folded)
+        scores = features @ folded.score_map
+        if epsilon >= MIN_SCALING_EPSILON:
+            return _sinkhorn_scaling(scores, epsilon, num_iters)
+        return _sinkhorn_log(scores, epsilon, num_iters).exp()
+
+
+def _kernel_features(x: Tensor, folded: Folded) -> tuple[Tensor, Tensor, Folded]:
+    """``k(x, z)`` of shape ``(B, h, N, K)``, the lengths ``|x|`` of shape
+    ``(B, h, N, 1)``, and the folded maps in the dtype of both."""
+    floor = norm_floor(x.dtype)
+    x = x.transpose(1, 2).to(torch.promote_types(x.dtype, torch.float32))
+    folded = folded.to(x.dtype)
+    directions, lengths = unit_vectors(x, floor)
+    return gaussian_kernel(directions, folded.anchors, folded.alpha), lengths, folded
+
+
+def _scaling_form_is_safe(epsilon: float, tau: float | None, geometry: tuple) -> bool:
+    if epsilon < MIN_SCALING_EPSILON:
+        return False
+    return tau is None or smallest_best_exponent(*geometry, tau) >= MIN_SCALING_EXPONENT
+
+
+def _sinkhorn_scaling(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
+    """Sinkhorn's algorithm on ``exp((S - 1) / epsilon)``, which lies in
+    ``[exp(-2 / epsilon), 1]``; ends on the rows, which then sum to ``1 / N`` exactly."""
+    n, m = scores.shape[-2:]
+    kernel = torch.exp((scores - 1) / epsilon)
+    b = torch.ones_like(kernel[..., :1, :]).mT
+    for _ in range(num_iters):
+        a = (1 / n) / (kernel @ b)
+        b = (1 / m) / (kernel.mT @ a)
+    a = (1 / n) / (kernel @ b)
+    return a * kernel * b.mT
+
+
+def _sinkhorn_log(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
+    """The same iterations on logarithms; returns the logarithm of the plan."""
+    n, m = scores.shape[-2:]
+    log_kernel = (scores - 1) / epsilon
+    log_n, log_m = math.log(n), math.log(m)
+    g = torch.zeros_like(log_kernel[..., :1, :])
+    for _ in range(num_iters):
+        f = -log_n - torch.logsumexp(log_kernel + g, -1, keepdim=True)
+        g = -log_m - torch.logsumexp(log_kernel + f, -2, keepdim=True)
+    f = -log_n - torch.logsumexp(log_kernel + g, -1, keepdim=True)
+    return log_kernel + f + g

@@ -1,0 +1,236 @@
+"""The public functions: what they compute, what they accept, which backend runs."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .backends import select_backend
+from .fold import Folded, fold
+from .positions import Shape2d
+from .reference import transport_plan_reference
+
+
+def set_attention(
+    x: Tensor,
+    anchors: Tensor,
+    references: Tensor,
+    *,
+    spatial_shape: Shape2d | None = None,
+    reference_shape: Shape2d | None = None,
+    epsilon: float = 0.1,
+    num_iters: int = 3,
+    alpha: float = 2.0,
+    tau: float | None = 0.15,
+    backend: str = "auto",
+) -> Tensor:
+    """Self-optimal-transport attention: tokens attend to each other through ``M``
+    references, at a cost linear in their number.
+
+    A Gaussian kernel on the unit sphere, embedded by Nystrom's method on the anchors,
+    scores tokens against references; an entropic transport plan ``T`` between both
+    balances the scores; position weights multiply it. With ``P`` the plan's rows and
+    ``Q`` its columns divided by their sums, the result is ``P Q val`` for the
+    embedded tokens ``val``: ``P Q`` is a non-negative, row-stochastic ``N x N`` matrix
+    of rank at most ``M`` that is never formed. Kernel, embedding, plan and position
+    weights are those of SeTformer (Shamsolmoali et al., AAAI 2024); the way back from
+    references to tokens is this project's reconstruction (docs/method.md).
+
+    Computed in at least float32 whatever the dtypes and the autocast state; finite
+    whenever the norm of every token is representable in x's dtype. A token whose norm
+    is no more than 1e-30 (6.1e-5 in float16) counts as zero: it scores like a token
+    that is orthogonal to every anchor, has value 0, and receives the gradient 0.
+
+    Args:
+        x (Tensor): Tokens of shape ``(B, N, h, D)``, floating; row-major over the grid
+            for images. May be non-contiguous; ``B`` may be 0.
+        anchors (Tensor): Of shape ``(h, K, D)``, any floating dtype, any norm.
+        references (Tensor): Of shape ``(h, M, D)``, likewise; row-major over the
+            reference grid for images.
+        spatial_shape (tuple[int, int], optional): Token grid ``(H_t, W_t)`` with
+            ``H_t * W_t = N``. None, with ``reference_shape`` None, for a sequence.
+        reference_shape (tuple[int, int], optional): Reference grid ``(r_h, r_w)`` with
+            ``r_h * r_w = M``.
+        epsilon (float): Entropic regularisation, positive. Below 0.05 the transport
+            problem is solved on logarithms.
+        num_iters (int): Sinkhorn iterations ``L``, at least 0, before the final update
+            of the rows. Gradients are those of the iterations run.
+        alpha (float): Inverse squared bandwidth of the kernel, positive.
+        tau (float, optional): Width of the position weights as a fraction of the side
+            (of the length of a sequence), positive; None switches them off. If it is
+            so small that all weights of a token vanish, the nearest references win.
+        backend (str): "auto" or one of :func:`setformer_mm.ops.available_backends`.
+
+    Returns:
+        Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
+
+    Raises:
+        ValueError: If a shape, a value or the backend is out of its rule.
+        TypeError: If a tensor is not floating.
+    """
+    # Everything is checked before the fold, which is work already.
+    _check_parameters(anchors, references, alpha)
+    _check_tokens(x, anchors)
+    _check_geometry(x, references.shape[1], spatial_shape, reference_shape, tau)
+    _check_transport(epsilon, num_iters)
+    select_backend(backend)
+    return set_attention_folded(
+        x,
+        fold(anchors, references, alpha),
+        spatial_shape=spatial_shape,
+        reference_shape=reference_shape,
+        epsilon=epsilon,
+        num_iters=num_iters,
+        tau=tau,
+        backend=backend,
+    )
+
+
+def set_attention_folded(
+    x: Tensor,
+    folded: Folded,
+    *,
+    spatial_shape: Shape2d | None = None,
+    reference_shape: Shape2d | None = None,
+    epsilon: float = 0.1,
+    num_iters: int = 3,
+    tau: float | None = 0.15,
+    backend: str = "auto",
+) -> Tensor:
+    """:func:`set_attention` for parameters folded beforehand.
+
+    Args:
+        x (Tensor): Tokens of shape ``(B, N, h, D)``.
+        folded (Folded): What :func:`fold` returned, in any floating dtype of at least
+            float32.
+        spatial_shape, reference_shape, epsilon, num_iters, tau, backend: See
+            :func:`set_attention`.
+
+    Returns:
+        Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
+
+    Raises:
+        ValueError: If a shape, a value or the backend is out of its rule.
+        TypeError: If ``x`` is not floating.
+    """
+    num_references = folded.score_map.shape[-1]
+    _check_tokens(x, folded.anchors)
+    _check_geometry(x, num_references, spatial_shape, reference_shape, tau)
+    _check_transport(epsilon, num_iters)
+    return select_backend(backend)(
+        x,
+        folded,
+        spatial_shape=None if spatial_shape is None else tuple(spatial_shape),
+        reference_shape=None if reference_shape is None else tuple(reference_shape),
+        epsilon=epsilon,
+        num_iters=num_iters,
+        tau=tau,
+    )
+
+
+def transport_plan(
+    x: Tensor,
+    anchors: Tensor,
+    references: Tensor,
+    *,
+    epsilon: float = 0.1,
+    num_iters: int = 3,
+    alpha: float = 2.0,
+) -> Tensor:
+    """The transport plan of :func:`set_attention` before position weights.
+
+    For tests and pictures: it is of size ``N x M``, which the operator itself need not
+    store. Rows sum to ``1 / N`` exactly, columns to ``1 / M`` once converged.
+
+    Args:
+        x, anchors, references, epsilon, num_iters, alpha: See :func:`set_attention`.
+
+    Returns:
+        Tensor: ``T`` of shape ``(B, h, N, M)``, float32, or float64 if ``x`` is.
+
+    Raises:
+        ValueError: If a shape or a value is out of its rule.
+        TypeError: If a tensor is not floating.
+    """
+    _check_parameters(anchors, references, alpha)
+    _check_tokens(x, anchors)
+    _check_transport(epsilon, num_iters)
+    folded = fold(anchors, references, alpha)
+    return transport_plan_reference(x, folded, epsilon=epsilon, num_iters=num_iters)
+
+
+def _check_parameters(anchors: Tensor, references: Tensor, alpha: float) -> None:
+    for name, tensor in (("anchors", anchors), ("references", references)):
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} must be floating, got {tensor.dtype}")
+    if anchors.dim() != 3 or 0 in anchors.shape:
+        raise ValueError(
+            "anchors must be (heads, K, D) with none of them 0, "
+            f"got {tuple(anchors.shape)}"
+        )
+    heads, _, dim = anchors.shape
+    expected = f"(heads, M, {dim}) with {heads} heads like the anchors and M at least 1"
+    if (
+        references.dim() != 3
+        or references.shape[1] == 0
+        or (references.shape[0], references.shape[2]) != (heads, dim)
+    ):
+        raise ValueError(
+            f"references must be {expected}, got {tuple(references.shape)}"
+        )
+    if references.device != anchors.device:
+        raise ValueError(
+            f"references must be on the anchors' device {anchors.device}, "
+            f"got {references.device}"
+        )
+    _check_positive("alpha", alpha)
+
+
+def _check_tokens(x: Tensor, anchors: Tensor) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating, got {x.dtype}")
+    heads, _, dim = anchors.shape
+    if x.dim() != 4 or x.shape[1] == 0 or tuple(x.shape[2:]) != (heads, dim):
+        raise ValueError(
+            f"x must be (B, N, {heads}, {dim}) with N at least 1, got {tuple(x.shape)}"
+        )
+    if x.device != anchors.device:
+        raise ValueError(
+            f"x must be on the anchors' device {anchors.device}, got {x.device}"
+        )
+
+
+def _check_geometry(
+    x: Tensor,
+    num_references: int,
+    spatial_shape: Shape2d | None,
+    reference_shape: Shape2d | None,
+    tau: float | None,
+) -> None:
+    if (spatial_shape is None) != (reference_shape is None):
+        raise ValueError(
+            "spatial_shape and reference_shape must be given together (image) or not "
+            f"at all (sequence), got {spatial_shape} and {reference_shape}"
+        )
+    if spatial_shape is not None:
+        for name, shape, rule, count in (
+            ("spatial_shape", spatial_shape, "H_t * W_t = N", x.shape[1]),
+            ("reference_shape", reference_shape, "r_h * r_w = M", num_references),
+        ):
+            if len(shape) != 2 or min(shape) < 1 or shape[0] * shape[1] != count:
+                raise ValueError(
+                    f"{name} must be a pair with {rule} = {count}, got {shape}"
+                )
+    if tau is not None:
+        _check_positive("tau", tau)
+
+
+def _check_transport(epsilon: float, num_iters: int) -> None:
+    _check_positive("epsilon", epsilon)
+    if isinstance(num_iters, bool) or not isinstance(num_iters, int) or num_iters < 0:
+        raise ValueError(f"num_iters must be an integer >= 0, got {num_iters!r}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")

@@ -41,10 +41,9 @@ def set_attention_reference(
     """
     with torch.autocast(x.device.type, enabled=False):
         features, lengths, folded = _kernel_features(x, folded)
-        geometry = (
-            spatial_shape, reference_shape, features.shape[-2], folded.score_map.shape[-1]
-        )  # fmt: skip
         scores = features @ folded.score_map
+        num_tokens, num_references = map(int, scores.shape[-2:])
+        geometry = spatial_shape, reference_shape, num_tokens, num_references
 
         # val_i = |x_i| k(z, x_i). Lengths are taken relative to the largest of the
         # head, so that sums of values stay in range whenever each length does.

@@ -120,8 +120,8 @@ def set_attention_folded(
     return select_backend(backend)(
         x,
         folded,
-        spatial_shape=None if spatial_shape is None else tuple(spatial_shape),
-        reference_shape=None if reference_shape is None else tuple(reference_shape),
+        spatial_shape=_as_integers(spatial_shape),
+        reference_shape=_as_integers(reference_shape),
         epsilon=epsilon,
         num_iters=num_iters,
         tau=tau,
@@ -157,6 +157,12 @@ def transport_plan(
     _check_transport(epsilon, num_iters)
     folded = fold(anchors, references, alpha)
     return transport_plan_reference(x, folded, epsilon=epsilon, num_iters=num_iters)
+
+
+def _as_integers(shape: Shape2d | None) -> Shape2d | None:
+    """Hashable and plain: torch.jit's tracer, and so mmengine's FLOP counter, hands out
+    shapes as tensors."""
+    return None if shape is None else (int(shape[0]), int(shape[1]))
 
 
 def _check_parameters(anchors: Tensor, references: Tensor, alpha: float) -> None:

@@ -1,0 +1,50 @@
+"""Multiply-adds at 224 x 224, pinned to the family's table."""
+
+import pytest
+import torch
+from torch import nn
+
+from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.utils.complexity import (
+    count_multiply_adds,
+    set_attention_multiply_adds,
+)
+
+
+class Classifier(nn.Module):
+    def __init__(self, arch: str) -> None:
+        super().__init__()
+        self.backbone = SeTformer(arch, out_indices=(3,), gap_before_final_norm=True)
+        self.head = nn.Linear(self.backbone.embed_dims[3], 1000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.backbone(x)[-1])
+
+
+@pytest.mark.parametrize(
+    "arch, giga", [("mini", 2.45), ("tiny", 3.85), ("small", 6.16), ("base", 10.60)]
+)
+def test_multiply_adds_at_224_are_those_of_the_table(arch, giga):
+    model = Classifier(arch).eval()
+    assert count_multiply_adds(model, torch.rand(1, 3, 224, 224)) == pytest.approx(
+        giga * 1e9, rel=0.01
+    )
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.01])
+def test_operator_counts_by_its_formula_whatever_runs(epsilon):
+    """The log domain runs fewer matrix products than the scaling form."""
+    attention = SeTAttention(64, 2, (4, 6), epsilon=epsilon, num_iters=5)
+    images, tokens = 3, 5 * 7
+    projections = 2 * tokens * 64 * 64
+    by_hand = 2 * (tokens * (32 * 32 + 3 * 32 * 24 + 11 * 24) + 3 * 24 * 32**2)
+    assert set_attention_multiply_adds(tokens, 2, 32, 32, 24, 5) == by_hand
+    counted = count_multiply_adds(attention, torch.rand(images, 5, 7, 64))
+    assert counted == images * (projections + by_hand)
+
+
+def test_counting_leaves_no_hooks_behind():
+    attention = SeTAttention(32, 1, (2, 2))
+    count_multiply_adds(attention, torch.rand(1, 3, 3, 32))
+    assert not attention.in_proj._forward_hooks
+    assert not attention.out_proj._forward_pre_hooks

@@ -1,0 +1,365 @@
+"""Write the embedded data set: real handwritten digits in real photographs.
+
+scikit-learn ships 1,797 scanned digits (``load_digits``, 8x8) and two photographs
+(``load_sample_images``, 427x640), so nothing is downloaded. Written are
+
+    data/digits/classification/{train,val}/<digit>/NNNNN.png  64x64, one digit each
+    data/digits/scenes/{train,val}/NNNNN.png                  128x128, 1 to 6 digits
+    data/digits/labels/{train,val}/NNNNN.png                  0 background, digit + 1
+    data/digits/annotations/instances_{train,val}.json        COCO, masks as RLE
+    data/digits/manifest.json                                 recipe, statistics, digest
+
+Train and val share no digit image and no part of a photograph. The same arguments and
+library versions give the same bytes. The folder appears in one rename once it is
+complete; a later run checks its digest and leaves it alone.
+"""
+
+import argparse
+import colorsys
+import fcntl
+import hashlib
+import json
+import shutil
+import sys
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import PIL
+import sklearn
+from PIL import Image, ImageDraw
+from pycocotools import mask as rle
+from sklearn.datasets import load_digits, load_sample_images
+from tqdm import tqdm
+
+GENERATOR_VERSION = 1  # raise it with every change of what is written
+SCENE_SIZE, SCENE_HEIGHTS, MAX_DIGITS = 128, (20, 64), 6  # pixels
+CROP_SIZE, CROP_HEIGHTS = 64, (24, 56)  # pixels
+TRAIN_WIDTH = 0.7  # left share of each photograph; the rest is for validation
+MIN_VISIBLE_SHARE, MIN_VISIBLE_PIXELS = 0.6, 40  # what occlusion must leave of a digit
+MIN_CONTRAST, MIN_CONTRAST_SHARE = 90, 0.85  # RGB distance of stroke and ground
+SPLITS = ("train", "val")
+Rng = np.random.Generator
+
+
+@dataclass
+class Sources:
+    """What one split draws from."""
+
+    digits: list[np.ndarray]  # one array (n, 8, 8) a class, ink in 0..1
+    photos: list[Image.Image]
+
+
+def load_sources(split: str) -> Sources:
+    """Load the digit images and photograph regions of one split.
+
+    The split does not depend on the seed, so no data set made here shows in training
+    what another one holds out: every fifth image of each class, and the right part of
+    each photograph.
+    """
+    digits = load_digits()
+    of_class = [digits.images[digits.target == label] / 16 for label in range(10)]
+    photos = load_sample_images().images
+    cut = round(TRAIN_WIDTH * photos[0].shape[1])
+    region = np.s_[:, :cut] if split == "train" else np.s_[:, cut:]
+    return Sources(
+        [xs[(np.arange(len(xs)) % 5 == 0) == (split == "val")] for xs in of_class],
+        [Image.fromarray(photo[region]) for photo in photos],
+    )
+
+
+def random_background(photos: list[Image.Image], size: int, rng: Rng) -> np.ndarray:
+    """Cut a random square out of a photograph, (size, size, 3) float32 in 0..255."""
+    photo = photos[rng.integers(len(photos))]
+    side = rng.uniform(0.6, 1.5) * size
+    left, top = rng.uniform(0, photo.width - side), rng.uniform(0, photo.height - side)
+    box = (left, top, left + side, top + side)
+    patch = photo.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    background = np.asarray(patch, np.float32)
+    if rng.random() < 0.5:
+        background = background[:, ::-1]
+    return np.clip(background * rng.uniform(0.6, 1.2), 0, 255)
+
+
+def random_stroke(digit: np.ndarray, height: float, rng: Rng) -> np.ndarray:
+    """Enlarge an 8x8 digit to a smooth, slightly turned and slanted stroke.
+
+    Returns:
+        The stroke's coverage of each pixel, (h, w) float32 in 0..1 and tightly cropped;
+        pixels above one half are the digit's mask.
+    """
+    scale = height / 8
+    angle, slant = rng.uniform(-0.25, 0.25), rng.uniform(-0.2, 0.2)
+    rotate = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    slant_and_widen = [[rng.uniform(0.8, 1.2), slant], [0, 1]]
+    to_source = np.linalg.inv(scale * np.array(rotate) @ slant_and_widen)
+    padded = Image.fromarray(np.pad(digit, 2).astype(np.float32))
+    side = int(1.6 * height)
+    offset = 6 - to_source @ [side / 2, side / 2]
+    affine = np.column_stack([to_source, offset]).ravel().tolist()
+    ink = padded.transform(
+        (side, side), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC
+    )
+    # The ink changes by about 1 / scale a pixel: this ramp is one to two pixels wide.
+    coverage = np.clip(0.5 + (np.asarray(ink) - 0.5) * scale, 0, 1)
+    rows, columns = np.nonzero(coverage)
+    return coverage[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+def random_colour(rng: Rng) -> np.ndarray:
+    """Draw a dark, a bright or a saturated colour, (3,) in 0..255."""
+    kind = rng.integers(3)
+    if kind < 2:
+        return rng.uniform(0, 60, 3) + 195 * kind
+    hue, saturation, value = rng.uniform([0, 0.6, 0.5], 1)
+    return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
+
+
+@dataclass
+class Scene:
+    """A picture under construction; later digits occlude earlier ones."""
+
+    image: np.ndarray  # (size, size, 3) float32 in 0..255
+    owner: np.ndarray  # (size, size) int8: the digit visible at a pixel, or -1
+    labels: list[int] = field(default_factory=list)
+    needed: list[float] = field(default_factory=list)  # pixels that must stay visible
+    visible: list[int] = field(default_factory=list)  # pixels
+
+    def try_to_add(self, label: int, stroke: np.ndarray, rng: Rng) -> bool:
+        """Draw a digit where it stands out and hides no other; false if that fails."""
+        (height, width), size = stroke.shape, len(self.image)
+        mask = stroke > 0.5
+        area = int(mask.sum())
+        if max(height, width) > size or area < MIN_VISIBLE_PIXELS:
+            return False
+        for _ in range(20):
+            top, left = rng.integers(0, [size - height + 1, size - width + 1])
+            window = np.s_[top : top + height, left : left + width]
+            opacity = rng.uniform(0.75, 1) * stroke[..., None]
+            change = opacity * (random_colour(rng) - self.image[window])
+            contrast = np.linalg.norm(change[mask], axis=-1)
+            if np.mean(contrast > MIN_CONTRAST) < MIN_CONTRAST_SHARE:
+                continue
+            owners = self.owner[window]
+            hidden = np.bincount(owners[mask] + 1, minlength=len(self.labels) + 1)[1:]
+            if np.any(self.visible - hidden < self.needed):
+                continue
+            self.image[window] += change
+            owners[mask] = len(self.labels)
+            self.labels.append(label)
+            self.needed.append(max(MIN_VISIBLE_SHARE * area, MIN_VISIBLE_PIXELS))
+            self.visible = [*(self.visible - hidden), area]
+            return True
+        return False
+
+
+def compose(
+    sources: Sources, size: int, heights: tuple, labels: list[int], rng: Rng
+) -> Scene:
+    """Draw digits of these classes on a photograph; at least one finds its place."""
+    while True:
+        owner = np.full((size, size), -1, np.int8)
+        scene = Scene(random_background(sources.photos, size, rng), owner)
+        for label in labels:
+            digit = rng.choice(sources.digits[label])
+            stroke = random_stroke(digit, np.exp(rng.uniform(*np.log(heights))), rng)
+            scene.try_to_add(label, stroke, rng)
+        if scene.labels:
+            return scene
+
+
+def save_png(array: np.ndarray, path: Path) -> None:
+    """Write an image; run lengths are quick and suit photographs and label maps."""
+    image = Image.fromarray(array.astype(np.uint8))
+    image.save(path, compress_level=1, compress_type=zlib.Z_RLE)
+
+
+def save_json(value: dict, path: Path) -> None:
+    """Write JSON whose bytes depend on nothing but the value."""
+    path.write_text(json.dumps(value, sort_keys=True), encoding="utf-8")
+
+
+def write_crops(root: Path, split: str, count: int, seed: int) -> None:
+    """Write ``count`` crops of one digit, the classes in turn."""
+    sources = load_sources(split)
+    folders = [root / "classification" / split / str(label) for label in range(10)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for index in tqdm(range(count), f"{split} crops", unit="image", mininterval=1):
+        # One generator an image: a larger data set begins like a smaller one.
+        rng = np.random.default_rng([seed, SPLITS.index(split), 0, index])
+        label = index % 10
+        crop = compose(sources, CROP_SIZE, CROP_HEIGHTS, [label], rng)
+        save_png(crop.image, folders[label] / f"{index:05d}.png")
+
+
+def instance_annotation(visible: np.ndarray, label: int) -> dict:
+    """Describe a visible mask, (H, W) bool, in COCO's terms, exactly."""
+    code = rle.encode(np.asfortranarray(visible, np.uint8))
+    return dict(
+        category_id=label + 1,
+        bbox=rle.toBbox(code).tolist(),
+        area=int(rle.area(code)),
+        segmentation=dict(size=code["size"], counts=code["counts"].decode()),
+        iscrowd=0,
+    )
+
+
+def write_scenes(root: Path, split: str, count: int, seed: int) -> Counter:
+    """Write scenes, label maps and annotations; count the scenes by their digits."""
+    sources = load_sources(split)
+    scenes, labels = root / "scenes" / split, root / "labels" / split
+    for folder in (scenes, labels, root / "annotations"):
+        folder.mkdir(parents=True, exist_ok=True)
+    images, annotations, scenes_by_digits = [], [], Counter()
+    for index in tqdm(range(count), f"{split} scenes", unit="image", mininterval=1):
+        rng = np.random.default_rng([seed, SPLITS.index(split), 1, index])
+        wanted = rng.integers(10, size=rng.integers(1, MAX_DIGITS + 1)).tolist()
+        scene = compose(sources, SCENE_SIZE, SCENE_HEIGHTS, wanted, rng)
+        scenes_by_digits[len(scene.labels)] += 1
+        name, image_id = f"{index:05d}.png", index + 1
+        save_png(scene.image, scenes / name)
+        # Owner -1 picks the last entry of the table: background.
+        save_png(np.array([*scene.labels, -1])[scene.owner] + 1, labels / name)
+        size = dict(width=SCENE_SIZE, height=SCENE_SIZE)
+        images.append(dict(id=image_id, file_name=name, **size))
+        for instance, label in enumerate(scene.labels):
+            annotation = instance_annotation(scene.owner == instance, label)
+            annotation.update(id=len(annotations) + 1, image_id=image_id)
+            annotations.append(annotation)
+    save_json(
+        dict(
+            info=dict(description="handwritten digits in photographs"),
+            images=images,
+            annotations=annotations,
+            categories=[dict(id=digit + 1, name=str(digit)) for digit in range(10)],
+        ),
+        root / "annotations" / f"instances_{split}.json",
+    )
+    return scenes_by_digits
+
+
+def digest(root: Path) -> str:
+    """Hash the names and bytes of all files but the manifest."""
+    total = hashlib.sha256()
+    for path in sorted(root.rglob("*.png")) + sorted(root.rglob("annotations/*.json")):
+        total.update(path.relative_to(root).as_posix().encode())
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def is_current(root: Path, recipe: dict) -> bool:
+    """Whether ``root`` holds what this recipe makes, undamaged."""
+    try:
+        manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return manifest.get("recipe") == recipe and manifest.get("digest") == digest(root)
+
+
+def build(out: Path, recipe: dict) -> None:
+    """Write a complete data set beside ``out``, then put it in place by a rename."""
+    partial = out.with_name(f".{out.name}.partial")
+    retired = out.with_name(f".{out.name}.retired")
+    for leftover in (partial, retired):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    scenes_by_digits = {}
+    for split in SPLITS:
+        write_crops(partial, split, recipe["crops"][split], recipe["seed"])
+        counts = write_scenes(partial, split, recipe["scenes"][split], recipe["seed"])
+        scenes_by_digits[split] = dict(sorted(counts.items()))
+    save_json(
+        dict(recipe=recipe, scenes_by_digits=scenes_by_digits, digest=digest(partial)),
+        partial / "manifest.json",
+    )
+    if out.exists():
+        out.rename(retired)
+    partial.rename(out)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def draw_preview(root: Path, columns: int = 8) -> Image.Image:
+    """Draw scenes of both splits, each above itself with masks, boxes and classes."""
+    side = 2 * SCENE_SIZE
+    sheet = Image.new("RGB", (columns * side, 8 * side))
+    for row, split in enumerate(SPLITS * 2):
+        path = root / "annotations" / f"instances_{split}.json"
+        coco = json.loads(path.read_text(encoding="utf-8"))
+        first = row // 2 * columns
+        for column, image in enumerate(coco["images"][first : first + columns]):
+            scene = Image.open(root / "scenes" / split / image["file_name"])
+            scene = scene.resize((side, side))
+            corner = (column * side, row * 2 * side)
+            sheet.paste(scene, corner)
+            for annotation in coco["annotations"]:
+                if annotation["image_id"] == image["id"]:
+                    draw_instance(scene, annotation)
+            sheet.paste(scene, (corner[0], corner[1] + side))
+    return sheet
+
+
+def draw_instance(scene: Image.Image, annotation: dict) -> None:
+    """Draw an annotation into a scene that was enlarged twice."""
+    digit = annotation["category_id"] - 1
+    colour = tuple(round(255 * c) for c in colorsys.hsv_to_rgb(digit / 10, 1, 1))
+    mask = Image.fromarray(255 * rle.decode(annotation["segmentation"]))
+    scene.paste(colour, mask=mask.resize(scene.size, Image.Resampling.NEAREST))
+    x, y, width, height = (2 * value for value in annotation["bbox"])
+    pen = ImageDraw.Draw(scene)
+    pen.rectangle((x, y, x + width - 1, y + height - 1), outline=colour)
+    pen.text((x + 2, y), str(digit), "white", stroke_width=2, stroke_fill="black")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("data/digits"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train-scenes", type=int, default=3000)
+    parser.add_argument("--val-scenes", type=int, default=300)
+    parser.add_argument("--train-crops", type=int, default=4000)
+    parser.add_argument("--val-crops", type=int, default=1000)
+    parser.add_argument("--force", action="store_true", help="rebuild what is there")
+    parser.add_argument("--preview", type=Path, metavar="PNG", help="draw some scenes")
+    args = parser.parse_args(argv)
+    if min(args.train_crops, args.val_crops) < 10:
+        parser.error("--train-crops and --val-crops must be at least 10, one a class")
+    if min(args.train_scenes, args.val_scenes) < 1:
+        parser.error("--train-scenes and --val-scenes must be at least 1")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Bring the data set up to date and say where it is."""
+    args = parse_args(argv)
+    out = args.out.resolve()
+    if out.exists() and any(out.iterdir()) and not (out / "manifest.json").exists():
+        sys.exit(f"--out must be new, empty or written by this tool, got {out}")
+    versions = dict(numpy=np.__version__, pillow=PIL.__version__)
+    recipe = dict(
+        generator=GENERATOR_VERSION,
+        seed=args.seed,
+        scenes=dict(train=args.train_scenes, val=args.val_scenes),
+        crops=dict(train=args.train_crops, val=args.val_crops),
+        libraries=versions | dict(sklearn=sklearn.__version__),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # The kernel takes the lock back when the process ends, however it ends.
+    with out.with_name(f".{out.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        up_to_date = not args.force and is_current(out, recipe)
+        if not up_to_date:
+            build(out, recipe)
+    if args.preview:
+        draw_preview(out).save(args.preview)
+    crops, scenes = (sum(recipe[kind].values()) for kind in ("crops", "scenes"))
+    verb = "Up to date" if up_to_date else "Written"
+    print(f"{verb}: {crops} classification crops and {scenes} scenes in {out}")
+
+
+if __name__ == "__main__":
+    main()

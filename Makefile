@@ -1,0 +1,87 @@
+# make install    .venv with torch, the host libraries and this package
+# make test       its tests            (ARGS="-k ops" goes to pytest)
+# make lint       ruff
+# make demo       a Mask R-CNN in minutes on a CPU; demo-seg and demo-cls likewise
+# make clean      removes what builds, tests and lint leave, not .venv
+
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+# One empty file a finished step: an interrupted installation goes on where it stopped,
+# and a step runs again when its requirements change.
+DONE := $(VENV)/done
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+
+# mmcv is published as source only. These flags take 9 minutes on two cores where its own
+# (-O3, debug symbols) take 20; the price is some speed of its CPU ops, such as RoIAlign.
+# Where torch sees a GPU and there is an nvcc, the CUDA ops are compiled as well, and take
+# longer; FORCE_CUDA=1 does so without a GPU.
+MMCV_CFLAGS ?= -O2 -g0 -w
+
+.PHONY: install test lint demo demo-seg demo-cls clean
+
+install: $(DONE)/package
+
+test: install
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DONE)/tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+demo: install
+	$(BIN)/python tools/demo.py det
+
+demo-seg: install
+	$(BIN)/python tools/demo.py seg
+
+demo-cls: install
+	$(BIN)/python tools/demo.py cls
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find setformer_mm configs tools tests -name __pycache__ -prune -exec rm -r {} +
+
+# $(call need,COMMAND,SENTENCE WITHOUT COMMAS) ends with the sentence if COMMAND fails.
+need = @$(1) >/dev/null 2>&1 || { echo "make install: $(2)." >&2; exit 1; }
+
+$(DONE)/venv:
+	$(call need,$(PYTHON) -c 'import sys; assert sys.hexversion >= 0x030a0000',$\
+	  Python 3.10 or newer is needed; name it with PYTHON=)
+	$(call need,$(PYTHON) -c 'import ensurepip',$\
+	  $(PYTHON) cannot create environments; on Debian and Ubuntu install python3-venv)
+	$(call need,command -v $${CXX:-c++},$\
+	  a C++ compiler is needed because mmcv is compiled; install g++ for example)
+	$(call need,test -e "$$($(PYTHON) -c 'import sysconfig as s; print(s.get_path("include"))')/Python.h",$\
+	  Python.h is needed because mmcv is compiled; on Debian and Ubuntu install python3-dev)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) --upgrade pip
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/build: requirements/build.txt $(DONE)/venv
+	@echo "torch and its CUDA libraries: a download of a few gigabytes."
+	$(PIP_INSTALL) -r $<
+	@touch $@
+
+$(DONE)/runtime: requirements/runtime.txt requirements/optional.txt $(DONE)/build
+	$(PIP_INSTALL) -r requirements/runtime.txt -r requirements/optional.txt
+	@touch $@
+
+$(DONE)/mm: requirements/mminstall.txt $(DONE)/runtime
+	@echo "Compiling mmcv with $(MMCV_CFLAGS): the longest step, 9 minutes on two cores." \
+	  "pip keeps the result in its cache for the next time."
+	CFLAGS="$(MMCV_CFLAGS)" MAX_JOBS=$$(nproc) \
+	  $(PIP_INSTALL) --no-build-isolation --no-deps -r $<
+	@$(BIN)/python -c 'import mmcv.ops' || { echo "make install: mmcv's compiled ops do" \
+	  "not load. If they were built for another torch run '$(BIN)/pip cache remove" \
+	  "onedl_mmcv; $(BIN)/pip uninstall -y onedl-mmcv' and start again." >&2; exit 1; }
+	@touch $@
+
+$(DONE)/tests: requirements/tests.txt $(DONE)/venv
+	$(PIP_INSTALL) -r $<
+	@touch $@
+
+$(DONE)/package: setup.py pyproject.toml setformer_mm/version.py $(DONE)/mm $(DONE)/tests
+	$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
+	@touch $@

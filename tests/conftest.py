@@ -1,0 +1,32 @@
+"""What every test gets: few threads, and a seed that a failure prints."""
+
+import os
+import random
+
+import pytest
+import torch
+
+SEED_VARIABLE = "SETFORMER_MM_TEST_SEED"
+# A new seed a session, so that tests hold for any; set the variable to repeat a failure.
+SEED = int(os.environ.get(SEED_VARIABLE) or random.SystemRandom().randrange(2**32))
+
+# The tensors of the tests are small, and processes often share the cores.
+torch.set_num_threads(min(torch.get_num_threads(), 2))
+
+
+def pytest_report_header() -> str:
+    return f"{SEED_VARIABLE}={SEED}"
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seed every generator; pytest shows the line printed here when a test fails."""
+    print(f"{SEED_VARIABLE}={SEED}")
+    random.seed(SEED)
+    torch.manual_seed(SEED)
+    try:
+        import numpy as np
+    except ImportError:
+        return SEED
+    np.random.seed(SEED)
+    return SEED

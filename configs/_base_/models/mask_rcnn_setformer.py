@@ -16,4 +16,10 @@ model = dict(
         ),
     ),
     neck=dict(in_channels=[64, 128, 256, 512]),
+    # mmdetection's own two fail under bf16.
+    rpn_head=dict(type="Float32RPNHead"),
+    roi_head=dict(
+        bbox_roi_extractor=dict(type="Float32RoIExtractor"),
+        mask_roi_extractor=dict(type="Float32RoIExtractor"),
+    ),
 )

@@ -1,0 +1,90 @@
+"""Random numbers that depend on where a run is, not on how it got there."""
+
+import random
+
+import numpy as np
+import torch
+from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Make a resumed run equal, bit for bit, to one that was never interrupted.
+
+    mmengine's checkpoints hold weights, optimiser and schedules, but no state of any
+    random number generator. Instead of saving generators, this hook makes their state
+    a function of (seed, rank, epoch) in epoch-based training and of (seed, rank,
+    iteration) in iteration-based training, by seeding Python, NumPy and torch (all
+    devices) before each epoch or each batch. The seed is the run's own
+    (``randomness=dict(seed=...)``); one that mmengine drew at random is read back
+    from the checkpoint.
+
+    Exactness is promised for ``num_workers=0`` and deterministic kernels. With worker
+    processes the order of the samples is still exact, and the randomness inside the
+    workers depends on mmengine's ``worker_init_fn``, which seeds each worker with the
+    same number whenever it starts. Hence it is exact too in epoch-based training with
+    ``persistent_workers=False``, where workers start anew with each epoch, but not
+    with ``persistent_workers=True`` or in iteration-based training, where workers
+    restarted by a resume repeat the augmentations of the run's beginning.
+    """
+
+    # After all other hooks, so that none of them draws between the seeding and the
+    # next batch.
+    priority = "LOWEST"
+
+    _by_epoch = True  # until training says otherwise; `runner.val()` alone never does
+
+    def before_train(self, runner: Runner) -> None:
+        """Agree on one seed, known only now if it comes from a checkpoint."""
+        # Rank 0's, which is the base if `diff_rank_seed` adds the rank to it.
+        seed = [runner.seed]
+        broadcast_object_list(seed)
+        self.seed: int = seed[0]
+        self.rank = get_rank()
+
+        dataloader = runner.train_dataloader
+        # A data loader draws one number whenever an iterator of it is made, which a
+        # resumed iteration-based run does at another moment: give it its own source.
+        dataloader.generator = torch.Generator()
+        # The sampler was built before the checkpoint brought its seed.
+        sampler = getattr(dataloader.batch_sampler, "sampler", dataloader.sampler)
+        if hasattr(sampler, "seed"):
+            sampler.seed = self.seed
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed an epoch or, in iteration-based training, the first batch of this run.
+
+        mmengine then skips the batches of the interrupted run. That draws nothing from
+        the global generators: only indices are skipped, from the sampler's generator.
+        """
+        self._by_epoch = not hasattr(runner.train_loop, "dataloader_iterator")
+        step = runner.epoch if self._by_epoch else runner.iter
+        runner.train_dataloader.generator.manual_seed(self._entropy(step)[0])
+        self._seed_everything(step)
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Seed the next batch of iteration-based training."""
+        if not self._by_epoch:
+            self._seed_everything(runner.iter + 1)
+
+    def after_val(self, runner: Runner) -> None:
+        """Seed the next batch again, because the validation drew numbers.
+
+        A run resumed from a checkpoint written before the validation skips it.
+        """
+        if not self._by_epoch:
+            self._seed_everything(runner.iter)
+
+    def _entropy(self, step: int) -> list[int]:
+        """Three unrelated 32-bit numbers for this (seed, rank, step)."""
+        sequence = np.random.SeedSequence([self.seed, self.rank, step])
+        return sequence.generate_state(3).tolist()
+
+    def _seed_everything(self, step: int) -> None:
+        for_python, for_numpy, for_torch = self._entropy(step)
+        random.seed(for_python)
+        np.random.seed(for_numpy)
+        torch.manual_seed(for_torch)

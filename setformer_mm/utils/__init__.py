@@ -1,0 +1,1 @@
+"""What the hooks and the command-line tools share."""

@@ -1,0 +1,48 @@
+"""Files that are either complete or not there at all."""
+
+import os
+from pathlib import Path
+
+# Only a killed process leaves a file of this name behind.
+PARTIAL_SUFFIX = ".partial"
+
+
+def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
+    """Write ``content`` to ``path`` so that no reader ever sees half of it.
+
+    The bytes reach the disk under another name in the same folder (a rename is atomic
+    only inside one file system) before they take the place of the old file. Killing
+    the process, or the machine, at any moment leaves either the old or the new file.
+
+    Args:
+        path: where to write; missing folders are made.
+        content: the whole file; a string is written as UTF-8.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    with open(partial, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    _sync_folder(path.parent)
+
+
+def remove_partial_files(folder: str | os.PathLike) -> list[Path]:
+    """Delete what killed writers left in ``folder`` and return the deleted paths."""
+    leftovers = sorted(Path(folder).glob(f"*{PARTIAL_SUFFIX}"))
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return leftovers
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut (POSIX asks for this apart)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,116 @@
+"""What tools/train.py and tools/test.py have in common."""
+
+import argparse
+import os
+import os.path as osp
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.runner.checkpoint import get_torch_safe_globals
+
+from .preflight import UserError
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool; print a :class:`UserError` as one line and exit with status 1.
+
+    Any other exception is not the user's mistake and keeps its traceback.
+    """
+    try:
+        main()
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that training and testing share."""
+    parser.add_argument(
+        "--work-dir", help="where to write logs and results (work_dirs/<config name>)"
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="settings that replace those of the config, e.g. train_cfg.max_epochs=12",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="how several processes were started; torchrun is 'pytorch'",
+    )
+    # torchrun sets LOCAL_RANK; older launchers pass it in one of two spellings.
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read ``args.config`` and apply the common flags to it.
+
+    Raises:
+        UserError: if the config file, or one that it inherits from, does not exist, or
+            if ``--launcher pytorch`` was given outside torchrun.
+    """
+    if args.launcher == "pytorch" and "RANK" not in os.environ:
+        raise UserError("--launcher pytorch is for torchrun; see tools/dist_train.sh")
+    try:
+        cfg = Config.fromfile(args.config)
+    except FileNotFoundError as error:
+        raise UserError(f"the config {error.filename} does not exist") from error
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get("work_dir"):
+        name = osp.splitext(osp.basename(args.config))[0]
+        cfg.work_dir = osp.join("work_dirs", name)
+    cfg.launcher = args.launcher
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return cfg
+
+
+def load_checkpoints_safely() -> None:
+    """Make every ``torch.load`` of this process refuse code hidden in checkpoints.
+
+    mmengine tries ``weights_only=True`` first, but falls back to running whatever the
+    file says, and its ``load_checkpoint`` and ``resume`` take no argument against it;
+    downloads are loaded without any check. torch's documented environment switch
+    reaches all of these, in the data loaders' processes too. What a checkpoint of
+    mmengine holds besides tensors must then be allowed by name: its history buffers
+    (the list comes from mmengine) and NumPy scalars of the types that metrics return.
+    """
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    scalars = (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)
+    torch.serialization.add_safe_globals(
+        get_torch_safe_globals() + [type(np.dtype(scalar)) for scalar in scalars]
+    )
+
+
+def use_gloo_on_cpu(cfg: Config) -> None:
+    """Prepare several processes on a machine without GPU; otherwise do nothing.
+
+    mmengine selects a CUDA device before it creates the process group, whatever the
+    backend, and gives it to DistributedDataParallel. It does neither if it finds the
+    group made and the wrapper configured.
+    """
+    if cfg.launcher == "none" or torch.cuda.is_available():
+        return
+    if cfg.launcher != "pytorch":
+        raise UserError(
+            f"--launcher {cfg.launcher} needs GPUs; several processes on CPUs are "
+            "started by torchrun with --launcher pytorch"
+        )
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    cfg.setdefault("model_wrapper_cfg", {})
+    cfg.model_wrapper_cfg.setdefault("type", "MMDistributedDataParallel")
+    cfg.model_wrapper_cfg.setdefault("broadcast_buffers", False)
+    cfg.model_wrapper_cfg.setdefault(
+        "find_unused_parameters", cfg.get("find_unused_parameters", False)
+    )
+    cfg.model_wrapper_cfg.device_ids = None

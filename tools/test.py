@@ -1,0 +1,114 @@
+"""Test any model: ``python tools/test.py CONFIG CHECKPOINT [--show-dir DIR] ...``."""
+
+import argparse
+import json
+import os.path as osp
+
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+from mmengine.runner import Runner
+
+from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.launch import (
+    add_common_arguments,
+    load_checkpoints_safely,
+    load_config,
+    run_tool,
+    use_gloo_on_cpu,
+)
+from setformer_mm.utils.preflight import (
+    UserError,
+    read_checkpoint,
+    require_data,
+    require_fitting_weights,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Test a model; its metrics are printed and go to "
+        "<work-dir>/metrics.json."
+    )
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("--out", metavar="FILE.pkl", help="where to write predictions")
+    parser.add_argument("--show-dir", help="where to draw predictions and ground truth")
+    parser.add_argument("--show", action="store_true", help="draw them on the screen")
+    parser.add_argument(
+        "--tta", action="store_true", help="test-time augmentation, as in the config"
+    )
+    add_common_arguments(parser)
+    args = parser.parse_args()
+    if args.out and not args.out.endswith((".pkl", ".pickle")):
+        parser.error(f"--out names a pickle file (*.pkl), got {args.out}")
+    return args
+
+
+def draw_predictions(cfg: Config, show_dir: str | None, show: bool) -> None:
+    """Switch on the host library's own hook for pictures."""
+    hook = cfg.default_hooks.setdefault("visualization", {})
+    show_dir = show_dir and osp.abspath(show_dir)  # not below the folder of the logs
+    scope = cfg.get("default_scope")
+    if scope == "mmdet":
+        hook.update(type="DetVisualizationHook", draw=True, test_out_dir=show_dir)
+    elif scope == "mmseg":
+        hook.update(type="SegVisualizationHook", draw=True)
+        if show_dir:
+            cfg.visualizer.save_dir = show_dir
+    else:
+        hook.update(type="VisualizationHook", enable=True, out_dir=show_dir)
+        hook.setdefault("interval", 1)
+    hook.show = show
+
+
+def augment_test_time(cfg: Config) -> None:
+    """Wrap the model and replace the pipeline as the config's ``tta_*`` fields say."""
+    if "tta_model" not in cfg or "tta_pipeline" not in cfg:
+        raise UserError(
+            "--tta needs the fields tta_model and tta_pipeline, which this config lacks"
+        )
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset = cfg.test_dataloader.dataset
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def dump_predictions(runner: Runner, path: str) -> None:
+    """Also write the predictions, instance masks run-length encoded."""
+    dump = DumpResults
+    if runner.default_scope.scope_name == "mmdet":
+        from mmdet.evaluation import DumpDetResults as dump
+    runner.test_evaluator.metrics.append(dump(out_file_path=path))
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    if args.show or args.show_dir:
+        draw_predictions(cfg, args.show_dir, args.show)
+    if args.tta:
+        augment_test_time(cfg)
+    load_checkpoints_safely()
+    require_data(cfg, ("test",))
+    read_checkpoint(args.checkpoint)
+    use_gloo_on_cpu(cfg)
+
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    runner = Runner.from_cfg(cfg)
+    require_fitting_weights(runner, args.checkpoint)
+    if args.out:
+        dump_predictions(runner, args.out)
+    metrics = runner.test()
+    if is_main_process():
+        path = osp.join(cfg.work_dir, "metrics.json")
+        # Metrics may be NumPy scalars or arrays, which know how to become plain.
+        text = json.dumps(metrics, indent=2, default=lambda value: value.tolist())
+        write_atomically(path, text + "\n")
+        print(f"Metrics written to {path}")
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -50,13 +50,13 @@ setup(
     description="The SeTformer vision backbone for the OpenMMLab libraries",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
     keywords="computer vision, backbone, optimal transport, attention, OpenMMLab",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     python_requires=">=3.10",
-    # The operator needs torch alone. The host libraries are left to the user, who has
-    # them, in versions of their choice; requirements/mminstall.txt has the tested ones.
-    install_requires=["torch>=2.4"],
+    # mmengine and the host libraries are left to the user, who has them in versions of
+    # their choice, and would be given opencv-python, which needs libGL, by pip.
+    install_requires=["scikit-learn>=1.5", "torch>=2.4", "torchvision"],
     extras_require={
         "mim": read_requirements("mminstall"),
         "optional": read_requirements("optional"),

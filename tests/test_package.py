@@ -1,0 +1,198 @@
+"""The package from outside: imports, registration, and what its distributions hold."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import setformer_mm
+
+ROOT = Path(__file__).resolve().parents[1]
+HOST_LIBRARIES = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
+
+# Run with "python -c" in front of a statement: makes the packages in BLOCKED look absent.
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED or name in BLOCKED:
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run_python(code, *, blocked=(), cwd=ROOT):
+    code = f"BLOCKED = {set(blocked)!r}\n{BLOCKER}\n{code}"
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True
+    )
+
+
+def last_line(process):
+    assert process.returncode == 0, process.stderr
+    return process.stdout.splitlines()[-1]
+
+
+def test_package_imports_without_the_host_libraries():
+    process = run_python(
+        "import setformer_mm; print(setformer_mm.__all__)", blocked=HOST_LIBRARIES
+    )
+    assert last_line(process) == "['__version__']"
+
+
+def test_ops_need_torch_alone():
+    third_party = ("torchvision", "numpy", "scipy", "sklearn", "cv2", "matplotlib")
+    process = run_python(
+        "import torch; from setformer_mm.ops import set_attention; "
+        "a = torch.randn(2, 8, 32); x = torch.randn(1, 9, 2, 32); "
+        "print(tuple(set_attention(x, a, a[:, :4]).shape))",
+        blocked=(*HOST_LIBRARIES, *third_party),
+    )
+    assert last_line(process) == "(1, 9, 2, 8)"
+
+
+@pytest.mark.parametrize(
+    "blocked",
+    [
+        pytest.param("setformer_mm.models.setformer", id="in the package"),
+        pytest.param("addict", id="in mmengine"),
+    ],
+)
+def test_errors_of_the_registration_are_not_swallowed(blocked):
+    process = run_python("import setformer_mm", blocked=[blocked])
+    assert process.returncode != 0
+    assert f"{blocked} is blocked" in process.stderr
+
+
+@pytest.mark.parametrize("scope", ["mmdet", "mmseg", "mmpretrain"])
+@pytest.mark.parametrize("name", ["SeTformer", "setformer_mm.SeTformer"])
+def test_backbone_resolves_from_every_scope(scope, name):
+    registry = pytest.importorskip(f"{scope}.registry").MODELS
+    assert registry.get(name) is setformer_mm.SeTformer
+
+
+def test_exports_exist():
+    for name in setformer_mm.__all__:
+        assert hasattr(setformer_mm, name)
+
+
+def test_version_is_the_same_everywhere():
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == setformer_mm.__version__
+    assert f"## {setformer_mm.__version__} " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_config_basenames_are_unique():
+    """Mim finds a config by its basename."""
+    names = Counter(path.name for path in (ROOT / "configs").rglob("*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_model_index_lists_the_published_configs():
+    modelindex = pytest.importorskip("modelindex.load_model_index")
+    index = modelindex.load(str(ROOT / "model-index.yml"))
+    index.build_models_with_collections()
+    assert index.check(silent=True) == []
+    configs = {path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.py")}
+    assert {Path(model.config) for model in index.models} == configs
+    for model in index.models:
+        assert model.name == Path(model.config).stem
+
+
+def test_requirements_of_setup_cover_the_imports_of_the_package():
+    """What `pip install setformer_mm` brings is enough beside the host libraries."""
+    # scikit-learn brings numpy, scipy and threadpoolctl.
+    installed = {"torch", "torchvision", "sklearn", "numpy", "scipy", "threadpoolctl"}
+    imported = set()
+    for path in (ROOT / "setformer_mm").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(node.module.partition(".")[0])
+    known = installed | set(HOST_LIBRARIES) | {"setformer_mm"}
+    assert imported - known - sys.stdlib_module_names == set()
+
+
+# --- distributions ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of what packaging reads, so that no build touches the working tree."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("setformer_mm", "configs", "tools", "requirements"):
+        ignored = shutil.ignore_patterns("__pycache__", ".mim")
+        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, copy)
+    return copy
+
+
+def build(source, kind, target):
+    """Call the PEP 517 hook `build_<kind>` as pip does; return the file it writes."""
+    code = f"from setuptools import build_meta as b; print(b.build_{kind}({str(target)!r}))"
+    return target / last_line(run_python(code, cwd=source))
+
+
+def mim_content(root):
+    """The files that mim must find, relative to `.mim`."""
+    found = {Path("model-index.yml")}
+    for name in ("configs", "tools"):
+        found |= {p.relative_to(root) for p in (root / name).rglob("*") if p.is_file()}
+    return found
+
+
+def mim_members(wheel):
+    prefix = "setformer_mm/.mim/"
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    return {Path(n.removeprefix(prefix)) for n in names if n.startswith(prefix)}
+
+
+def test_wheel_holds_the_package_and_mim_content(source, tmp_path):
+    wheel = build(source, "wheel", tmp_path)
+    assert wheel.name == f"setformer_mm-{setformer_mm.__version__}-py3-none-any.whl"
+    assert mim_members(wheel) == mim_content(source)
+    with zipfile.ZipFile(wheel) as archive:
+        modules = {Path(n) for n in archive.namelist() if n.endswith(".py")}
+        metadata = archive.read(
+            f"setformer_mm-{setformer_mm.__version__}.dist-info/METADATA"
+        ).decode()
+    assert {p for p in modules if ".mim" not in p.parts} == {
+        p.relative_to(source) for p in (source / "setformer_mm").rglob("*.py")
+    }
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "Requires-Python: >=3.10" in metadata
+    assert not (source / "setformer_mm" / ".mim").exists()
+
+
+def test_wheel_of_the_sdist_holds_mim_content(source, tmp_path):
+    sdist = build(source, "sdist", tmp_path)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
+    assert mim_members(build(unpacked, "wheel", tmp_path)) == mim_content(source)
+
+
+def test_editable_install_links_mim_content(source, tmp_path):
+    wheel = build(source, "editable", tmp_path)
+    assert mim_members(wheel) == set()
+    mim = source / "setformer_mm" / ".mim"
+    assert {p.name for p in mim.iterdir()} == {"configs", "tools", "model-index.yml"}
+    for link in mim.iterdir():
+        assert not os.path.isabs(os.readlink(link))
+        assert link.resolve() == source / link.name
+    build(source, "editable", tmp_path)  # links that are already there are no obstacle
+    shutil.rmtree(mim)

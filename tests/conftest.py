@@ -7,7 +7,7 @@ import pytest
 import torch
 
 SEED_VARIABLE = "SETFORMER_MM_TEST_SEED"
-# A new seed a session, so that tests hold for any; set the variable to repeat a failure.
+# New in every session, so that tests hold for any; set the variable to repeat one.
 SEED = int(os.environ.get(SEED_VARIABLE) or random.SystemRandom().randrange(2**32))
 
 # The tensors of the tests are small, and processes often share the cores.

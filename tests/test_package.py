@@ -17,7 +17,7 @@ import setformer_mm
 ROOT = Path(__file__).resolve().parents[1]
 HOST_LIBRARIES = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
 
-# Run with "python -c" in front of a statement: makes the packages in BLOCKED look absent.
+# Put before the code of a subprocess, makes the modules in BLOCKED look absent.
 BLOCKER = """
 import sys
 
@@ -124,9 +124,6 @@ def test_requirements_of_setup_cover_the_imports_of_the_package():
     assert imported - known - sys.stdlib_module_names == set()
 
 
-# --- distributions ---------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A copy of what packaging reads, so that no build touches the working tree."""
@@ -142,7 +139,8 @@ def source(tmp_path_factory):
 
 def build(source, kind, target):
     """Call the PEP 517 hook `build_<kind>` as pip does; return the file it writes."""
-    code = f"from setuptools import build_meta as b; print(b.build_{kind}({str(target)!r}))"
+    code = f"from setuptools import build_meta; hook = build_meta.build_{kind}; "
+    code += f"print(hook({str(target)!r}))"
     return target / last_line(run_python(code, cwd=source))
 
 

@@ -364,4 +364,9 @@ def _per_stage_attention(reference_shape: Sequence, **fields) -> list[dict]:
                 f"{name} must be given once or once for each of the four stages, "
                 f"got {values}"
             )
+    for shape in fields["reference_shape"]:
+        if len(shape) != 2 or min(shape) < 1:
+            raise ValueError(
+                f"reference_shape must hold pairs of positive numbers, got {shape}"
+            )
     return [{k: v[i] for k, v in fields.items()} for i in range(NUM_STAGES)]

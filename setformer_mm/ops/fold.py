@@ -55,6 +55,9 @@ def fold(anchors: Tensor, references: Tensor, alpha: float) -> Folded:
 
     Returns:
         Folded: The three maps in float64.
+
+    Raises:
+        ValueError: If anchors are not finite, as after a diverged training step.
     """
     with torch.autocast(anchors.device.type, enabled=False):
         anchors, _ = unit_vectors(anchors.double())
@@ -76,7 +79,10 @@ class _InverseSquareRoot(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, matrix: Tensor) -> Tensor:
-        eigenvalues, vectors = torch.linalg.eigh(matrix)
+        try:
+            eigenvalues, vectors = torch.linalg.eigh(matrix)
+        except torch.linalg.LinAlgError as error:
+            raise ValueError("anchors must be finite, got NaN or infinity") from error
         roots = (eigenvalues.clamp_min(0) + RIDGE).sqrt()
         ctx.save_for_backward(roots, vectors)
         return (vectors / roots.unsqueeze(-2)) @ vectors.mT

@@ -20,7 +20,8 @@ def unit_vectors(v: Tensor, floor: float | None = None) -> tuple[Tensor, Tensor]
         v (Tensor): Of shape ``(..., D)``, float32 or float64.
         floor (float, optional): See :func:`norm_floor`, whose value for ``v``'s dtype
             is the default. Vectors no longer than this get the direction 0 (and so a
-            kernel value of ``exp(-alpha)`` against everything) and the gradient 0.
+            kernel value of ``exp(-alpha)`` against everything), the length 0 and the
+            gradient 0. NaN stays NaN.
 
     Returns:
         tuple[Tensor, Tensor]: Directions ``(..., D)`` and lengths ``(..., 1)``.
@@ -32,10 +33,9 @@ def unit_vectors(v: Tensor, floor: float | None = None) -> tuple[Tensor, Tensor]
     peak = v.detach().abs().amax(-1, keepdim=True)
     peak = torch.where(peak > 0, peak, torch.ones_like(peak))
     length = peak * torch.linalg.vector_norm(v / peak, dim=-1, keepdim=True)
-    is_nonzero = length > floor
-    divisor = torch.where(is_nonzero, length, torch.ones_like(length))
-    direction = torch.where(is_nonzero, v / divisor, torch.zeros_like(v))
-    return direction, length
+    is_zero = length <= floor
+    direction = (v / length.masked_fill(is_zero, 1)).masked_fill(is_zero, 0)
+    return direction, length.masked_fill(is_zero, 0)
 
 
 def gaussian_kernel(a: Tensor, b: Tensor, alpha: float) -> Tensor:

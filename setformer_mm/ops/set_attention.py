@@ -1,7 +1,5 @@
 """The public functions: what they compute, what they accept, which backend runs."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -37,7 +35,8 @@ def set_attention(
     references to tokens is this project's reconstruction (docs/method.md).
 
     Computed in at least float32 whatever the dtypes and the autocast state; finite
-    whenever the norm of every token is representable in x's dtype. A token whose norm
+    whenever the norm of every token is representable in x's dtype (gradients up to
+    norms of about 1e30, which they are multiplied by on their way). A token whose norm
     is no more than 1e-30 (6.1e-5 in float16) counts as zero: it scores like a token
     that is orthogonal to every anchor, has value 0, and receives the gradient 0.
 
@@ -51,14 +50,14 @@ def set_attention(
             ``H_t * W_t = N``. None, with ``reference_shape`` None, for a sequence.
         reference_shape (tuple[int, int], optional): Reference grid ``(r_h, r_w)`` with
             ``r_h * r_w = M``.
-        epsilon (float): Entropic regularisation, positive. Below 0.05 the transport
-            problem is solved on logarithms.
+        epsilon (float): Entropic regularisation, in [1e-6, 1e6]. Below 0.05 the
+            transport problem is solved on logarithms.
         num_iters (int): Sinkhorn iterations ``L``, at least 0, before the final update
             of the rows. Gradients are those of the iterations run.
-        alpha (float): Inverse squared bandwidth of the kernel, positive.
+        alpha (float): Inverse squared bandwidth of the kernel, in [1e-6, 1e6].
         tau (float, optional): Width of the position weights as a fraction of the side
-            (of the length of a sequence), positive; None switches them off. If it is
-            so small that all weights of a token vanish, the nearest references win.
+            (of the length of a sequence), in [1e-6, 1e6]; None switches them off. If it
+            is so small that all weights of a token vanish, the nearest references win.
         backend (str): "auto" or one of :func:`setformer_mm.ops.available_backends`.
 
     Returns:
@@ -189,7 +188,7 @@ def _check_parameters(anchors: Tensor, references: Tensor, alpha: float) -> None
             f"references must be on the anchors' device {anchors.device}, "
             f"got {references.device}"
         )
-    _check_positive("alpha", alpha)
+    _check_in_range("alpha", alpha)
 
 
 def _check_tokens(x: Tensor, anchors: Tensor) -> None:
@@ -228,15 +227,16 @@ def _check_geometry(
                     f"{name} must be a pair with {rule} = {count}, got {shape}"
                 )
     if tau is not None:
-        _check_positive("tau", tau)
+        _check_in_range("tau", tau)
 
 
 def _check_transport(epsilon: float, num_iters: int) -> None:
-    _check_positive("epsilon", epsilon)
+    _check_in_range("epsilon", epsilon)
     if isinstance(num_iters, bool) or not isinstance(num_iters, int) or num_iters < 0:
         raise ValueError(f"num_iters must be an integer >= 0, got {num_iters!r}")
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+def _check_in_range(name: str, value: float) -> None:
+    """Far outside this range, exponents would overflow in float32."""
+    if not (isinstance(value, (int, float)) and 1e-6 <= value <= 1e6):
+        raise ValueError(f"{name} must be a number in [1e-6, 1e6], got {value!r}")

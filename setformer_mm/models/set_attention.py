@@ -91,7 +91,7 @@ class SeTAttention(nn.Module):
         return self.out_proj(out.reshape(batch, height, width, channels))
 
     def folded(self) -> Folded:
-        """Fold anchors and references; from the cache in eval mode without gradients."""
+        """Fold the parameters; from the cache in eval mode without gradients."""
         if self.training or torch.is_grad_enabled():
             self.drop_fold()
             return fold(self.anchors, self.references, self.alpha)
@@ -133,8 +133,8 @@ class SeTAttention(nn.Module):
         if side * side != references.shape[1]:
             raise ValueError(
                 f"{name} must come from a square grid to be resampled to "
-                f"{self.reference_shape}, got {references.shape[1]} references; load it "
-                "with the reference_shape it was trained with"
+                f"{self.reference_shape}, got {references.shape[1]} references; load "
+                "it with the reference_shape it was trained with"
             )
         height, width = self.reference_shape
         print_log(
@@ -166,7 +166,9 @@ class _CachedFold:
         compute_dtype = torch.promote_types(attention.anchors.dtype, torch.float32)
         self.folded = fold(*parameters, attention.alpha).to(compute_dtype)
         self._identities = [self._identity(p) for p in parameters]
-        self._values = [p.clone() if p.device.type == "cpu" else None for p in parameters]
+        self._values = [
+            p.clone() if p.device.type == "cpu" else None for p in parameters
+        ]
 
     @staticmethod
     def _identity(parameter: Tensor) -> tuple:

@@ -2,10 +2,10 @@
 
 Paper: "SeTformer is What You Need for Vision and Language", Shamsolmoali, Zareapoor,
 Granger and Felsberg, AAAI 2024, arXiv 2401.03540. No official code is known. The paper
-states the design (overlapping convolutional stem and downsampling, four stages, pre-norm
-blocks without convolution, window or attention bias); widths, depths, MLP ratios and
-numbers of references are reconstructed so that parameters and FLOPs meet the stated
-ones (docs/method.md).
+states the design (overlapping convolutional stem and downsampling, four stages,
+pre-norm blocks without convolution, window or attention bias); widths, depths, MLP
+ratios and numbers of references are reconstructed so that parameters and FLOPs meet
+the stated ones (docs/method.md).
 """
 
 from collections.abc import Sequence
@@ -333,7 +333,8 @@ def _resolve_architecture(arch: str | dict) -> dict:
     if isinstance(arch, str):
         if arch not in ARCHITECTURES:
             raise ValueError(
-                f"arch must be one of {', '.join(ARCHITECTURES)} or a dict, got {arch!r}"
+                f"arch must be one of {', '.join(ARCHITECTURES)} or a dict, "
+                f"got {arch!r}"
             )
         return ARCHITECTURES[arch]
     keys = set(ARCHITECTURES["tiny"])

@@ -93,4 +93,5 @@ class _InverseSquareRoot(torch.autograd.Function):
         roots, vectors = ctx.saved_tensors
         si, sj = roots.unsqueeze(-1), roots.unsqueeze(-2)
         divided_differences = -1 / (si * sj * (si + sj))
-        return vectors @ ((vectors.mT @ grad @ vectors) * divided_differences) @ vectors.mT
+        grad = (vectors.mT @ grad @ vectors) * divided_differences
+        return vectors @ grad @ vectors.mT

@@ -2,8 +2,8 @@
 
 The weight of token ``i`` for reference ``j`` is ``exp(-((p_i - q_j) / tau)^2)`` a
 dimension. On an image it is the product of a factor over rows and one over columns, so
-that nothing of size ``N x M`` has to be stored. A sequence is a grid of one column whose
-column factor is 1.
+that nothing of size ``N x M`` has to be stored. A sequence is a grid of one column
+whose column factor is 1.
 """
 
 from functools import lru_cache

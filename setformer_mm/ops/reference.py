@@ -1,8 +1,8 @@
 """SeT attention in plain PyTorch: the ground truth that every kernel must agree with.
 
 It reads as the mathematics of docs/method.md, runs on any device in float32 or float64,
-and is differentiable. Shapes: ``B`` images, ``N`` tokens, ``h`` heads of ``D`` channels,
-``K`` anchors and ``M`` references a head.
+and is differentiable. Shapes: ``B`` images, ``N`` tokens, ``h`` heads of ``D``
+channels, ``K`` anchors and ``M`` references a head.
 """
 
 import math
@@ -95,7 +95,8 @@ def transport_plan_reference(
 
 def _kernel_features(x: Tensor, folded: Folded) -> tuple[Tensor, Tensor, Folded]:
     """``k(x, z)`` of shape ``(B, h, N, K)``, the lengths ``|x|`` of shape
-    ``(B, h, N, 1)``, and the folded maps in the dtype of both."""
+    ``(B, h, N, 1)``, and the folded maps in the dtype of both.
+    """
     floor = norm_floor(x.dtype)
     x = x.transpose(1, 2).to(torch.promote_types(x.dtype, torch.float32))
     folded = folded.to(x.dtype)
@@ -111,7 +112,8 @@ def _scaling_form_is_safe(epsilon: float, tau: float | None, geometry: tuple) ->
 
 def _sinkhorn_scaling(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
     """Sinkhorn's algorithm on ``exp((S - 1) / epsilon)``, which lies in
-    ``[exp(-2 / epsilon), 1]``; ends on the rows, which then sum to ``1 / N`` exactly."""
+    ``[exp(-2 / epsilon), 1]``; ends on the rows, which then sum to ``1 / N`` exactly.
+    """
     n, m = scores.shape[-2:]
     kernel = torch.exp((scores - 1) / epsilon)
     b = torch.ones_like(kernel[..., :1, :]).mT

@@ -1,6 +1,5 @@
 """The public functions: what they compute, what they accept, which backend runs."""
 
-import torch
 from torch import Tensor
 
 from .backends import select_backend
@@ -160,7 +159,8 @@ def transport_plan(
 
 def _as_integers(shape: Shape2d | None) -> Shape2d | None:
     """Hashable and plain: torch.jit's tracer, and so mmengine's FLOP counter, hands out
-    shapes as tensors."""
+    shapes as tensors.
+    """
     return None if shape is None else (int(shape[0]), int(shape[1]))
 
 

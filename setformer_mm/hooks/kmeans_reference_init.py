@@ -16,9 +16,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
@@ -47,7 +44,7 @@ class KMeansReferenceInitHook(Hook):
     initialised from pretrained weights, or when training has begun. Frozen stages are
     initialised like others: without loaded weights, K-means features are the better
     fixed ones. Random states, gradients, the training mode and the training dataloader
-    are left as they were; all the results are a function of ``seed`` and the model.
+    are left as they were; the result is a function of ``seed``, the data and the model.
 
     In distributed training rank 0 computes, and sends each layer as soon as it is done,
     so that the other ranks never wait longer than one layer takes.
@@ -60,6 +57,7 @@ class KMeansReferenceInitHook(Hook):
 
     Raises:
         ValueError: If an argument is out of its rule.
+        ImportError: When training starts, if scikit-learn is not installed.
     """
 
     def __init__(
@@ -206,7 +204,7 @@ class KMeansReferenceInitHook(Hook):
             model.train(was_training)
         if not features:
             raise RuntimeError(
-                "every SeTAttention must be run by the model's extract_feat for K-means "
+                "every SeTAttention must be run by extract_feat for K-means "
                 f"initialisation, got one that is not: {layer}"
             )
         return torch.cat(features).numpy(), torch.cat(positions).numpy()
@@ -246,9 +244,14 @@ def cluster_directions(
         seed (int): Seed of K-means and of the random directions.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: Unit centroids of shape ``(k, D)`` in float64, and
-        the cluster of each vector, of shape ``(n,)``.
+        tuple[np.ndarray, np.ndarray]: Unit centroids of shape ``(k, D)``, and the
+        cluster of each vector, of shape ``(n,)``.
     """
+    # Imported where it is used: scikit-learn is optional.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
     num_samples, dim = units.shape
     filler = np.random.default_rng(seed).standard_normal((num_clusters, dim))
     centroids = filler / np.linalg.norm(filler, axis=1, keepdims=True)

@@ -297,7 +297,7 @@ def test_arguments_are_checked():
 def test_a_layer_that_is_never_run_is_an_error():
     model = Toy()
     model.extra = SeTAttention(DIM, 1)
-    with pytest.raises(RuntimeError, match="must be run by the model's extract_feat"):
+    with pytest.raises(RuntimeError, match="must be run by extract_feat"):
         KMeansReferenceInitHook(num_images=2).before_train(
             make_runner(model, random_images(2))
         )

@@ -183,5 +183,5 @@ def test_misspelt_options_are_errors():
 
 
 def test_a_model_without_the_backbone_is_an_error():
-    with pytest.raises(ValueError, match="SeTformer backbone .* got Linear without one"):
+    with pytest.raises(ValueError, match="SeTformer backbone .* got Linear"):
         options_of(nn.Linear(2, 2))

@@ -1,4 +1,4 @@
-# Mask R-CNN on 128 x 128 scenes: the architecture of the COCO configs with narrow heads.
+# Mask R-CNN on scenes of 128 x 128: that of the COCO configs with narrow heads.
 _base_ = [
     "../_base_/models/mask_rcnn_setformer.py",
     "../_base_/models/digits_backbone.py",
@@ -51,25 +51,37 @@ model = dict(
     ),
 )
 
-train_dataloader = dict(batch_size=32)
+# Iterations are counted, not epochs, so that a short run has a curve too.
+train_dataloader = dict(batch_size=32, sampler=dict(type="InfiniteSampler"))
 
-max_epochs = 60
+max_iters = 6000
+warmup_iters = 300
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=300),
+    dict(
+        type="LinearLR",
+        start_factor=1e-3,
+        by_epoch=False,
+        begin=0,
+        end=warmup_iters,
+    ),
     dict(
         type="CosineAnnealingLR",
         eta_min=1e-5,
-        by_epoch=True,
-        begin=0,
-        end=max_epochs,
-        convert_to_iter_based=True,
+        by_epoch=False,
+        begin=warmup_iters,
+        end=max_iters,
     ),
 ]
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=500)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
+default_hooks = dict(
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=500),
+)
+log_processor = dict(by_epoch=False)
 auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -45,5 +45,5 @@ test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(enable=False, base_batch_size=256)
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type="KMeansReferenceInitHook", num_images=256, max_samples=4000, seed=0),
+    dict(type="KMeansReferenceInitHook", num_images=256, max_samples=2000, seed=0),
 ]

@@ -1,4 +1,4 @@
-# UperNet on 128 x 128 scenes: the architecture of the ADE20K configs with narrow heads.
+# UperNet on scenes of 128 x 128: that of the ADE20K configs with narrow heads.
 _base_ = [
     "../_base_/models/upernet_setformer.py",
     "../_base_/models/digits_backbone.py",

@@ -17,8 +17,8 @@ __all__ = ["Float32RPNHead", "Float32RoIExtractor"]
 class Float32RPNHead(RPNHead):
     """mmdetection's ``RPNHead`` with scores and box offsets cast to fp32.
 
-    In bf16 every score above 0.998 is rounded to 1 and the best proposals cannot be told
-    apart; mmcv's NMS on a CPU refuses bf16 scores.
+    In bf16 every score above 0.998 is rounded to 1 and the best proposals become equal;
+    mmcv's NMS on a CPU refuses bf16 scores.
     """
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor]:

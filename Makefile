@@ -14,7 +14,7 @@ DONE := $(VENV)/done
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
 # mmcv is published as source only. These flags take 9 minutes on two cores where its own
-# (-O3, debug symbols) take 20; the price is some speed of its CPU ops, such as RoIAlign.
+# (-O3, debug symbols) take 20; the price may be some speed of its CPU ops, as RoIAlign.
 # Where torch sees a GPU and there is an nvcc, the CUDA ops are compiled as well, and take
 # longer; FORCE_CUDA=1 does so without a GPU.
 MMCV_CFLAGS ?= -O2 -g0 -w
@@ -48,7 +48,7 @@ need = @$(1) >/dev/null 2>&1 || { echo "make install: $(2)." >&2; exit 1; }
 
 $(DONE)/venv:
 	$(call need,$(PYTHON) -c 'import sys; assert sys.hexversion >= 0x030a0000',$\
-	  Python 3.10 or newer is needed; name it with PYTHON=)
+	  $(PYTHON) is not a Python 3.10 or newer; name one as in 'make install PYTHON=python3.11')
 	$(call need,$(PYTHON) -c 'import ensurepip',$\
 	  $(PYTHON) cannot create environments; on Debian and Ubuntu install python3-venv)
 	$(call need,command -v $${CXX:-c++},$\

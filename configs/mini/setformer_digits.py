@@ -16,7 +16,7 @@ model = dict(
 
 train_dataloader = dict(batch_size=256)
 
-max_epochs = 60
+max_epochs = 100
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=5.0),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from mmengine.dist import broadcast, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import PretrainedInit, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from scipy.optimize import linear_sum_assignment
@@ -42,9 +42,10 @@ class KMeansReferenceInitHook(Hook):
 
     The hook does nothing when a checkpoint was loaded or resumed, when the model was
     initialised from pretrained weights, or when training has begun. Frozen stages are
-    initialised like others: without loaded weights, K-means features are the better
-    fixed ones. Random states, gradients, the training mode and the training dataloader
-    are left as they were; the result is a function of ``seed``, the data and the model.
+    initialised like others: without loaded weights they hold nothing worth keeping.
+    Random states, gradients, the training mode and the training dataloader are left as
+    they were; the result depends on ``seed``, the model, the dataset and how many
+    workers load it.
 
     In distributed training rank 0 computes, and sends each layer as soon as it is done,
     so that the other ranks never wait longer than one layer takes.
@@ -94,7 +95,7 @@ class KMeansReferenceInitHook(Hook):
         if is_main_process():
             runner.logger.info(
                 "K-means initialisation of anchors and references: loading "
-                f"{self.num_images} images for {len(layers)} layers"
+                f"up to {self.num_images} images for {len(layers)} layers"
             )
             batches = self._load_batches(runner.train_dataloader, model)
         start = time.monotonic()
@@ -316,7 +317,7 @@ def _is_pretrained(module: nn.Module) -> bool:
     init_cfg = getattr(module, "init_cfg", None) or []
     if isinstance(init_cfg, dict):
         init_cfg = [init_cfg]
-    return any(cfg["type"] == "Pretrained" for cfg in init_cfg)
+    return any(cfg["type"] in ("Pretrained", PretrainedInit) for cfg in init_cfg)
 
 
 @contextmanager

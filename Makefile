@@ -64,8 +64,8 @@ $(DONE)/build: requirements/build.txt $(DONE)/venv
 	$(PIP_INSTALL) -r $<
 	@touch $@
 
-$(DONE)/runtime: requirements/runtime.txt $(DONE)/build
-	$(PIP_INSTALL) -r $<
+$(DONE)/runtime: requirements/runtime.txt requirements/optional.txt $(DONE)/build
+	$(PIP_INSTALL) -r requirements/runtime.txt -r requirements/optional.txt
 	@touch $@
 
 $(DONE)/mm: requirements/mminstall.txt $(DONE)/runtime

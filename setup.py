@@ -56,7 +56,7 @@ setup(
     python_requires=">=3.10",
     # mmengine and the host libraries are left to the user, who has them in versions of
     # their choice, and would be given opencv-python, which needs libGL, by pip.
-    install_requires=["scikit-learn>=1.5", "torch>=2.4", "torchvision"],
+    install_requires=["scipy>=1.13", "torch>=2.4", "torchvision"],
     extras_require={
         "mim": read_requirements("mminstall"),
         "optional": read_requirements("optional"),

@@ -14,11 +14,9 @@ model = dict(
     train_cfg=None,
 )
 
-train_dataloader = dict(batch_size=256)
-
-max_epochs = 100
+max_epochs = 40
 optim_wrapper = dict(
-    optimizer=dict(lr=2e-3, weight_decay=0.05),
+    optimizer=dict(lr=1e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
@@ -42,7 +40,7 @@ param_scheduler = [
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=5)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-auto_scale_lr = dict(enable=False, base_batch_size=256)
+auto_scale_lr = dict(enable=False, base_batch_size=64)
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type="KMeansReferenceInitHook", num_images=256, max_samples=2000, seed=0),

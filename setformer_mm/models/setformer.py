@@ -222,7 +222,10 @@ class SeTformer(BaseModule):
         self.frozen_stages = frozen_stages
         self.gap_before_final_norm = gap_before_final_norm
         self.embed_dims = [arch["embed_dims"] * 2**i for i in range(NUM_STAGES)]
-        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        num_blocks = sum(depths)
+        drop_paths = [
+            drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)
+        ]
 
         self.patch_embed = PatchEmbed(in_channels, self.embed_dims[0])
         self.stages = nn.ModuleList(

@@ -1,0 +1,139 @@
+"""Folded parameters against an independent inverse square root, and their gradients."""
+
+import pytest
+import torch
+
+from setformer_mm.ops import Folded, fold
+from setformer_mm.ops.fold import _InverseSquareRoot
+
+from . import naive
+from .problems import clustered_anchors, orthonormal_anchors, random_tensors
+
+
+def fold_maps(anchors, references):
+    return fold(anchors, references, 2.0)[:3]
+
+
+def central_difference(function, inputs, directions, step=1e-5):
+    """Derivative of a scalar function of tensors along given directions."""
+    ahead = [t + step * d for t, d in zip(inputs, directions)]
+    behind = [t - step * d for t, d in zip(inputs, directions)]
+    return (function(*ahead) - function(*behind)) / (2 * step)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 2.0, 5.0])
+def test_maps_are_those_of_the_definition(alpha):
+    _, anchors, references = (t.detach() for t in random_tensors())
+    folded = fold(anchors, references, alpha)
+    assert folded.alpha == alpha
+    unit = torch.nn.functional.normalize(anchors, dim=-1)
+    torch.testing.assert_close(folded.anchors, unit)
+    for head, (z, y) in enumerate(zip(anchors.numpy(), references.numpy())):
+        root = torch.from_numpy(naive.inverse_square_root(z, alpha))
+        k = torch.tensor([[naive.kernel(a, b, alpha) for b in y] for a in z])
+        torch.testing.assert_close(folded.value_map[head], root)
+        torch.testing.assert_close(folded.score_map[head], root @ root @ k)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_maps_are_float64_and_gradients_in_the_dtype_of_the_parameters(dtype):
+    parameters = [t.detach().to(dtype) for t in random_tensors()[1:]]
+    expected = fold_maps(*(p.double() for p in parameters))
+    parameters = [p.requires_grad_() for p in parameters]
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            maps = fold_maps(*parameters)
+        for actual, e in zip(maps, expected):
+            torch.testing.assert_close(actual, e)
+    for grad in torch.autograd.grad(sum(m.sum() for m in maps), parameters):
+        assert grad.dtype == dtype and grad.isfinite().all()
+
+
+def test_gradcheck():
+    assert torch.autograd.gradcheck(fold_maps, random_tensors(anchors=3)[1:])
+
+
+def test_norms_of_parameters_do_not_matter():
+    _, anchors, references = random_tensors()
+    for scale in (1e-20, 1e20):
+        for a, b in zip(
+            fold_maps(anchors, references),
+            fold_maps(anchors * scale, references * scale),
+        ):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("kind", ["orthonormal", "identical", "opposite"])
+def test_gradient_where_eigenvalues_coincide(kind):
+    """The gradient of a plain eigh is NaN or meaningless here."""
+    anchors = orthonormal_anchors(heads=2, dim=4)
+    if kind == "identical":
+        anchors = anchors[:, :1].repeat(1, 4, 1)
+    elif kind == "opposite":
+        anchors = torch.cat([anchors[:, :2], -anchors[:, :2]], 1)
+    inputs = [anchors.requires_grad_(), random_tensors(dim=4)[2]]
+    weights = [torch.randn_like(m) for m in fold_maps(*inputs)]
+
+    def loss(*tensors):
+        return sum((w * m).sum() for w, m in zip(weights, fold_maps(*tensors)))
+
+    grads = torch.autograd.grad(loss(*inputs), inputs)
+    directions = [torch.randn_like(t) for t in inputs]
+    analytic = sum((g * d).sum() for g, d in zip(grads, directions))
+    with torch.no_grad():
+        numeric = central_difference(loss, inputs, directions)
+    scale = sum(g.square().sum() for g in grads).sqrt()
+    assert abs(analytic - numeric) < 1e-3 * scale
+
+
+def test_gradient_of_the_inverse_square_root_at_a_repeated_eigenvalue():
+    basis = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64)).Q
+    eigenvalues = torch.tensor([1.0, 1.0, 1.0, 3.0], dtype=torch.float64)
+    matrix = (basis * eigenvalues) @ basis.T
+
+    def inverse_square_root(m):
+        return _InverseSquareRoot.apply((m + m.T) / 2)
+
+    assert torch.autograd.gradcheck(inverse_square_root, (matrix.requires_grad_(),))
+
+
+def test_ill_conditioned_anchors():
+    """The ridge bounds k(z, z)^-1/2, and the maps still invert the kernel matrix."""
+    anchors = clustered_anchors().requires_grad_()
+    references = random_tensors(dim=32)[2]
+    folded = fold(anchors, references, 2.0)
+    gram = torch.exp(2 * (anchors @ anchors.mT - 1))
+    assert torch.linalg.cond(gram).min() > 80
+    gram = gram + 1e-5 * torch.eye(32, dtype=gram.dtype)
+    identity = torch.eye(32, dtype=gram.dtype).expand_as(gram)
+    product = folded.value_map @ gram @ folded.value_map
+    torch.testing.assert_close(product, identity, atol=1e-8, rtol=0)
+    grads = torch.autograd.grad(sum(m.sum() for m in folded[:3]), [anchors, references])
+    assert all(g.isfinite().all() for g in grads)
+
+
+def test_zero_anchors_and_references_are_finite():
+    parameters = random_tensors()[1:]
+    with torch.no_grad():
+        for p in parameters:
+            p[:, :2] = 0
+    maps = fold_maps(*parameters)
+    grads = torch.autograd.grad(sum(m.sum() for m in maps), parameters)
+    assert all(t.isfinite().all() for t in (*maps, *grads))
+
+
+def test_anchors_that_are_not_finite_are_refused():
+    _, anchors, references = (t.detach() for t in random_tensors())
+    for value in (float("nan"), float("inf")):
+        broken = anchors.clone()
+        broken[0, 1, 2] = value
+        with pytest.raises(ValueError, match="anchors must be finite"):
+            fold(broken, references, 2.0)
+
+
+def test_casting_keeps_alpha_and_shares_what_does_not_change():
+    folded = fold(*random_tensors()[1:], 3.0)
+    cast = folded.to(torch.float32)
+    assert isinstance(cast, Folded) and cast.alpha == 3.0
+    assert all(t.dtype == torch.float32 for t in cast[:3])
+    assert all(a is b for a, b in zip(folded[:3], folded.to(torch.float64)[:3]))

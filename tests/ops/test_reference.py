@@ -1,0 +1,244 @@
+"""The plain PyTorch operator against the method's text, POT, and its own two forms."""
+
+import math
+import random
+
+import numpy as np
+import ot
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from setformer_mm.ops import reference, set_attention, transport_plan
+
+from . import naive
+from .problems import (
+    GEOMETRIES,
+    gradients_of,
+    orthonormal_anchors,
+    random_problem,
+    random_tensors,
+    relative_error,
+)
+
+FORMS = {"scaling": 0.1, "log": 0.03}  # epsilon that selects the form
+
+
+def heads_of(x, anchors, references):
+    """Yield indices and numpy inputs of each image and head."""
+    x, anchors, references = (t.detach().numpy() for t in (x, anchors, references))
+    for image in range(x.shape[0]):
+        for head in range(x.shape[2]):
+            yield (image, head), (x[image, :, head], anchors[head], references[head])
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("epsilon", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("num_iters", [0, 3])
+def test_output_and_plan_are_those_of_the_method(geometry, epsilon, num_iters):
+    inputs, shapes = random_problem(geometry)
+    options = dict(
+        epsilon=epsilon, num_iters=num_iters, alpha=random.choice([1.0, 2.0, 4.0])
+    )
+    out = set_attention(*inputs, **options, **shapes).detach()
+    plan = transport_plan(*inputs, **options).detach()
+    for (image, head), arrays in heads_of(*inputs):
+        expected = naive.attend(*arrays, **options, **shapes)
+        np.testing.assert_allclose(out[image, :, head], expected.out, atol=1e-8)
+        np.testing.assert_allclose(plan[image, head], expected.plan, atol=1e-9)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_attention_matrix_is_non_negative_and_row_stochastic(geometry):
+    """P Q, built from the operator's own plan, gives its output from the values."""
+    inputs, shapes = random_problem(geometry)
+    out = set_attention(*inputs, **shapes).detach()
+    plan = transport_plan(*inputs).detach()
+    for (image, head), arrays in heads_of(*inputs):
+        weights = plan[image, head].numpy() * naive.position_weights(
+            *plan.shape[-2:],
+            shapes.get("spatial_shape"),
+            shapes.get("reference_shape"),
+            shapes.get("tau", 0.15),
+        )
+        p = weights / weights.sum(1, keepdims=True)
+        q = (weights / weights.sum(0)).T
+        mixing = p @ q
+        assert (mixing >= 0).all()
+        np.testing.assert_allclose(mixing.sum(1), 1)
+        values = naive.attend(*arrays).values
+        np.testing.assert_allclose(out[image, :, head], mixing @ values, atol=1e-8)
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.1, 0.5])
+def test_converged_plan_is_that_of_pot(epsilon):
+    inputs = random_tensors(batch=1, tokens=random.randint(5, 15), references=7)
+    plan = transport_plan(*inputs, epsilon=epsilon, num_iters=3000).detach()
+    n, m = plan.shape[-2:]
+    for (image, head), arrays in heads_of(*inputs):
+        expected = ot.sinkhorn(
+            np.full(n, 1 / n),
+            np.full(m, 1 / m),
+            1 - naive.attend(*arrays, num_iters=0).scores,
+            epsilon,
+            numItermax=3000,
+            stopThr=1e-12,
+        )
+        # Relative to the mean entry, which is far smaller than 1.
+        np.testing.assert_allclose(
+            n * m * plan[image, head], n * m * expected, atol=1e-6
+        )
+        np.testing.assert_allclose(plan[image, head].sum(0), 1 / m, atol=1e-9)
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.05, 0.1, 1.0])
+@pytest.mark.parametrize("num_iters", [0, 1, 3])
+def test_rows_of_the_plan_sum_to_one_over_n_at_any_iteration(epsilon, num_iters):
+    inputs = random_tensors(tokens=random.randint(1, 20), references=9)
+    plan = transport_plan(*inputs, epsilon=epsilon, num_iters=num_iters)
+    assert (plan >= 0).all()
+    rows = plan.sum(-1)
+    torch.testing.assert_close(rows, torch.full_like(rows, 1 / inputs[0].shape[1]))
+
+
+def test_iterations_bring_the_columns_to_one_over_m():
+    inputs = random_tensors(tokens=30, references=6)
+    errors = [
+        (transport_plan(*inputs, num_iters=n).sum(-2) * 6 - 1).abs().max().item()
+        for n in (0, 3, 300)
+    ]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-6
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_scaling_and_log_form_agree(geometry, monkeypatch):
+    inputs, shapes = random_problem(geometry)
+    results = []
+    for threshold in (0, math.inf):
+        monkeypatch.setattr(reference, "MIN_SCALING_EPSILON", threshold)
+        out = set_attention(*inputs, epsilon=0.07, **shapes)
+        plan = transport_plan(*inputs, epsilon=0.07)
+        results.append([out, plan, *gradients_of(out, inputs)])
+    for scaling, log in zip(*results):
+        torch.testing.assert_close(scaling, log, rtol=1e-7, atol=1e-9)
+        assert not torch.equal(scaling, log), "both runs took the same form"
+
+
+def test_forms_change_at_epsilon_and_at_a_tau_that_weights_do_not_survive(monkeypatch):
+    forms = []
+    for form in FORMS:
+        name = f"_sinkhorn_{form}"
+        original = getattr(reference, name)
+
+        def record(*args, form=form, original=original):
+            forms.append(form)
+            return original(*args)
+
+        monkeypatch.setattr(reference, name, record)
+    inputs = random_tensors(tokens=12, references=6)
+    shapes = dict(spatial_shape=(3, 4), reference_shape=(2, 3))
+    for expected, options in (
+        ("scaling", dict(epsilon=0.05)),
+        ("log", dict(epsilon=0.049)),
+        ("scaling", dict(tau=0.1)),
+        ("log", dict(tau=0.05)),
+        ("scaling", dict(tau=None)),
+    ):
+        set_attention(*inputs, **options, **shapes)
+        assert forms.pop() == expected, options
+
+
+def test_small_tau_gives_each_token_its_nearest_reference():
+    """Tokens of a 4 x 6 grid over 2 x 3 references: groups of 2 x 2 tokens.
+
+    Each sees one reference and each reference sees its group alone, with weights that
+    hardly differ: the result is the group's mean value.
+    """
+    inputs = random_tensors(tokens=24, references=6)
+    shapes = dict(spatial_shape=(4, 6), reference_shape=(2, 3))
+    for dtype in (torch.float32, torch.float64):
+        tensors = [t.detach().to(dtype).requires_grad_() for t in inputs]
+        for tau in (1e-6, 0.001):
+            out = set_attention(*tensors, tau=tau, epsilon=1e6, **shapes)
+            grid = out.detach().unflatten(1, (2, 2, 3, 2))
+            for (image, head), arrays in heads_of(*tensors):
+                values = naive.attend(*arrays).values.reshape(2, 2, 3, 2, -1)
+                expected = np.broadcast_to(
+                    values.mean((1, 3), keepdims=True), (2, 2, 3, 2, 4)
+                )
+                actual = grid[image, ..., head, :]
+                if dtype == torch.float64 or tau == 0.001:
+                    np.testing.assert_allclose(actual, expected, rtol=0.02, atol=1e-2)
+            assert all(g.isfinite().all() for g in gradients_of(out, tensors))
+
+
+@pytest.mark.parametrize("epsilon", [1e-6, 0.001, 0.01, 0.02, 0.05])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_float32_is_finite_for_small_epsilon_on_adversarial_inputs(epsilon, geometry):
+    """Tokens equal and opposite to anchors and references: scores at both ends."""
+    _, anchors, references = random_tensors(heads=1, anchors=5, dtype=torch.float32)
+    x = torch.cat([anchors, references, -anchors, -references, anchors[:, :2]], 1)
+    x = x.detach().transpose(0, 1).unsqueeze(0)  # 24 tokens
+    shapes = dict(spatial_shape=(4, 6), reference_shape=(2, 3))
+    options = {"image": shapes, "sequence": {}, "no positions": dict(tau=None)}[
+        geometry
+    ]
+    for alpha in (2.0, 100.0):
+        for z in (anchors, orthonormal_anchors(dtype=torch.float32), references):
+            inputs = [t.detach().requires_grad_() for t in (x, z, references)]
+            out = set_attention(*inputs, epsilon=epsilon, alpha=alpha, **options)
+            assert out.isfinite().all()
+            assert all(g.isfinite().all() for g in gradients_of(out, inputs))
+
+
+def test_single_precision_gradients_are_right_at_the_threshold():
+    """0.05 is the smallest epsilon of the scaling form, and 0.049 in the log domain."""
+    inputs = random_tensors(tokens=40, references=9)
+    for epsilon in (0.05, 0.049):
+        expected = gradients_of(set_attention(*inputs, epsilon=epsilon), inputs)
+        single = [t.detach().float().requires_grad_() for t in inputs]
+        actual = gradients_of(set_attention(*single, epsilon=epsilon), single)
+        for a, e in zip(actual, expected):
+            assert relative_error(a, e) < 1e-3
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the most elements in a tensor that any operation has made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        made = [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        self.numel = max([self.numel, *made])
+        return out
+
+
+@pytest.mark.parametrize("epsilon", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("is_image", [True, False])
+def test_memory_is_linear_in_the_number_of_tokens(epsilon, is_image):
+    def measure(side):
+        """Bytes kept for the backward pass, and elements of the largest tensor."""
+        inputs = random_tensors(batch=1, heads=1, tokens=side**2, references=9)
+        shapes = dict(spatial_shape=(side, side), reference_shape=(3, 3))
+        saved = {}
+
+        def pack(t):
+            storage = t.untyped_storage()
+            saved[storage.data_ptr()] = storage.nbytes()
+            return t
+
+        with LargestTensor() as largest, saved_tensors_hooks(pack, lambda t: t):
+            out = set_attention(
+                *inputs, epsilon=epsilon, **(shapes if is_image else {})
+            )
+            out.sum().backward()
+        return sum(saved.values()), largest.numel
+
+    (few_bytes, few_elements), (many_bytes, many_elements) = measure(12), measure(24)
+    assert many_bytes <= 4.2 * few_bytes
+    assert many_elements <= 4.2 * few_elements
+    assert many_elements < (24**2) ** 2 / 10

@@ -1,0 +1,381 @@
+"""The attention module against the operator; its cached fold is never stale."""
+
+import copy
+import io
+
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+
+from setformer_mm.models import SeTAttention
+from setformer_mm.models import set_attention as module
+from setformer_mm.ops import set_attention
+
+FIELDS = dict(
+    reference_shape=(2, 3), epsilon=0.2, num_iters=2, alpha=1.5, tau=0.3, backend="auto"
+)
+
+
+def build() -> SeTAttention:
+    return SeTAttention(8, 2, **FIELDS)
+
+
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, 4, 8)
+
+
+def without_cache(attention: SeTAttention, x: torch.Tensor) -> torch.Tensor:
+    """What the parameters as they are now give, by the operator."""
+    batch, height, width, channels = x.shape
+    fields = {k: getattr(attention, k) for k in FIELDS}
+    out = set_attention(
+        attention.in_proj(x).reshape(batch, height * width, 2, 4),
+        attention.anchors,
+        attention.references,
+        spatial_shape=(height, width),
+        **fields,
+    )
+    return attention.out_proj(out.reshape(x.shape))
+
+
+@pytest.fixture
+def folds(monkeypatch) -> list:
+    """One entry for every call of ``fold``."""
+    calls = []
+    original = module.fold
+
+    def record(*args):
+        calls.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(module, "fold", record)
+    return calls
+
+
+def test_fields_reach_the_operator():
+    attention = build()
+    for name, value in FIELDS.items():
+        assert getattr(attention, name) == value
+    x = images()
+    assert torch.equal(attention(x), without_cache(attention, x))
+    for name, other in dict(epsilon=0.5, num_iters=0, alpha=3.0, tau=None).items():
+        changed = copy.deepcopy(attention)
+        setattr(changed, name, other)
+        assert torch.equal(changed(x), without_cache(changed, x))
+        assert not torch.allclose(changed(x), attention(x))
+    attention.backend = "tpu"
+    with pytest.raises(ValueError, match="backend"):
+        attention(x)
+
+
+def test_parameters_start_on_the_sphere():
+    attention = SeTAttention(24, 3, reference_shape=(3, 5))
+    assert attention.anchors.shape == (3, 8, 8)
+    assert attention.references.shape == (3, 15, 8)
+    for parameter in (attention.anchors, attention.references):
+        torch.testing.assert_close(
+            parameter.norm(dim=-1), torch.ones(parameter.shape[:2])
+        )
+
+
+def test_channels_have_to_divide_among_the_heads():
+    with pytest.raises(ValueError, match="divisible by num_heads, got 10 and 4"):
+        SeTAttention(10, 4)
+
+
+def test_memory_format_does_not_matter():
+    attention = build()
+    x = images()
+    expected = attention(x)
+    permuted = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    assert not permuted.is_contiguous()
+    torch.testing.assert_close(attention(permuted), expected)
+    torch.testing.assert_close(
+        attention(x[::2, :, ::2]), attention(x[::2, :, ::2].clone())
+    )
+
+
+def test_empty_batch():
+    attention = build()
+    x = torch.randn(0, 3, 4, 8, requires_grad=True)
+    attention(x).sum().backward()
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_module_of_another_dtype(dtype):
+    attention = build()
+    x = images()
+    expected = attention(x)
+    attention = attention.to(dtype).eval()
+    with torch.no_grad():
+        for _ in range(2):
+            out = attention(x.to(dtype))
+            assert out.dtype == dtype
+            torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.02)
+
+
+def test_fold_is_computed_once_in_evaluation(folds):
+    attention = build().eval()
+    x = images()
+    with torch.no_grad():
+        first = attention(x)
+        assert torch.equal(attention(x), first)
+        assert len(folds) == 1
+        assert torch.equal(first, without_cache(attention, x))
+
+
+def test_fold_is_computed_every_time_for_gradients_and_in_training(folds):
+    x = images()
+    for mode in (True, False):
+        attention = build().train(mode)
+        for _ in range(2):
+            attention(x).sum().backward()
+        assert attention.anchors.grad.norm() > 0
+    with torch.no_grad():
+        attention.train()
+        for _ in range(2):
+            attention(x)
+    assert len(folds) == 6
+    assert attention._cached_fold is None
+
+
+def replace_parameter(attention: SeTAttention) -> None:
+    attention.references = nn.Parameter(torch.randn_like(attention.references))
+
+
+def copy_without_gradient(attention: SeTAttention) -> None:
+    with torch.no_grad():
+        attention.references.copy_(torch.randn_like(attention.references))
+
+
+def step(attention: SeTAttention) -> None:
+    optimizer = torch.optim.SGD([attention.anchors], lr=1.0)
+    attention.anchors.grad = torch.randn_like(attention.anchors)
+    optimizer.step()
+
+
+def change_alpha(attention: SeTAttention) -> None:
+    attention.alpha = 4.0
+
+
+CHANGES = {
+    "load_state_dict": lambda a: a.load_state_dict(build().state_dict()),
+    "load through a parent": lambda a: nn.Sequential(a).load_state_dict(
+        nn.Sequential(build()).state_dict()
+    ),
+    "assigning load": lambda a: a.load_state_dict(build().state_dict(), assign=True),
+    "copy_ under no_grad": copy_without_gradient,
+    "anchors.data.copy_": lambda a: a.anchors.data.copy_(torch.randn(2, 4, 4)),
+    "references.data.copy_": lambda a: a.references.data.copy_(torch.randn(2, 6, 4)),
+    "data set": lambda a: setattr(a.anchors, "data", torch.randn(2, 4, 4)),
+    "optimiser step": step,
+    "replaced parameter": replace_parameter,
+    "alpha": change_alpha,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_fold_follows_every_change_of_its_parameters(change):
+    attention = build().eval()
+    x = images()
+    with torch.no_grad():
+        before = attention(x)
+    change(attention)
+    with torch.no_grad():
+        after = attention(x)
+        assert torch.equal(after, without_cache(attention, x))
+    assert not torch.equal(after, before)
+
+
+DROPS = {
+    "train": lambda a: a.train(),
+    "eval": lambda a: a.eval(),
+    "to": lambda a: a.to(torch.float64),
+    "cast of a parent": lambda a: nn.Sequential(a).double(),
+    "load_state_dict": lambda a: a.load_state_dict(build().state_dict()),
+    "drop_fold": lambda a: a.drop_fold(),
+}
+
+
+@pytest.mark.parametrize("drop", DROPS.values(), ids=DROPS)
+def test_fold_is_dropped(drop):
+    """Where values cannot be compared cheaply, on a GPU, this alone keeps it fresh."""
+    attention = build().eval()
+    with torch.no_grad():
+        attention(images())
+    assert attention._cached_fold is not None
+    drop(attention)
+    assert attention._cached_fold is None
+
+
+def test_train_and_eval_return_self():
+    attention = build()
+    assert attention.train() is attention
+    assert attention.eval() is attention
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_copies_do_not_share_the_fold(mode):
+    attention = build().eval()
+    x = images()
+    with mode():
+        expected = attention(x)
+    duplicate = copy.deepcopy(attention)
+    buffer = io.BytesIO()
+    torch.save(attention, buffer)
+    buffer.seek(0)
+    stored = torch.load(buffer, weights_only=False)
+    duplicate.references.data.normal_()
+    with torch.no_grad():
+        assert torch.equal(duplicate(x), without_cache(duplicate, x))
+        assert torch.equal(attention(x), expected)
+        assert torch.equal(stored(x), expected)
+
+
+def test_state_dict_holds_parameters_only():
+    attention = build().eval()
+    names = set(attention.state_dict())
+    with torch.no_grad():
+        attention(images())
+    assert (
+        set(attention.state_dict())
+        == names
+        == dict(attention.named_parameters()).keys()
+    )
+
+
+def test_training_after_inference_mode():
+    attention = build().eval()
+    x = images()
+    with torch.inference_mode():
+        expected = attention(x)
+    with torch.no_grad():
+        assert torch.equal(attention(x), expected)
+    for mode in (False, True):
+        attention.train(mode)(x).sum().backward()
+        assert attention.references.grad.isfinite().all()
+
+
+def test_module_made_in_inference_mode(folds):
+    """Its parameters have no version counters."""
+    with torch.inference_mode():
+        attention = build().eval()
+        x = images()
+        for _ in range(2):
+            attention(x)
+        assert len(folds) == 1
+        attention.references.normal_()
+        assert torch.equal(attention(x), without_cache(attention, x))
+
+
+class Regressor(BaseModel):
+    """Notes, for every validation batch, the result and what it should have been."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = build()
+        self.predictions = []
+
+    def forward(self, inputs, data_samples=None, mode="tensor"):
+        x = torch.stack(list(inputs))
+        out = self.attention(x)
+        if mode == "loss":
+            return dict(loss=out.square().mean())
+        self.predictions.append((out, without_cache(self.attention, x)))
+        return list(out)
+
+
+class Nothing(BaseMetric):
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        return dict(nothing=0)
+
+
+def test_weights_that_the_ema_hook_swaps_in_are_used(tmp_path, folds):
+    """mmengine swaps through ``.data``, which version counters do not see."""
+    samples = [dict(inputs=torch.randn(3, 4, 8)) for _ in range(4)]
+    loader = dict(
+        dataset=samples,
+        batch_size=2,
+        num_workers=0,
+        sampler=dict(type="DefaultSampler", shuffle=False),
+    )
+    model = Regressor()
+    runner = Runner(
+        model,
+        str(tmp_path),
+        train_dataloader=loader,
+        val_dataloader=loader,
+        val_evaluator=Evaluator(Nothing(prefix="")),
+        train_cfg=dict(by_epoch=True, max_epochs=3),
+        val_cfg=dict(),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=5.0)),
+        custom_hooks=[dict(type="EMAHook", momentum=0.3)],
+        default_hooks=dict(checkpoint=None),
+        experiment_name=f"ema_{tmp_path.name}",
+        log_level="ERROR",
+    )
+    runner.train()
+    results = model.predictions
+    assert len(results) == 6
+    assert all(torch.equal(out, expected) for out, expected in results)
+    assert not torch.allclose(results[0][0], results[2][0]), "nothing was trained"
+    # 6 training steps, and one fold for each of the 3 validations of 2 batches.
+    assert len(folds) == 9
+
+
+def test_references_of_another_grid_are_resampled(monkeypatch):
+    messages = []
+    monkeypatch.setattr(module, "print_log", lambda m, **_: messages.append(m))
+    source = SeTAttention(8, 2, reference_shape=(4, 4))
+    rows = torch.arange(4.0).repeat_interleave(4)
+    cols = torch.arange(4.0).repeat(4)
+    with torch.no_grad():  # each channel varies along one axis, linearly
+        source.references.copy_(torch.stack([rows, cols, 5 - rows, 0 * rows + 1], -1))
+    state = source.state_dict()
+    target = SeTAttention(8, 2, reference_shape=(2, 3))
+    target.load_state_dict(state)
+    assert messages == ["references: references resampled from 4x4 to 2x3"]
+    assert state["references"].shape == (2, 16, 4), "the caller's weights were changed"
+    row, col, reversed_row, one = (
+        target.references.detach().unflatten(1, (2, 3)).unbind(-1)
+    )
+    # Cell centres of 2 rows and 3 columns, in units of 4 of them.
+    torch.testing.assert_close(row, torch.tensor([[0.5], [2.5]]).expand(2, 2, 3))
+    torch.testing.assert_close(reversed_row, 5 - row)
+    torch.testing.assert_close(one, torch.ones(2, 2, 3))
+    expected = torch.tensor([1 / 6, 1.5, 17 / 6])
+    torch.testing.assert_close(col, expected.expand(2, 2, 3))
+
+
+def test_resampling_keeps_the_dtype_of_the_checkpoint():
+    state = SeTAttention(8, 2, reference_shape=(3, 3)).bfloat16().state_dict()
+    target = build().bfloat16()
+    target.load_state_dict(state)
+    assert target.references.dtype == torch.bfloat16
+
+
+def test_references_of_the_same_grid_are_loaded_as_they_are():
+    source, target = build(), build()
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(target.references, source.references)
+
+
+def test_references_that_cannot_be_resampled_are_an_error():
+    state = SeTAttention(8, 2, reference_shape=(3, 5)).state_dict()
+    with pytest.raises(ValueError, match=r"square grid .*\(2, 3\), got 15 references"):
+        build().load_state_dict(state)
+    state = SeTAttention(8, 4, reference_shape=(3, 3)).state_dict()
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        build().load_state_dict(state)
+
+
+def test_printed_form_names_the_fields():
+    for field in ("reference_shape=(2, 3)", "epsilon=0.2", "tau=0.3", "backend='auto'"):
+        assert field in repr(build())

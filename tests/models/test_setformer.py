@@ -1,0 +1,406 @@
+"""The backbone: sizes, shapes, gradients, modes, loading."""
+
+import copy
+import math
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from setformer_mm.models import SeTformer
+from setformer_mm.models import set_attention as attention_module
+from setformer_mm.models.setformer import ARCHITECTURES
+
+SMALL = dict(embed_dims=8, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), mlp_ratio=1.5)
+STRIDES = (4, 8, 16, 32)
+
+
+def build(**fields) -> SeTformer:
+    return SeTformer(**dict(arch=SMALL, reference_shape=(2, 3)) | fields)
+
+
+def count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def assert_maps(outs, height, width, channels, batch=1):
+    assert len(outs) == len(STRIDES)
+    for i, (out, stride) in enumerate(zip(outs, STRIDES)):
+        side = math.ceil(height / stride), math.ceil(width / stride)
+        assert out.shape == (batch, channels * 2**i, *side)
+        assert out.is_contiguous()
+        assert out.isfinite().all()
+
+
+def assert_every_parameter_has_a_finite_gradient(model):
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.norm() > 0, name
+
+
+def loss_of(outs):
+    return sum((out * torch.randn_like(out)).mean() for out in outs)
+
+
+@pytest.mark.parametrize(
+    "arch, dense, classifier",
+    [
+        ("mini", 16_296_000, 16_808_104),
+        ("tiny", 22_913_088, 23_425_192),
+        ("small", 32_169_024, 32_936_680),
+        ("base", 56_722_176, 57_745_384),
+    ],
+)
+def test_parameter_counts_are_those_of_the_table(arch, dense, classifier, monkeypatch):
+    # Random values take most of the time and do not count.
+    monkeypatch.setattr(nn.init, "trunc_normal_", lambda *args, **kwargs: None)
+    model = SeTformer(arch)
+    assert count(model) == dense
+    model = SeTformer(arch, out_indices=(3,))
+    assert count(model) + count(nn.Linear(model.embed_dims[3], 1000)) == classifier
+
+
+@pytest.mark.parametrize(
+    "height, width", [(224, 224), (97, 131), (32, 32), (33, 47), (1, 200)]
+)
+def test_maps_and_gradients_at_any_size(height, width):
+    model = build()
+    outs = model(torch.randn(2, 3, height, width))
+    assert_maps(outs, height, width, 8, batch=2)
+    loss_of(outs).backward()
+    assert_every_parameter_has_a_finite_gradient(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "height, width, with_cp", [(224, 224, False), (97, 131, False), (800, 1333, True)]
+)
+def test_maps_and_gradients_of_base(height, width, with_cp):
+    model = MODELS.build(dict(type="SeTformer", arch="base", with_cp=with_cp))
+    outs = model(torch.randn(1, 3, height, width))
+    assert_maps(outs, height, width, 128)
+    loss_of(outs).backward()
+    assert_every_parameter_has_a_finite_gradient(model)
+
+
+def test_empty_batch():
+    outs = build()(torch.zeros(0, 3, 64, 64))
+    assert [out.shape[0] for out in outs] == [0] * 4
+
+
+def test_recomputed_activations_give_the_same_gradients():
+    model = build(drop_path_rate=0.5)
+    recomputing = build(drop_path_rate=0.5, with_cp=True)
+    recomputing.load_state_dict(model.state_dict())
+    images = torch.randn(4, 3, 64, 64)
+    for m in (model, recomputing):
+        torch.manual_seed(0)  # the same paths are dropped
+        sum(out.square().mean() for out in m(images)).backward()
+    for a, b in zip(model.parameters(), recomputing.parameters()):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_recomputation_keeps_less_for_the_backward_pass():
+    def saved_bytes(with_cp):
+        saved = {}
+
+        def pack(t):
+            saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            outs = build(with_cp=with_cp)(torch.randn(2, 3, 96, 96))
+        return sum(saved.values()), outs
+
+    assert saved_bytes(True)[0] < 0.5 * saved_bytes(False)[0]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_paths_are_dropped_in_training_only(rate):
+    model = build(drop_path_rate=rate)
+    rates = [block.drop_path.p for stage in model.stages for block in stage.blocks]
+    assert rates == pytest.approx(torch.linspace(0, rate, 5).tolist())
+    images = torch.randn(8, 3, 32, 32)
+    with torch.no_grad():
+        model.eval()
+        expected = model(images)
+        assert all(torch.equal(a, b) for a, b in zip(model(images), expected))
+        model.train()
+        outs = model(images)
+        assert torch.allclose(outs[0], expected[0]), "the first block is always kept"
+        assert torch.allclose(outs[3], expected[3]) == (rate == 0)
+
+
+def test_blocks_are_residual_branches_after_norms():
+    block = build().stages[1].blocks[0]
+    x = torch.randn(2, 3, 5, 16)
+    y = x + block.attn(block.norm1(x))
+    torch.testing.assert_close(block(x), y + block.mlp(block.norm2(y)))
+
+
+def test_attention_fields_are_spread_over_the_stages():
+    per_stage = dict(
+        reference_shape=((1, 2), (3, 4), [5, 6], (7, 8)),
+        epsilon=(0.1, 0.2, 0.3, 0.4),
+        num_iters=[1, 2, 3, 4],
+        alpha=(1.0, 2.0, 3.0, 4.0),
+        tau=(0.1, None, 0.2, None),
+    )
+    model = build(**per_stage)
+    once = build(reference_shape=[4, 2], epsilon=0.5, num_iters=0, alpha=6.0, tau=None)
+    for i in range(4):
+        for block, single in zip(model.stages[i].blocks, once.stages[i].blocks):
+            for name, values in per_stage.items():
+                expected = tuple(values[i]) if name == "reference_shape" else values[i]
+                assert getattr(block.attn, name) == expected
+            assert block.attn.references.shape[1] == math.prod(
+                per_stage["reference_shape"][i]
+            )
+            assert single.attn.reference_shape == (4, 2)
+            assert (single.attn.epsilon, single.attn.num_iters) == (0.5, 0)
+            assert (single.attn.alpha, single.attn.tau) == (6.0, None)
+
+
+def test_head_dimension_of_the_family_is_32():
+    for arch in ARCHITECTURES.values():
+        for i, heads in enumerate(arch["num_heads"]):
+            assert arch["embed_dims"] * 2**i == 32 * heads
+
+
+@pytest.mark.parametrize("out_indices", [(3,), (1, 3), [0, 2]])
+def test_output_stages(out_indices):
+    model, everything = build(out_indices=out_indices), build()
+    everything.load_state_dict(model.state_dict(), strict=False)
+    norms = {name for name, _ in model.named_children() if name.startswith("norm")}
+    assert norms == {f"norm{i}" for i in out_indices}
+    images = torch.randn(1, 3, 64, 64)
+    outs, expected = model(images), everything(images)
+    assert len(outs) == len(out_indices)
+    for out, i in zip(outs, out_indices):
+        torch.testing.assert_close(out, expected[i])
+
+
+def test_output_norms_are_their_own():
+    model = build()
+    images = torch.randn(2, 3, 40, 40)
+    with torch.no_grad():
+        before = model(images)
+        model.norm1.weight.zero_()
+        model.norm1.bias.fill_(3.0)
+        after = model(images)
+    assert (after[1] == 3).all()
+    for i in (0, 2, 3):
+        assert torch.equal(after[i], before[i])
+
+
+def test_averaging_before_the_norm():
+    model = build(gap_before_final_norm=True)
+    maps = build()
+    maps.load_state_dict(model.state_dict())
+    for i in range(4):  # so that the maps are those before the norm
+        setattr(maps, f"norm{i}", nn.Identity())
+    images = torch.randn(2, 3, 50, 70)
+    for i, (vector, feature_map) in enumerate(zip(model(images), maps(images))):
+        assert vector.shape == (2, 8 * 2**i)
+        norm = getattr(model, f"norm{i}")
+        torch.testing.assert_close(vector, norm(feature_map.mean((2, 3))))
+
+
+@pytest.mark.parametrize("frozen_stages", range(-1, 5))
+def test_frozen_stages(frozen_stages):
+    model = build(frozen_stages=frozen_stages, drop_path_rate=0.5)
+    frozen = [model.patch_embed] if frozen_stages >= 0 else []
+    for i in range(max(frozen_stages, 0)):
+        frozen += [model.stages[i], getattr(model, f"norm{i}")]
+    inside = {p for module in frozen for p in module.parameters()}
+    for parameter in model.parameters():
+        assert parameter.requires_grad == (parameter not in inside)
+    for mode in (True, False, True):
+        assert model.train(mode) is model
+        for module in model.modules():
+            is_frozen = any(module in set(f.modules()) for f in frozen)
+            assert module.training == (mode and not is_frozen)
+    outs = model(torch.randn(2, 3, 32, 32))
+    if frozen_stages < 4:
+        loss_of(outs).backward()
+        assert all((p.grad is None) == (p in inside) for p in model.parameters())
+
+
+def test_train_and_eval_return_self():
+    model = build()
+    assert model.train() is model and model.training
+    assert model.eval() is model and not model.training
+
+
+def test_evaluation_folds_each_block_once(monkeypatch):
+    calls = []
+    original = attention_module.fold
+    monkeypatch.setattr(
+        attention_module, "fold", lambda *args: calls.append(1) or original(*args)
+    )
+    model = build().eval()
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        for _ in range(3):
+            model(images)
+    assert len(calls) == sum(SMALL["depths"])
+    duplicate = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in duplicate.parameters():
+            parameter.data.mul_(1.5)
+        expected = build().eval()
+        expected.load_state_dict(duplicate.state_dict())
+        for a, b in zip(duplicate(images), expected(images)):
+            torch.testing.assert_close(a, b)
+
+
+def test_bf16_autocast_stays_close():
+    model = build()
+    images = torch.randn(2, 3, 64, 64)
+    expected = model(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        outs = model(images)
+        loss = loss_of(outs)
+    loss.backward()
+    assert_every_parameter_has_a_finite_gradient(model)
+    for out, e in zip(outs, expected):
+        assert (out.float() - e).norm() / e.norm() < 0.05
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_input_channels(channels):
+    assert_maps(
+        build(in_channels=channels)(torch.randn(1, channels, 32, 32)), 32, 32, 8
+    )
+
+
+def save_detector(path, **fields) -> SeTformer:
+    """A checkpoint with the backbone under its prefix, beside other weights."""
+    model = build(**fields)
+    state = {f"backbone.{k}": v for k, v in model.state_dict().items()}
+    torch.save(dict(state_dict=state | {"head.weight": torch.ones(3)}), path)
+    return model
+
+
+def load_backbone(path, **fields) -> SeTformer:
+    init = dict(type="Pretrained", checkpoint=str(path), prefix="backbone.")
+    model = MODELS.build(
+        dict(type="SeTformer", arch=SMALL, init_cfg=init)
+        | dict(reference_shape=(2, 3))
+        | fields
+    )
+    model.init_weights()
+    return model
+
+
+def test_pretrained_weights_under_a_prefix(tmp_path):
+    source = save_detector(tmp_path / "weights.pth")
+    loaded = load_backbone(tmp_path / "weights.pth")
+    state = loaded.state_dict()
+    for name, value in source.state_dict().items():
+        assert torch.equal(state[name], value), name
+
+
+def test_pretrained_weights_with_other_references(tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr(
+        attention_module, "print_log", lambda m, **_: messages.append(m)
+    )
+    source = save_detector(tmp_path / "weights.pth", reference_shape=(3, 3))
+    loaded = load_backbone(tmp_path / "weights.pth", reference_shape=(2, 4))
+    assert len(messages) == sum(SMALL["depths"])
+    assert "stages.1.blocks.1.attn.references" in "".join(messages)
+    assert "from 3x3 to 2x4" in messages[0]
+    state = source.state_dict()
+    for name, parameter in loaded.named_parameters():
+        if not name.endswith("references"):
+            assert torch.equal(parameter, state[name]), name
+    block = loaded.stages[0].blocks[0].attn
+    centre = state["stages.0.blocks.0.attn.references"].mean()
+    assert abs(block.references.mean() - centre) < 0.3
+    assert_maps(loaded(torch.randn(1, 3, 32, 32)), 32, 32, 8)
+
+
+def test_pretrained_weights_with_references_off_a_square_grid(tmp_path):
+    save_detector(tmp_path / "weights.pth", reference_shape=(2, 4))
+    with pytest.raises(ValueError, match="square grid"):
+        load_backbone(tmp_path / "weights.pth", reference_shape=(2, 3))
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", "", "model.backbone."])
+def test_layer_depth_grows_in_forward_order_and_covers_every_parameter(prefix):
+    model = build()
+    num_layers = sum(SMALL["depths"]) + 2
+    depths = {}
+    for name, _ in model.named_parameters():
+        depths[name], total = model.get_layer_depth(prefix + name, prefix)
+        assert total == num_layers
+    assert set(depths.values()) == set(range(num_layers))
+    assert depths["patch_embed.conv1.weight"] == depths["patch_embed.norm.bias"] == 0
+    assert depths["stages.0.blocks.0.attn.anchors"] == 1
+    assert depths["stages.0.downsample.conv.weight"] == 2
+    assert depths["stages.1.blocks.0.norm1.weight"] == 2
+    assert depths["stages.1.blocks.1.mlp.0.bias"] == 3
+    assert depths["stages.3.blocks.0.attn.out_proj.weight"] == num_layers - 2
+    assert depths["norm0.weight"] == depths["norm3.bias"] == num_layers - 1
+    if prefix:
+        assert model.get_layer_depth("head.weight", prefix)[0] == num_layers - 1
+
+
+INVALID = {
+    "unknown arch": (
+        dict(arch="huge"),
+        "arch must be one of mini, tiny, small, base or a dict, got 'huge'",
+    ),
+    "missing key": (
+        dict(arch={k: SMALL[k] for k in ("embed_dims", "depths", "num_heads")}),
+        "arch must have exactly the keys ['depths', 'embed_dims', 'mlp_ratio', "
+        "'num_heads'], got ['depths', 'embed_dims', 'num_heads']",
+    ),
+    "unknown key": (dict(arch=SMALL | dict(window=7)), "got ['depths', 'embed_dims', "),
+    "three depths": (
+        dict(arch=SMALL | dict(depths=(1, 1, 1))),
+        "arch['depths'] must hold four positive numbers, got (1, 1, 1)",
+    ),
+    "no blocks": (dict(arch=SMALL | dict(depths=(1, 0, 1, 1))), "four positive"),
+    "five heads": (
+        dict(arch=SMALL | dict(num_heads=(1, 2, 4, 8, 16))),
+        "arch['num_heads'] must hold four positive numbers",
+    ),
+    "indivisible": (
+        dict(arch=SMALL | dict(num_heads=(3, 2, 4, 8))),
+        "embed_dims must be divisible by num_heads, got 8 and 3",
+    ),
+    "stage 4": (dict(out_indices=(3, 4)), "out_indices must be in 0..3, got (3, 4)"),
+    "no stage": (dict(out_indices=()), "out_indices must be in 0..3, got ()"),
+    "last stage": (dict(out_indices=(-1,)), "out_indices must be in 0..3, got (-1,)"),
+    "frozen 5": (dict(frozen_stages=5), "frozen_stages must be in -1..4, got 5"),
+    "drop all": (
+        dict(drop_path_rate=1.0),
+        "drop_path_rate must be in [0, 1), got 1.0",
+    ),
+    "three epsilons": (
+        dict(epsilon=(0.1, 0.1, 0.1)),
+        "epsilon must be given once or once for each of the four stages, "
+        "got (0.1, 0.1, 0.1)",
+    ),
+    "three grids": (
+        dict(reference_shape=((8, 8), (8, 8), (8, 8))),
+        "reference_shape must be given once or once for each of the four stages",
+    ),
+    "grid of four sides": (
+        dict(reference_shape=(8, 8, 8, 7)),
+        "reference_shape must hold pairs of positive numbers, got (8, 8, 8, 7)",
+    ),
+    "empty grid": (dict(reference_shape=(8, 0)), "must hold pairs of positive numbers"),
+}
+
+
+@pytest.mark.parametrize("case", INVALID)
+def test_invalid_arguments_are_refused(case):
+    fields, message = INVALID[case]
+    with pytest.raises(ValueError) as info:
+        build(**fields)
+    assert message in str(info.value)

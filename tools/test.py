@@ -59,6 +59,7 @@ def draw_predictions(cfg: Config, show_dir: str | None, show: bool) -> None:
     else:
         hook.update(type="VisualizationHook", enable=True, out_dir=show_dir)
         hook.setdefault("interval", 1)
+        hook.setdefault("resize", 320)  # room for the text, however small the picture
     hook.show = show
 
 
@@ -75,10 +76,22 @@ def augment_test_time(cfg: Config) -> None:
     dataset.pipeline = cfg.tta_pipeline
 
 
+class DumpSegments(DumpResults):
+    """Write label maps, without annotations and the far bigger maps of scores."""
+
+    def process(self, data_batch: dict, data_samples: list[dict]) -> None:
+        data_samples = [
+            {k: v for k, v in sample.items() if k not in ("seg_logits", "gt_sem_seg")}
+            for sample in data_samples
+        ]
+        super().process(data_batch, data_samples)
+
+
 def dump_predictions(runner: Runner, path: str) -> None:
-    """Also write the predictions, instance masks run-length encoded."""
-    dump = DumpResults
-    if runner.default_scope.scope_name == "mmdet":
+    """Also write the predictions; instance masks are run-length encoded."""
+    scope = runner.cfg.get("default_scope")
+    dump = DumpSegments if scope == "mmseg" else DumpResults
+    if scope == "mmdet":
         from mmdet.evaluation import DumpDetResults as dump
     runner.test_evaluator.metrics.append(dump(out_file_path=path))
 

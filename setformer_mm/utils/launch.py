@@ -49,19 +49,28 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0)
 
 
+def read_config(path: str) -> Config:
+    """Read a config file.
+
+    Raises:
+        UserError: if it, or one that it inherits from, does not exist.
+    """
+    try:
+        return Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise UserError(f"the config {error.filename} does not exist") from error
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Read ``args.config`` and apply the common flags to it.
 
     Raises:
-        UserError: if the config file, or one that it inherits from, does not exist, or
-            if ``--launcher pytorch`` was given outside torchrun.
+        UserError: if the config does not exist, or if ``--launcher pytorch`` was given
+            outside torchrun.
     """
     if args.launcher == "pytorch" and "RANK" not in os.environ:
         raise UserError("--launcher pytorch is for torchrun; see tools/dist_train.sh")
-    try:
-        cfg = Config.fromfile(args.config)
-    except FileNotFoundError as error:
-        raise UserError(f"the config {error.filename} does not exist") from error
+    cfg = read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     if args.work_dir:

@@ -107,7 +107,7 @@ def test_mini_classification_job(tmp_path):
         tmp_path,
         MINI,
         "--cfg-options",
-        "train_cfg.max_epochs=4",
+        "train_cfg.max_epochs=3",
         "train_dataloader.num_workers=0",
         "train_dataloader.persistent_workers=False",
         "train_dataloader.batch_size=8",

@@ -1,0 +1,101 @@
+"""Draw loss and validation metric: ``python tools/plot_curves.py WORK_DIR OUT.png``."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from setformer_mm.utils.launch import run_tool
+from setformer_mm.utils.preflight import UserError
+
+# The metrics worth a curve, with the unit in which the host libraries log them.
+METRICS = {
+    "coco/bbox_mAP": "box mAP",
+    "coco/segm_mAP": "mask mAP",
+    "mIoU": "mIoU in %",
+    "accuracy/top1": "top-1 accuracy in %",
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Draw the curves of a training run.")
+    parser.add_argument("work_dir", help="work directory of tools/train.py")
+    parser.add_argument("out", help="picture to write, e.g. curve.png")
+    return parser.parse_args()
+
+
+def read_records(work_dir: str) -> list[dict]:
+    """All logged records, in the order of logging, resumed runs after each other.
+
+    Raises:
+        UserError: if nothing was logged.
+    """
+    logs = sorted(Path(work_dir).glob("*/vis_data/scalars.json"))
+    records = [json.loads(line) for log in logs for line in log.open() if line.strip()]
+    if not any("loss" in record for record in records):
+        raise UserError(f"no training log found in {work_dir}/*/vis_data/scalars.json")
+    return records
+
+
+def to_curves(records: list[dict]) -> dict[str, tuple[list, list]]:
+    """Sort records into ``{name: (iterations, values)}``.
+
+    A validation is logged with the number of epochs in epoch-based training, so its
+    iteration is that of the last training record before it. Iterations that a resumed
+    run repeats replace their first values.
+    """
+    points: dict[str, dict[int, float]] = {}
+    iteration = 0
+    for record in records:
+        if "loss" in record:
+            iteration = record["step"]
+        for name in ("loss", *METRICS):
+            if name in record:
+                points.setdefault(name, {})[iteration] = record[name]
+    return {name: tuple(zip(*sorted(curve.items()))) for name, curve in points.items()}
+
+
+def smooth(values: list[float], window: int) -> np.ndarray:
+    """Centred moving average, over fewer values at both ends."""
+    weights = np.ones(window)
+    count = np.convolve(np.ones(len(values)), weights, mode="same")
+    return np.convolve(values, weights, mode="same") / count
+
+
+def plot(curves: dict[str, tuple[list, list]], out: str) -> None:
+    """Loss on the left axis (raw and smoothed), metrics on the right one."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    left = figure.subplots()
+    steps, losses = curves["loss"]
+    smoothed = smooth(losses, window=max(1, len(losses) // 20))
+    left.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=1)
+    left.plot(steps, smoothed, color="tab:blue", label="training loss")
+    left.set_xlabel("iteration")
+    left.set_ylabel("training loss")
+    left.set_ylim(bottom=0)
+    left.grid(alpha=0.3)
+
+    metrics = [name for name in METRICS if name in curves]
+    if metrics:
+        right = left.twinx()
+        right.set_ylabel("validation metric")
+    for name, color in zip(metrics, ("tab:red", "tab:orange"), strict=False):
+        steps, values = curves[name]
+        label = f"{METRICS[name]} (last {values[-1]:.3g})"
+        right.plot(steps, values, "o-", color=color, markersize=3, label=label)
+        right.set_ylim(bottom=0)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
+
+
+def main() -> None:
+    args = parse_args()
+    plot(to_curves(read_records(args.work_dir)), args.out)
+    print(f"Curves drawn in {args.out}")
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,70 @@
+"""Shrink a checkpoint to what inference and fine-tuning need.
+
+``python tools/publish_checkpoint.py SOURCE TARGET [--dtype fp16]``
+"""
+
+import argparse
+import hashlib
+import io
+from pathlib import Path
+
+import torch
+
+from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.launch import load_checkpoints_safely, run_tool
+from setformer_mm.utils.preflight import read_checkpoint
+
+DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Keep weights and class names; drop optimiser, EMA and log state."
+    )
+    parser.add_argument("source", help="checkpoint of a training run")
+    parser.add_argument("target", help="checkpoint to write")
+    parser.add_argument("--dtype", choices=DTYPES, help="cast floating-point weights")
+    return parser.parse_args()
+
+
+def publish(checkpoint: dict, dtype: torch.dtype | None = None) -> dict:
+    """Reduce a checkpoint to tensors and plain Python values.
+
+    Args:
+        checkpoint: of mmengine, or weights by name alone.
+        dtype: of floating-point weights; None keeps them as they are.
+
+    Returns:
+        A checkpoint that loads with ``weights_only=True`` and no further permission.
+    """
+    weights = {}
+    for name, value in checkpoint.get("state_dict", checkpoint).items():
+        cast = dtype if value.is_floating_point() else None
+        # A copy, because a view would be stored with all that it is a view of.
+        weights[name] = value.detach().to(dtype=cast, copy=True)
+    meta = checkpoint.get("meta", {})
+    kept = {key: meta[key] for key in ("epoch", "iter", "seed") if key in meta}
+    if names := meta.get("dataset_meta"):
+        kept["dataset_meta"] = {
+            key: [list(v) if isinstance(v, tuple) else v for v in names[key]]
+            for key in ("classes", "palette")
+            if names.get(key) is not None
+        }
+    return dict(meta=kept, state_dict=weights)
+
+
+def main() -> None:
+    args = parse_args()
+    load_checkpoints_safely()
+    published = publish(read_checkpoint(args.source), DTYPES.get(args.dtype))
+    buffer = io.BytesIO()
+    torch.save(published, buffer)
+    content = buffer.getvalue()
+    write_atomically(args.target, content)
+    count = sum(value.numel() for value in published["state_dict"].values())
+    print(f"{Path(args.target)}: {count:,} numbers, {len(content):,} bytes")
+    print(f"sha256 {hashlib.sha256(content).hexdigest()}")
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -19,7 +19,7 @@ from pycocotools import mask as rle
 from setformer_mm.utils.launch import read_config, run_tool
 from setformer_mm.utils.preflight import require_data
 
-OPACITY = 0.5
+OPACITY = 0.65
 
 
 def parse_args() -> argparse.Namespace:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.runner.checkpoint import get_torch_safe_globals
 
 from .preflight import UserError
 
@@ -89,15 +88,13 @@ def load_checkpoints_safely() -> None:
     mmengine tries ``weights_only=True`` first, but falls back to running whatever the
     file says, and its ``load_checkpoint`` and ``resume`` take no argument against it;
     downloads are loaded without any check. torch's documented environment switch
-    reaches all of these, in the data loaders' processes too. What a checkpoint of
-    mmengine holds besides tensors must then be allowed by name: its history buffers
-    (the list comes from mmengine) and NumPy scalars of the types that metrics return.
+    reaches all of these, in the data loaders' processes too. NumPy scalars of the types
+    that metrics return, which a best score may be, must then be allowed by name;
+    mmengine allows its own history buffers whenever it loads.
     """
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    scalars = (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)
-    torch.serialization.add_safe_globals(
-        get_torch_safe_globals() + [type(np.dtype(scalar)) for scalar in scalars]
-    )
+    scalars = (np.bool_, np.uint8, np.int32, np.float32)
+    torch.serialization.add_safe_globals([type(np.dtype(kind)) for kind in scalars])
 
 
 def use_gloo_on_cpu(cfg: Config) -> None:

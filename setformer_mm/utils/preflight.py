@@ -4,13 +4,13 @@ A forgotten data set otherwise shows as a long traceback after minutes of start-
 """
 
 import os.path as osp
-import pickle
 import re
 from collections.abc import Iterator
 
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import get_torch_safe_globals
 
 DIGITS_HINT = "run `python tools/prepare_mini_data.py` first"
 
@@ -76,8 +76,13 @@ def read_checkpoint(path: str) -> dict:
     if not osp.isfile(path):
         raise UserError(f"the checkpoint {path} does not exist")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        # What mmengine stores besides tensors. It is not allowed once and for all,
+        # because mmengine withdraws the permission after each load of its own.
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # of any type: bytes that are no pickle mean anything
         # torch's own text advises to load the file unsafely; its useful part is a name.
         foreign = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
         reason = f"it holds a {foreign[1]}" if foreign else "or is damaged"

@@ -1,0 +1,41 @@
+"""The tools as functions of this process, where a start takes no seconds."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def toy(monkeypatch) -> Path:
+    """Folder of the toy job, whose module configs can import."""
+    folder = ROOT / "tests" / "toy"
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """Run a tool's ``main``: ``tool("train", config, "--amp")``."""
+    # The tools set it for their own process.
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+
+    def run(name: str, *arguments: object):
+        # mmengine keeps state by the second of a run's start: two runs may share it.
+        for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
+            manager._instance_dict.clear()
+        path = ROOT / "tools" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"tool_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        return module.main()
+
+    return run

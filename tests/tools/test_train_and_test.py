@@ -1,0 +1,167 @@
+"""tools/train.py and tools/test.py: flags, mistakes, safe loading."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from setformer_mm.utils.preflight import UserError, read_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def trained(tool, toy, tmp_path) -> Path:
+    """The checkpoint of a trained toy job."""
+    tool("train", toy / "toy_epochs.py", "--work-dir", tmp_path / "run")
+    return tmp_path / "run" / "epoch_4.pth"
+
+
+def test_trains_tests_and_resumes(tool, toy, trained, tmp_path):
+    config = toy / "toy_epochs.py"
+    work_dir = tmp_path / "test"
+    out = tmp_path / "predictions.pkl"
+    tool("test", config, trained, "--work-dir", work_dir, "--out", out)
+    metrics = json.loads((work_dir / "metrics.json").read_text())
+    assert 0 <= metrics["accuracy"] <= 1
+    assert len(pickle.loads(out.read_bytes())) == 12
+
+    options = ["--cfg-options", "train_cfg.max_epochs=5"]
+    tool("train", config, "--work-dir", tmp_path / "run", "--resume", *options)
+    assert (tmp_path / "run" / "epoch_5.pth").exists()
+    other = tmp_path / "other"
+    tool("train", config, "--work-dir", other, "--resume", trained, *options)
+    assert read_checkpoint(str(other / "epoch_5.pth"))["meta"]["epoch"] == 5
+
+
+@pytest.mark.parametrize(
+    "kind", [bool, "uint8", "int32", "int64", "float32", "float64"]
+)
+def test_numpy_scalars_in_the_log_state(trained, kind):
+    """A best score may be of any of these types; both loaders must take it."""
+    from mmengine.runner.checkpoint import load_from_local
+
+    checkpoint = read_checkpoint(str(trained))
+    assert checkpoint.keys() >= {"optimizer", "message_hub", "param_schedulers"}
+    checkpoint["message_hub"]["runtime_info"]["best_score"] = np.dtype(kind).type(1)
+    torch.save(checkpoint, trained)
+    for read in (read_checkpoint, lambda path: load_from_local(path, "cpu")):
+        score = read(str(trained))["message_hub"]["runtime_info"]["best_score"]
+        assert score == 1 and score.dtype == kind
+
+
+def test_no_loader_of_mmengine_runs_code_of_a_checkpoint(tool, toy, tmp_path, capsys):
+    class Evil:
+        def __reduce__(self):
+            return print, ("code of the checkpoint ran",)
+
+    path = tmp_path / "evil.pth"
+    torch.save(dict(state_dict={}, meta=Evil()), path)
+    with pytest.raises(UserError, match="not a checkpoint of weights"):
+        tool("test", toy / "toy_epochs.py", path)
+    from mmengine.runner.checkpoint import load_from_local
+
+    with pytest.raises(pickle.UnpicklingError):
+        load_from_local(str(path), "cpu")
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_checkpoint_of_another_model(tool, toy, trained, tmp_path):
+    config, work_dir = toy / "toy_epochs.py", ["--work-dir", tmp_path / "test"]
+    with pytest.raises(UserError, match="does not fit .* size mismatch"):
+        tool("test", config, trained, *work_dir, "--cfg-options", "model.width=9")
+    weights = tmp_path / "weights.pth"
+    torch.save({"hidden.weight": torch.zeros(8, 4)}, weights)
+    with pytest.raises(UserError, match="3 parameters are missing"):
+        tool("test", config, weights, *work_dir)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--resume", "none.pth"], "none.pth does not exist"),
+        (["--auto-scale-lr"], "base_batch_size"),
+        (["--launcher", "pytorch"], "torchrun"),
+        (["--launcher", "slurm"], "needs GPUs"),
+        (["--cfg-options", "load_from=none.pth"], "none.pth does not exist"),
+        (["--amp"], "needs a GPU"),
+    ],
+)
+def test_mistakes_in_flags(tool, toy, tmp_path, monkeypatch, flags, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(UserError, match=message):
+        tool("train", toy / "toy_epochs.py", "--work-dir", tmp_path, *flags)
+
+
+def test_amp_means_bfloat16(tool, toy, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        "mmengine.runner.Runner.from_cfg", lambda cfg: used.append(cfg) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        tool("train", toy / "toy_epochs.py", "--work-dir", tmp_path, "--amp")
+    assert used[0].optim_wrapper.type == "AmpOptimWrapper"
+    assert used[0].optim_wrapper.dtype == "bfloat16"
+
+
+def test_tta_without_its_fields(tool, toy, trained):
+    with pytest.raises(UserError, match="tta_model and tta_pipeline"):
+        tool("test", toy / "toy_epochs.py", trained, "--tta")
+
+
+def test_missing_config(tool):
+    with pytest.raises(UserError, match="the config none.py does not exist"):
+        tool("train", "none.py")
+
+
+@pytest.mark.parametrize("task", ["mask_rcnn_setformer_b", "upernet_setformer_t"])
+def test_missing_data_end_with_one_sentence(task):
+    """In a process of its own, because the output as a whole is the point."""
+    config = f"configs/{task}.py"
+    root = Config.fromfile(ROOT / config).train_dataloader.dataset.data_root
+    if (ROOT / root).exists():
+        pytest.skip(f"{root} exists")
+    process = subprocess.run(
+        [sys.executable, "tools/train.py", config],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"error: the train data are not complete: {root}")
+    assert process.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["toy_epochs.py", "toy_iters.py"])
+def test_two_processes_on_cpus(toy, tmp_path, config):
+    """gloo: both ranks see half of the data, and the weights stay equal."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(toy)]),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PORT": "29531",
+    }
+    for command in (
+        ["tools/dist_train.sh", toy / config, "2"],
+        ["tools/dist_test.sh", toy / config, "CHECKPOINT", "2"],
+    ):
+        if "CHECKPOINT" in command:
+            checkpoint = (tmp_path / "last_checkpoint").read_text()
+            command[command.index("CHECKPOINT")] = checkpoint
+        subprocess.run(
+            [*command, "--work-dir", tmp_path], cwd=ROOT, env=environment, check=True
+        )
+    assert "accuracy" in json.loads((tmp_path / "metrics.json").read_text())

@@ -16,7 +16,7 @@ model = dict(
 
 max_epochs = 40
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-3, weight_decay=0.05),
+    optimizer=dict(lr=2e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
@@ -25,19 +25,19 @@ param_scheduler = [
         start_factor=1e-3,
         by_epoch=True,
         begin=0,
-        end=5,
+        end=2,
         convert_to_iter_based=True,
     ),
     dict(
         type="CosineAnnealingLR",
         eta_min=1e-5,
         by_epoch=True,
-        begin=5,
+        begin=2,
         end=max_epochs,
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=2)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(enable=False, base_batch_size=64)

@@ -43,7 +43,7 @@ model = dict(
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
         rpn_proposal=dict(nms_pre=500, max_per_img=100),
-        rcnn=dict(sampler=dict(num=64)),
+        rcnn=dict(sampler=dict(num=32)),
     ),
     test_cfg=dict(
         rpn=dict(nms_pre=500, max_per_img=100),
@@ -52,9 +52,9 @@ model = dict(
 )
 
 # Iterations are counted, not epochs, so that a short run has a curve too.
-train_dataloader = dict(batch_size=32, sampler=dict(type="InfiniteSampler"))
+train_dataloader = dict(batch_size=8, sampler=dict(type="InfiniteSampler"))
 
-max_iters = 6000
+max_iters = 8000
 warmup_iters = 300
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3, weight_decay=0.05),
@@ -76,12 +76,12 @@ param_scheduler = [
         end=max_iters,
     ),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=500)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=1000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=500),
+    checkpoint=dict(by_epoch=False, interval=1000),
 )
 log_processor = dict(by_epoch=False)
-auto_scale_lr = dict(enable=False, base_batch_size=32)
+auto_scale_lr = dict(enable=False, base_batch_size=8)

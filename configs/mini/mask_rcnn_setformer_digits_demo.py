@@ -1,8 +1,6 @@
 # The first minutes of the detector, for a CPU: `make demo`.
 _base_ = "./mask_rcnn_setformer_digits.py"
 
-train_dataloader = dict(batch_size=8)
-
 max_iters = 600
 warmup_iters = 50
 param_scheduler = [

@@ -1,8 +1,6 @@
 # The first minutes of the classifier, for a CPU: `make demo-cls`.
 _base_ = "./setformer_digits.py"
 
-train_dataloader = dict(batch_size=64)
-
 max_epochs = 12
 param_scheduler = [
     dict(

@@ -32,9 +32,7 @@ model = dict(
     ),
 )
 
-train_dataloader = dict(batch_size=32)
-
-max_iters = 6000
+max_iters = 5000
 warmup_iters = 300
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3, weight_decay=0.01),
@@ -61,4 +59,4 @@ train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=50
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(checkpoint=dict(interval=500))
-auto_scale_lr = dict(enable=False, base_batch_size=32)
+auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -1,8 +1,6 @@
 # The first minutes of the segmenter, for a CPU: `make demo-seg`.
 _base_ = "./upernet_setformer_digits.py"
 
-train_dataloader = dict(batch_size=8)
-
 max_iters = 800
 warmup_iters = 50
 param_scheduler = [

@@ -191,6 +191,21 @@ def test_fold_follows_every_change_of_its_parameters(change):
     assert not torch.equal(after, before)
 
 
+@pytest.mark.parametrize("change", [c for c in CHANGES if "data.copy_" not in c])
+def test_fold_follows_without_comparing_values(change):
+    """As on an accelerator, where every change but those through ``.data`` is seen."""
+    attention = build().eval()
+    x = images()
+    with torch.no_grad():
+        before = attention(x)
+    attention._cached_fold._values = [None, None]
+    CHANGES[change](attention)
+    with torch.no_grad():
+        after = attention(x)
+        assert torch.equal(after, without_cache(attention, x))
+    assert not torch.equal(after, before)
+
+
 DROPS = {
     "train": lambda a: a.train(),
     "eval": lambda a: a.eval(),

@@ -74,6 +74,7 @@ def test_maps_and_gradients_at_any_size(height, width):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "height, width, with_cp", [(224, 224, False), (97, 131, False), (800, 1333, True)]
 )

@@ -275,23 +275,24 @@ def test_special_anchors(epsilon, kind):
 @each_form
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_extreme_norms(epsilon, dtype):
-    largest = torch.finfo(dtype).max
-    x, *parameters = random_tensors()
-    unit = torch.nn.functional.normalize(x.detach(), dim=-1)
-    norms = torch.tensor(
-        [0.99 * largest, 1.0, max(1e-20, 2**-13 * (dtype == torch.float16))]
-    )
-    expected = set_attention(unit, *parameters, epsilon=epsilon)
-    for norm in norms.tolist():
-        scaled = (unit * norm).to(dtype).requires_grad_()
+    """Against float64; ill-conditioned anchors have large entries in k(z, z)^-1/2."""
+    x = torch.nn.functional.normalize(random_tensors()[0].detach(), dim=-1)
+    parameters = [
+        clustered_anchors(dim=5, count=4, spread=0.02).requires_grad_(),
+        random_tensors()[2],
+    ]
+    smallest = 2**-13 if dtype == torch.float16 else 1e-20
+    norms = torch.tensor([0.99 * torch.finfo(dtype).max, 1e4, smallest])
+    for norm in (*norms, norms[torch.randint(3, x.shape[:-1])].unsqueeze(-1)):
+        scaled = (x * norm).to(dtype).requires_grad_()
         out = set_attention(scaled, *parameters, epsilon=epsilon)
+        expected = set_attention(scaled.double(), *parameters, epsilon=epsilon)
         assert out.isfinite().all()
-        tolerance = 2 * TOLERANCES[dtype] + (0.1 if norm < 1e-3 else 0)
-        assert relative_error(out.double() / norm, expected) < tolerance
-        if norm < 1e25:
+        assert relative_error(out, expected) < 2 * TOLERANCES[dtype]
+        # The gradient of a short token beside long ones overflows float16 by itself,
+        # and so does float32 where tokens at the end of its range meet parameters.
+        if norm.numel() == 1 and norm < 1e25:
             assert_all_finite(out, [scaled, *parameters])
-    mixed = unit * norms[torch.randint(3, unit.shape[:-1])].unsqueeze(-1)
-    assert set_attention(mixed.to(dtype), *parameters, epsilon=epsilon).isfinite().all()
 
 
 def test_results_repeat_exactly():

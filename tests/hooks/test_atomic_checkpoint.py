@@ -145,6 +145,15 @@ def test_best_checkpoint_is_replaced_only_by_a_better_one(toy_runner, monkeypatc
     assert best == ["best_score_epoch_2.pth"]
 
 
+def test_better_result_at_the_same_epoch_keeps_its_file(toy_runner, monkeypatch):
+    """Old and new best have one name, and only the old one must go."""
+    runner = toy_runner("epochs", options=SAVE_BEST)
+    improve(monkeypatch, [0.1, 0.2, 0.3, 0.4, 0.5])
+    runner.train()
+    runner.val_loop.run()
+    assert "best_score_epoch_4.pth" in names(runner.work_dir)
+
+
 def test_killed_while_writing_the_best_keeps_the_old_best(toy_runner, monkeypatch):
     runner = toy_runner("epochs", options=SAVE_BEST)
     improve(monkeypatch, [0.1, 0.2, 0.3, 0.4])

@@ -55,18 +55,20 @@ def test_stock_hooks_do_not_resume_exactly(toy_runner, kind):
 
 def test_resume_before_a_skipped_validation(toy_runner):
     """The run stops between a checkpoint and the validation that follows it."""
-    expected = toy_runner("iters", "left_alone").train().state_dict()
+    options = {"train_cfg.val_interval": 3}
+    expected = toy_runner("iters", "left_alone", options).train().state_dict()
 
     class InterruptValidation(Hook):
         def before_val(self, runner):
             if runner.iter == 6:
                 raise Interruption
 
-    runner = toy_runner("iters", "interrupted")
+    runner = toy_runner("iters", "interrupted", options)
     runner.register_hook(InterruptValidation())
     with pytest.raises(Interruption):
         runner.train()
-    actual = toy_runner("iters", "interrupted", dict(resume=True)).train().state_dict()
+    resumed = toy_runner("iters", "interrupted", {**options, "resume": True})
+    actual = resumed.train().state_dict()
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 

@@ -321,7 +321,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train-scenes", type=int, default=3000)
     parser.add_argument("--val-scenes", type=int, default=300)
-    parser.add_argument("--train-crops", type=int, default=4000)
+    parser.add_argument("--train-crops", type=int, default=10000)
     parser.add_argument("--val-crops", type=int, default=1000)
     parser.add_argument("--force", action="store_true", help="rebuild what is there")
     parser.add_argument("--preview", type=Path, metavar="PNG", help="draw some scenes")

@@ -14,7 +14,7 @@ model = dict(
     train_cfg=None,
 )
 
-max_epochs = 40
+max_epochs = 25
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=5.0),
@@ -25,19 +25,19 @@ param_scheduler = [
         start_factor=1e-3,
         by_epoch=True,
         begin=0,
-        end=2,
+        end=1,
         convert_to_iter_based=True,
     ),
     dict(
         type="CosineAnnealingLR",
         eta_min=1e-5,
         by_epoch=True,
-        begin=2,
+        begin=1,
         end=max_epochs,
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=2)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(enable=False, base_batch_size=64)

@@ -54,7 +54,7 @@ model = dict(
 # Iterations are counted, not epochs, so that a short run has a curve too.
 train_dataloader = dict(batch_size=8, sampler=dict(type="InfiniteSampler"))
 
-max_iters = 8000
+max_iters = 3500
 warmup_iters = 300
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3, weight_decay=0.05),
@@ -76,12 +76,12 @@ param_scheduler = [
         end=max_iters,
     ),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=1000)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=500)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=1000),
+    checkpoint=dict(by_epoch=False, interval=500),
 )
 log_processor = dict(by_epoch=False)
 auto_scale_lr = dict(enable=False, base_batch_size=8)

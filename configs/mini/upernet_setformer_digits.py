@@ -32,7 +32,7 @@ model = dict(
     ),
 )
 
-max_iters = 5000
+max_iters = 3500
 warmup_iters = 300
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3, weight_decay=0.01),

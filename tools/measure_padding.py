@@ -1,9 +1,11 @@
-"""How much padding changes features: ``python tools/measure_padding.py CONFIG CHECKPOINT``.
+"""How much padding changes the features of an image.
+
+``python tools/measure_padding.py CONFIG CHECKPOINT``
 
 Padded pixels become tokens that carry transport mass, so an image's features depend on
-how much the batch pads it. Each image of the config's validation set is run alone and
-with zeros added on the right and below, as the host libraries pad a batch; printed is
-``|padded - alone| / |alone|`` over the area of the image, for each output of the backbone.
+how much the batch pads it. Each validation image of the config is run alone and with
+zeros added on the right and below, as the host libraries pad a batch. Printed is
+``|padded - alone| / |alone|`` over the area of the image, for each backbone output.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops import Folded, fold, set_attention_folded
+from ..ops import Folded, check_fields, fold, set_attention_folded
 
 
 class SeTAttention(nn.Module):
@@ -47,6 +47,7 @@ class SeTAttention(nn.Module):
                 "embed_dims must be divisible by num_heads, "
                 f"got {embed_dims} and {num_heads}"
             )
+        check_fields(epsilon, num_iters, alpha, tau, backend)
         self.num_heads = num_heads
         self.head_dim = embed_dims // num_heads
         self.reference_shape = tuple(reference_shape)

@@ -158,7 +158,7 @@ class SeTformer(BaseModule):
             keys ``embed_dims`` (``C`` of the first stage), ``depths``, ``num_heads``
             (four numbers each) and ``mlp_ratio``.
         in_channels (int): Channels of the images.
-        out_indices (Sequence[int]): Stages to return, in 0..3; each gets a LayerNorm
+        out_indices (Sequence[int]): Stages to return, rising, in 0..3; each gets a norm
             ``norm{i}`` of its own.
         reference_shape (Sequence): Grid of references ``(r_h, r_w)``; as for the next
             four, one for all stages or a list or tuple of four.
@@ -210,8 +210,12 @@ class SeTformer(BaseModule):
             alpha=alpha,
             tau=tau,
         )
-        if not out_indices or not set(out_indices) <= set(range(NUM_STAGES)):
-            raise ValueError(f"out_indices must be in 0..3, got {out_indices}")
+        if not out_indices or list(out_indices) != sorted(
+            set(out_indices) & set(range(NUM_STAGES))
+        ):
+            raise ValueError(
+                f"out_indices must be rising numbers in 0..3, got {out_indices}"
+            )
         if frozen_stages not in range(-1, NUM_STAGES + 1):
             raise ValueError(f"frozen_stages must be in -1..4, got {frozen_stages}")
         if not 0 <= drop_path_rate < 1:

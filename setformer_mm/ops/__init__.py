@@ -2,11 +2,17 @@
 
 from .backends import available_backends
 from .fold import Folded, fold
-from .set_attention import set_attention, set_attention_folded, transport_plan
+from .set_attention import (
+    check_fields,
+    set_attention,
+    set_attention_folded,
+    transport_plan,
+)
 
 __all__ = [
     "Folded",
     "available_backends",
+    "check_fields",
     "fold",
     "set_attention",
     "set_attention_folded",

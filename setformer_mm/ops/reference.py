@@ -6,6 +6,7 @@ channels, ``K`` anchors and ``M`` references a head.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -40,10 +41,13 @@ def set_attention_reference(
         Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
     """
     with torch.autocast(x.device.type, enabled=False):
-        features, lengths, folded = _kernel_features(x, folded)
+        folded = folded.to(_compute_dtype(x))
+        features, lengths = _kernel_features(x, folded)
         scores = features @ folded.score_map
         num_tokens, num_references = map(int, scores.shape[-2:])
         geometry = spatial_shape, reference_shape, num_tokens, num_references
+        if tau is not None:
+            rows, cols = position_exponents(*geometry, tau, like=scores)
 
         # val_i = |x_i| k(z, x_i). Lengths are taken relative to the largest of the
         # head, so that sums of values stay in range whenever each length does.
@@ -54,18 +58,14 @@ def set_attention_reference(
         if _scaling_form_is_safe(epsilon, tau, geometry):
             weights = _sinkhorn_scaling(scores, epsilon, num_iters)
             if tau is not None:
-                rows, cols = position_exponents(*geometry, tau, like=weights)
-                grid = weights.unflatten(-2, (len(rows), len(cols)))
-                weights = (grid * rows.exp()[:, None] * cols.exp()).flatten(-3, -2)
+                weights = _over_grid(torch.mul, weights, rows.exp(), cols.exp())
             aggregates = weights.mT @ values / weights.sum(-2).unsqueeze(-1)
             row_sums = weights.sum(-1, keepdim=True)
             out = weights @ (aggregates @ folded.value_map) / row_sums
         else:
             log_weights = _sinkhorn_log(scores, epsilon, num_iters)
             if tau is not None:
-                rows, cols = position_exponents(*geometry, tau, like=log_weights)
-                grid = log_weights.unflatten(-2, (len(rows), len(cols)))
-                log_weights = (grid + rows[:, None] + cols).flatten(-3, -2)
+                log_weights = _over_grid(torch.add, log_weights, rows, cols)
             aggregates = log_weights.softmax(-2).mT @ values
             out = log_weights.softmax(-1) @ (aggregates @ folded.value_map)
         return (out * unit).transpose(1, 2).to(x.dtype)
@@ -86,22 +86,37 @@ def transport_plan_reference(
         Tensor: Of shape ``(B, h, N, M)``, float32 or, for float64 tokens, float64.
     """
     with torch.autocast(x.device.type, enabled=False):
-        features, _, folded = _kernel_features(x, folded)
+        folded = folded.to(_compute_dtype(x))
+        features, _ = _kernel_features(x, folded)
         scores = features @ folded.score_map
         if epsilon >= MIN_SCALING_EPSILON:
             return _sinkhorn_scaling(scores, epsilon, num_iters)
         return _sinkhorn_log(scores, epsilon, num_iters).exp()
 
 
-def _kernel_features(x: Tensor, folded: Folded) -> tuple[Tensor, Tensor, Folded]:
-    """``k(x, z)`` of shape ``(B, h, N, K)``, the lengths ``|x|`` of shape
-    ``(B, h, N, 1)``, and the folded maps in the dtype of both.
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _kernel_features(x: Tensor, folded: Folded) -> tuple[Tensor, Tensor]:
+    """``k(x, z)`` of shape ``(B, h, N, K)`` and the lengths ``|x|`` of shape
+    ``(B, h, N, 1)``, in the dtype of the folded maps.
     """
-    floor = norm_floor(x.dtype)
-    x = x.transpose(1, 2).to(torch.promote_types(x.dtype, torch.float32))
-    folded = folded.to(x.dtype)
-    directions, lengths = unit_vectors(x, floor)
-    return gaussian_kernel(directions, folded.anchors, folded.alpha), lengths, folded
+    directions, lengths = unit_vectors(
+        x.transpose(1, 2).to(folded.anchors.dtype), norm_floor(x.dtype)
+    )
+    return gaussian_kernel(directions, folded.anchors, folded.alpha), lengths
+
+
+def _over_grid(
+    combine: Callable[[Tensor, Tensor], Tensor],
+    matrix: Tensor,
+    rows: Tensor,
+    cols: Tensor,
+) -> Tensor:
+    """Combine ``(..., N, M)`` with factors ``(H_t, M)`` and ``(W_t, M)``."""
+    grid = matrix.unflatten(-2, (len(rows), len(cols)))
+    return combine(combine(grid, rows[:, None]), cols).flatten(-3, -2)
 
 
 def _scaling_form_is_safe(epsilon: float, tau: float | None, geometry: tuple) -> bool:

@@ -67,11 +67,10 @@ def set_attention(
         TypeError: If a tensor is not floating.
     """
     # Everything is checked before the fold, which is work already.
-    _check_parameters(anchors, references, alpha)
+    check_fields(epsilon, num_iters, alpha, tau, backend)
+    _check_parameters(anchors, references)
     _check_tokens(x, anchors)
-    _check_geometry(x, references.shape[1], spatial_shape, reference_shape, tau)
-    _check_transport(epsilon, num_iters)
-    select_backend(backend)
+    _check_geometry(x, references.shape[1], spatial_shape, reference_shape)
     return set_attention_folded(
         x,
         fold(anchors, references, alpha),
@@ -111,10 +110,9 @@ def set_attention_folded(
         ValueError: If a shape, a value or the backend is out of its rule.
         TypeError: If ``x`` is not floating.
     """
-    num_references = folded.score_map.shape[-1]
+    check_fields(epsilon, num_iters, folded.alpha, tau, backend)
     _check_tokens(x, folded.anchors)
-    _check_geometry(x, num_references, spatial_shape, reference_shape, tau)
-    _check_transport(epsilon, num_iters)
+    _check_geometry(x, folded.score_map.shape[-1], spatial_shape, reference_shape)
     return select_backend(backend)(
         x,
         folded,
@@ -131,9 +129,13 @@ def transport_plan(
     anchors: Tensor,
     references: Tensor,
     *,
+    spatial_shape: Shape2d | None = None,
+    reference_shape: Shape2d | None = None,
     epsilon: float = 0.1,
     num_iters: int = 3,
     alpha: float = 2.0,
+    tau: float | None = 0.15,
+    backend: str = "auto",
 ) -> Tensor:
     """The transport plan of :func:`set_attention` before position weights.
 
@@ -142,19 +144,39 @@ def transport_plan(
 
     Args:
         x, anchors, references, epsilon, num_iters, alpha: See :func:`set_attention`.
+        spatial_shape, reference_shape, tau, backend: Likewise; they are checked, and
+            have no influence on a plan without positions, which the reference computes.
 
     Returns:
         Tensor: ``T`` of shape ``(B, h, N, M)``, float32, or float64 if ``x`` is.
 
     Raises:
-        ValueError: If a shape or a value is out of its rule.
+        ValueError: If a shape, a value or the backend is out of its rule.
         TypeError: If a tensor is not floating.
     """
-    _check_parameters(anchors, references, alpha)
+    check_fields(epsilon, num_iters, alpha, tau, backend)
+    _check_parameters(anchors, references)
     _check_tokens(x, anchors)
-    _check_transport(epsilon, num_iters)
+    _check_geometry(x, references.shape[1], spatial_shape, reference_shape)
     folded = fold(anchors, references, alpha)
     return transport_plan_reference(x, folded, epsilon=epsilon, num_iters=num_iters)
+
+
+def check_fields(
+    epsilon: float, num_iters: int, alpha: float, tau: float | None, backend: str
+) -> None:
+    """Check the arguments of :func:`set_attention` that are no tensors or shapes.
+
+    Raises:
+        ValueError: If one is out of its rule.
+    """
+    _check_in_range("epsilon", epsilon)
+    if isinstance(num_iters, bool) or not isinstance(num_iters, int) or num_iters < 0:
+        raise ValueError(f"num_iters must be an integer >= 0, got {num_iters!r}")
+    _check_in_range("alpha", alpha)
+    if tau is not None:
+        _check_in_range("tau", tau)
+    select_backend(backend)
 
 
 def _as_integers(shape: Shape2d | None) -> Shape2d | None:
@@ -164,7 +186,7 @@ def _as_integers(shape: Shape2d | None) -> Shape2d | None:
     return None if shape is None else (int(shape[0]), int(shape[1]))
 
 
-def _check_parameters(anchors: Tensor, references: Tensor, alpha: float) -> None:
+def _check_parameters(anchors: Tensor, references: Tensor) -> None:
     for name, tensor in (("anchors", anchors), ("references", references)):
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must be floating, got {tensor.dtype}")
@@ -188,7 +210,6 @@ def _check_parameters(anchors: Tensor, references: Tensor, alpha: float) -> None
             f"references must be on the anchors' device {anchors.device}, "
             f"got {references.device}"
         )
-    _check_in_range("alpha", alpha)
 
 
 def _check_tokens(x: Tensor, anchors: Tensor) -> None:
@@ -210,7 +231,6 @@ def _check_geometry(
     num_references: int,
     spatial_shape: Shape2d | None,
     reference_shape: Shape2d | None,
-    tau: float | None,
 ) -> None:
     if (spatial_shape is None) != (reference_shape is None):
         raise ValueError(
@@ -226,14 +246,6 @@ def _check_geometry(
                 raise ValueError(
                     f"{name} must be a pair with {rule} = {count}, got {shape}"
                 )
-    if tau is not None:
-        _check_in_range("tau", tau)
-
-
-def _check_transport(epsilon: float, num_iters: int) -> None:
-    _check_in_range("epsilon", epsilon)
-    if isinstance(num_iters, bool) or not isinstance(num_iters, int) or num_iters < 0:
-        raise ValueError(f"num_iters must be an integer >= 0, got {num_iters!r}")
 
 
 def _check_in_range(name: str, value: float) -> None:

@@ -374,9 +374,27 @@ INVALID = {
         dict(arch=SMALL | dict(num_heads=(3, 2, 4, 8))),
         "embed_dims must be divisible by num_heads, got 8 and 3",
     ),
-    "stage 4": (dict(out_indices=(3, 4)), "out_indices must be in 0..3, got (3, 4)"),
-    "no stage": (dict(out_indices=()), "out_indices must be in 0..3, got ()"),
-    "last stage": (dict(out_indices=(-1,)), "out_indices must be in 0..3, got (-1,)"),
+    "stage 4": (
+        dict(out_indices=(3, 4)),
+        "out_indices must be rising numbers in 0..3, got (3, 4)",
+    ),
+    "no stage": (
+        dict(out_indices=()),
+        "out_indices must be rising numbers in 0..3, got ()",
+    ),
+    "last stage": (
+        dict(out_indices=(-1,)),
+        "out_indices must be rising numbers in 0..3, got (-1,)",
+    ),
+    "stages out of order": (
+        dict(out_indices=(3, 0)),
+        "out_indices must be rising numbers in 0..3, got (3, 0)",
+    ),
+    "epsilon of a stage": (
+        dict(epsilon=(0.1, 0.1, 0.0, 0.1)),
+        "epsilon must be a number in [1e-6, 1e6], got 0.0",
+    ),
+    "unknown backend": (dict(backend="fast"), "got 'fast'"),
     "frozen 5": (dict(frozen_stages=5), "frozen_stages must be in -1..4, got 5"),
     "drop all": (
         dict(drop_path_rate=1.0),

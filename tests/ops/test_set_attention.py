@@ -135,6 +135,16 @@ def test_autocast_is_switched_off_inside(epsilon):
         assert torch.equal(a, e)
 
 
+def test_plan_takes_the_arguments_of_the_operator_and_ignores_positions():
+    tensors, grids = random_problem("image")
+    fields = dict(tau=0.3, backend="reference")
+    assert torch.equal(
+        transport_plan(*tensors), transport_plan(*tensors, **grids, **fields)
+    )
+    with pytest.raises(ValueError, match="spatial_shape must be a pair"):
+        transport_plan(*tensors, **{**grids, "spatial_shape": (7, 7)})
+
+
 def test_plan_is_at_least_single_precision():
     for dtype in TOLERANCES:
         x, *parameters = random_tensors()

@@ -8,6 +8,8 @@ _base_ = [
 ]
 
 num_classes = 11  # background and ten digits
+# Nine pixels in ten are background: unweighted, it was all that 1,000 iterations learned.
+class_weight = [0.1] + [1.0] * 10
 norm_cfg = dict(type="BN", requires_grad=True)
 
 model = dict(
@@ -22,6 +24,7 @@ model = dict(
         channels=32,
         num_classes=num_classes,
         norm_cfg=norm_cfg,
+        loss_decode=dict(class_weight=class_weight),
     ),
     auxiliary_head=dict(
         in_channels=128,
@@ -29,13 +32,14 @@ model = dict(
         num_convs=0,
         num_classes=num_classes,
         norm_cfg=norm_cfg,
+        loss_decode=dict(class_weight=class_weight),
     ),
 )
 
-max_iters = 3500
-warmup_iters = 300
+max_iters = 2500
+warmup_iters = 100
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-3, weight_decay=0.01),
+    optimizer=dict(lr=2e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [

@@ -5,6 +5,7 @@ import torch
 
 pytest.importorskip("mmdet")
 from mmdet.models import SingleRoIExtractor
+from mmengine.registry import init_default_scope
 
 from setformer_mm.models.bf16_detection import Float32RoIExtractor, Float32RPNHead
 
@@ -43,6 +44,7 @@ def test_other_precisions_pass_through(dtype):
 
 
 def test_proposal_scores_are_fp32_under_autocast():
+    init_default_scope("mmdet")  # whatever scope the tests before have left
     head = Float32RPNHead(
         in_channels=8,
         feat_channels=8,

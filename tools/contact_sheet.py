@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("predictions", help="file written by tools/test.py --out")
     parser.add_argument("out", help="picture to write")
     parser.add_argument("--count", type=int, default=8, help="number of test pictures")
-    parser.add_argument("--score-thr", type=float, default=0.3, help="of instances")
+    parser.add_argument("--score-thr", type=float, default=0.5, help="of instances")
     return parser.parse_args()
 
 
@@ -119,6 +119,7 @@ def draw_pair(scope: str, truth: Axes, guess: Axes, info, sample, dataset, thr) 
             )
             if score >= thr
         ]
+        instances.sort(key=lambda instance: instance["score"])  # the surest on top
         draw_instances(guess, image, instances, meta)
     elif scope == "mmseg":
         labels = np.asarray(Image.open(info["seg_map_path"]))

@@ -20,10 +20,22 @@ def run_tool(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        leave_process_group()
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def leave_process_group() -> None:
+    """End distributed running, if there was any, before the interpreter does.
+
+    A process that exits while another one still talks to it can take that one down,
+    and torchrun then reports a training as failed that had succeeded.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,12 +1,6 @@
 # One digit a picture, for mmpretrain; written by tools/prepare_mini_data.py.
 dataset_type = "CustomDataset"
 data_root = "data/digits/classification"
-data_preprocessor = dict(
-    num_classes=10,
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True,
-)
 
 # No flips: a mirrored digit is no digit, or another one.
 train_pipeline = [

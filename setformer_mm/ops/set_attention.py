@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .backends import select_backend
+from .backends import Problem, select_backend
 from .fold import Folded, fold
 from .positions import Shape2d
 from .reference import transport_plan_reference
@@ -113,11 +113,16 @@ def set_attention_folded(
     check_fields(epsilon, num_iters, folded.alpha, tau, backend)
     _check_tokens(x, folded.anchors)
     _check_geometry(x, folded.score_map.shape[-1], spatial_shape, reference_shape)
-    return select_backend(backend)(
+    spatial_shape = _as_integers(spatial_shape)
+    reference_shape = _as_integers(reference_shape)
+    counts = _as_integers((x.shape[1], folded.score_map.shape[-1]))
+    geometry = spatial_shape, reference_shape, *counts
+    run = select_backend(backend, Problem(x, epsilon, tau, geometry))
+    return run(
         x,
         folded,
-        spatial_shape=_as_integers(spatial_shape),
-        reference_shape=_as_integers(reference_shape),
+        spatial_shape=spatial_shape,
+        reference_shape=reference_shape,
         epsilon=epsilon,
         num_iters=num_iters,
         tau=tau,

@@ -1,0 +1,159 @@
+"""The compiled operator in Python: how it is called, and what torch has to know of it
+beside how to run it, which is shapes, gradients and the number of operations.
+
+Its schemas are in csrc/set_attention.cpp. Shapes: ``x`` is ``(B, N, h, D)``, the maps
+of :class:`Folded` are float64; for the backward pass ``scalings`` of shape ``(B, h, L,
+M)`` and ``aggregates`` of shape ``(B, h, M, K + 1)`` are kept, float64, too.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from . import extension
+from .flops import backward_multiply_adds, forward_multiply_adds
+from .fold import Folded
+from .positions import Shape2d
+from .reference import scaling_form_is_safe
+
+FORWARD = "setformer_mm::set_attention_forward"
+BACKWARD = "setformer_mm::set_attention_backward"
+
+
+class Fields(NamedTuple):
+    """What follows the tensors in both schemas.
+
+    A sequence has shapes of zeros; tau is 0 without position weights; ``wide`` asks for
+    arithmetic in float64.
+    """
+
+    height: int
+    width: int
+    reference_height: int
+    reference_width: int
+    alpha: float
+    epsilon: float
+    num_iters: int
+    tau: float
+    wide: bool
+
+
+def set_attention_compiled(
+    x: Tensor,
+    folded: Folded,
+    *,
+    spatial_shape: Shape2d | None,
+    reference_shape: Shape2d | None,
+    epsilon: float,
+    num_iters: int,
+    tau: float | None,
+) -> Tensor:
+    """The operator over tokens and folded parameters, by the kernel for x's device.
+
+    Arguments are those of :func:`setformer_mm.ops.set_attention_folded`, already
+    checked. Tokens are computed with in float32, or in float64 if they come in it or
+    the scaling form may leave the range of float32.
+
+    Returns:
+        Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
+    """
+    counts = int(x.shape[1]), int(folded.score_map.shape[-1])
+    geometry = spatial_shape, reference_shape, *counts
+    wide = x.dtype == torch.float64 or not scaling_form_is_safe(epsilon, tau, geometry)
+    *maps, alpha = folded.to(torch.float64)
+    fields = Fields(
+        *(spatial_shape or (0, 0)),
+        *(reference_shape or (0, 0)),
+        alpha,
+        epsilon,
+        num_iters,
+        tau or 0.0,
+        wide,
+    )
+    out, _, _ = torch.ops.setformer_mm.set_attention_forward(x, *maps, *fields)
+    return out
+
+
+def _fake_forward(
+    x: Tensor, anchors: Tensor, score_map: Tensor, value_map: Tensor, *fields
+) -> tuple[Tensor, ...]:
+    batch, num_tokens, heads, _ = x.shape
+    _, num_anchors, num_references = score_map.shape
+    return (
+        x.new_empty(batch, num_tokens, heads, num_anchors),
+        anchors.new_empty(batch, heads, Fields(*fields).num_iters, num_references),
+        anchors.new_empty(batch, heads, num_references, num_anchors + 1),
+    )
+
+
+def _fake_backward(
+    grad_out: Tensor,
+    x: Tensor,
+    anchors: Tensor,
+    score_map: Tensor,
+    value_map: Tensor,
+    *saved_and_fields,
+) -> tuple[Tensor, ...]:
+    return tuple(t.new_empty(t.shape) for t in (x, anchors, score_map, value_map))
+
+
+def _keep_for_backward(ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+    tensors, ctx.fields = inputs[:4], inputs[4:]
+    _, *saved = output
+    ctx.mark_non_differentiable(*saved)
+    ctx.set_materialize_grads(False)  # spare zeros for these two
+    ctx.save_for_backward(*tensors, *saved)
+
+
+def _backward(ctx, grad_out: Tensor, *_) -> tuple[Tensor | None, ...]:
+    gradients = torch.ops.setformer_mm.set_attention_backward(
+        grad_out, *ctx.saved_tensors, *ctx.fields
+    )
+    return *gradients, *(None for _ in ctx.fields)
+
+
+def _no_second_derivatives(ctx, *_) -> None:
+    raise RuntimeError(
+        "compiled set_attention is differentiable once; gradients of gradients need "
+        "backend='reference'"
+    )
+
+
+def _forward_flops(
+    x_shape: torch.Size,
+    anchors_shape: torch.Size,
+    score_map_shape: torch.Size,
+    value_map_shape: torch.Size,
+    *fields,
+    **_,
+) -> int:
+    num_iters = Fields(*fields).num_iters
+    return 2 * forward_multiply_adds(x_shape, score_map_shape, num_iters)
+
+
+def _backward_flops(
+    grad_out_shape: torch.Size,
+    x_shape: torch.Size,
+    anchors_shape: torch.Size,
+    score_map_shape: torch.Size,
+    value_map_shape: torch.Size,
+    scalings_shape: torch.Size,
+    aggregates_shape: torch.Size,
+    *fields,
+    **_,
+) -> int:
+    num_iters = Fields(*fields).num_iters
+    return 2 * backward_multiply_adds(x_shape, score_map_shape, num_iters)
+
+
+if extension.WHY_MISSING is None:
+    library = torch.library
+    library.register_fake(FORWARD, _fake_forward)
+    library.register_fake(BACKWARD, _fake_backward)
+    library.register_autograd(FORWARD, _backward, setup_context=_keep_for_backward)
+    library.register_autograd(BACKWARD, _no_second_derivatives)
+    operators = torch.ops.setformer_mm
+    register_flop_formula(operators.set_attention_forward)(_forward_flops)
+    register_flop_formula(operators.set_attention_backward)(_backward_flops)

@@ -6,8 +6,6 @@ that nothing of size ``N x M`` has to be stored. A sequence is a grid of one col
 whose column factor is 1.
 """
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -62,7 +60,6 @@ def position_exponents(
     )
 
 
-@lru_cache(maxsize=1024)
 def smallest_best_exponent(
     spatial_shape: Shape2d | None,
     reference_shape: Shape2d | None,
@@ -70,29 +67,20 @@ def smallest_best_exponent(
     num_references: int,
     tau: float,
 ) -> float:
-    """The exponent between the most remote token and the reference nearest to it, or
-    between the most remote reference and its nearest token if that is smaller.
+    """A lower bound of the exponents between each token and its nearest reference, and
+    between each reference and its nearest token.
 
-    Where it is far below zero, a token or a reference sees nothing but weights that
-    underflow. Arguments are those of :func:`position_exponents`.
+    Where it is far below zero, a token or a reference may see nothing but weights that
+    underflow. Arguments are those of :func:`position_exponents`; sizes may be symbols
+    of torch.compile, which is why the bound is in closed form.
 
     Returns:
         float: At most 0.
     """
+    # No position is further than the offset from the nearest of n, in cells of 1 / n.
     if spatial_shape is None:
-        axes = [(num_tokens, num_references, _SEQUENCE_END)]
+        gaps = [_SEQUENCE_END / min(num_tokens, num_references)]
     else:
-        axes = [(n, r, _CELL_CENTRE) for n, r in zip(spatial_shape, reference_shape)]
-    by_token = sum(_largest_gap(n, r, offset) ** 2 for n, r, offset in axes)
-    by_reference = sum(_largest_gap(r, n, offset) ** 2 for n, r, offset in axes)
-    return -max(by_token, by_reference) / tau**2
-
-
-def _largest_gap(n: int, m: int, offset: float) -> float:
-    """The largest distance of one of ``n`` positions to the nearest of ``m``."""
-    gap = 0.0
-    for i in range(n):
-        position = (i + offset) / n
-        nearest = min(max(round(position * m - offset), 0), m - 1)
-        gap = max(gap, abs(position - (nearest + offset) / m))
-    return gap
+        axes = zip(spatial_shape, reference_shape)
+        gaps = [_CELL_CENTRE / min(n, r) for n, r in axes]
+    return -sum(gap**2 for gap in gaps) / tau**2

@@ -55,7 +55,7 @@ def set_attention_reference(
         unit = unit.clamp_min(norm_floor(unit.dtype))
         values = (lengths / unit) * features
 
-        if _scaling_form_is_safe(epsilon, tau, geometry):
+        if scaling_form_is_safe(epsilon, tau, geometry):
             weights = _sinkhorn_scaling(scores, epsilon, num_iters)
             if tau is not None:
                 weights = _over_grid(torch.mul, weights, rows.exp(), cols.exp())
@@ -119,7 +119,14 @@ def _over_grid(
     return combine(combine(grid, rows[:, None]), cols).flatten(-3, -2)
 
 
-def _scaling_form_is_safe(epsilon: float, tau: float | None, geometry: tuple) -> bool:
+def scaling_form_is_safe(epsilon: float, tau: float | None, geometry: tuple) -> bool:
+    """Whether the scaling form stays in the range of float32, gradients included.
+
+    Args:
+        epsilon (float): Entropic regularisation.
+        tau (float, optional): Width of the position weights.
+        geometry (tuple): First four arguments of :func:`position_exponents`.
+    """
     if epsilon < MIN_SCALING_EPSILON:
         return False
     return tau is None or smallest_best_exponent(*geometry, tau) >= MIN_SCALING_EXPONENT

@@ -2,7 +2,8 @@
 
 ``import setformer_mm`` registers the backbone, the hooks and the optimiser constructor
 in mmengine's root registries, from where mmpretrain, mmdetection and mmsegmentation
-resolve them. Without mmengine only :mod:`setformer_mm.ops` (torch alone) is usable.
+resolve them, and the compiled operator in its FLOP counter. Without mmengine only
+:mod:`setformer_mm.ops` (torch alone) is usable.
 """
 
 from importlib.util import find_spec
@@ -26,6 +27,7 @@ if _mmengine_is_installed():
     from .hooks import AtomicCheckpointHook, ExactResumeHook, KMeansReferenceInitHook
     from .models import SeTAttention, SeTformer
     from .optim import SeTformerLayerDecayConstructor
+    from .utils import complexity  # noqa: F401  tells mmengine's counter the operator
 
     __all__ += [
         "AtomicCheckpointHook",

@@ -1,16 +1,20 @@
 """Multiply-adds of models that contain SeT attention.
 
-Counters see the matrix products that an implementation of the operator happens to run:
-fewer on logarithms than in the scaling form, none inside a compiled kernel. Here the
-operator counts by its formula, whichever backend runs, and everything else by torch's
-own counter.
+Counters see the matrix products that the reference happens to run, which are fewer on
+logarithms than in the scaling form, and of a compiled kernel what a formula tells them;
+torch's is in :mod:`setformer_mm.ops.registration`, mmengine's here. In
+:func:`count_multiply_adds` the operator counts by its formula, whichever backend runs,
+and everything else by torch's own counter.
 """
 
 import torch
+from mmengine.analysis import complexity_analysis
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..models import SeTAttention
+from ..ops.flops import forward_multiply_adds
+from ..ops.registration import FORWARD, Fields
 
 
 def set_attention_multiply_adds(
@@ -23,9 +27,8 @@ def set_attention_multiply_adds(
 ) -> int:
     """Multiply-adds of SeT attention, without projections, for one image.
 
-    A head costs ``N (D K + 3 K M + (2 L + 1) M)`` for kernel features, scores, the
-    aggregation onto the references, the way back and Sinkhorn's products, ``M K^2`` for
-    the embedding of the aggregates, and ``2 K^2 M`` for the fold.
+    What :func:`setformer_mm.ops.flops.forward_multiply_adds` counts, and ``2 K^2 M`` a
+    head for the fold.
 
     Args:
         num_tokens (int): ``N``.
@@ -38,9 +41,12 @@ def set_attention_multiply_adds(
     Returns:
         int: Multiply-adds over all heads.
     """
-    n, d, k, m = num_tokens, head_dim, num_anchors, num_references
-    by_token = d * k + 3 * k * m + (2 * num_iters + 1) * m
-    return num_heads * (n * by_token + m * k**2 + 2 * k**2 * m)
+    operator = forward_multiply_adds(
+        (1, num_tokens, num_heads, head_dim),
+        (num_heads, num_anchors, num_references),
+        num_iters,
+    )
+    return operator + num_heads * 2 * num_anchors**2 * num_references
 
 
 @torch.no_grad()
@@ -93,3 +99,15 @@ def count_multiply_adds(model: nn.Module, *inputs: Tensor) -> int:
         for handle in handles:
             handle.remove()
     return (counter.get_total_flops() - seen_in_operator) // 2 + by_formula
+
+
+def _traced_multiply_adds(inputs: list, outputs: list) -> int:
+    """Multiply-adds of the compiled operator as a node of torch.jit.trace's graph."""
+    x, _, score_map, _, *fields = inputs
+    num_iters = Fields(*fields).num_iters.toIValue()
+    return forward_multiply_adds(x.type().sizes(), score_map.type().sizes(), num_iters)
+
+
+# mmengine has no public way to tell `get_model_complexity_info` about an operator.
+if hasattr(complexity_analysis, "_DEFAULT_SUPPORTED_FLOP_OPS"):
+    complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS[FORWARD] = _traced_multiply_adds

@@ -1,5 +1,7 @@
 # make install    .venv with torch, the host libraries and this package
 # make test       its tests            (ARGS="-k ops" goes to pytest)
+# make wheel      one wheel in dist/ for many versions of torch and Python
+# make test-wheel its operator's tests beside another torch      (TORCH=2.13.0)
 # make lint       ruff
 # make demo       a Mask R-CNN in minutes on a CPU; demo-seg and demo-cls likewise
 # make clean      removes what builds, tests and lint leave, not .venv
@@ -19,12 +21,33 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 # longer; FORCE_CUDA=1 does so without a GPU.
 MMCV_CFLAGS ?= -O2 -g0 -w
 
-.PHONY: install test lint demo demo-seg demo-cls clean
+# What `make test-wheel` installs the wheel beside: a torch in an environment of its own.
+TORCH ?= 2.13.0
+TORCH_VENV := $(VENV)/torch-$(TORCH)
+
+# Compile it even in `SETFORMER_MM_DISABLE_EXT=1 make test`, which is about tests alone.
+WITH_EXTENSION := env -u SETFORMER_MM_DISABLE_EXT
+PACKAGING := setup.py pyproject.toml setformer_mm/version.py \
+  $(shell find setformer_mm/ops/csrc -type f)
+
+.PHONY: install test wheel test-wheel lint demo demo-seg demo-cls clean
 
 install: $(DONE)/package
 
 test: install
 	$(BIN)/python -m pytest $(ARGS)
+
+wheel: $(DONE)/wheel
+	@ls -t $(CURDIR)/dist/*.whl | head -n 1
+
+# The tests run outside of this directory, where Python would find these sources first.
+test-wheel: $(DONE)/wheel
+	$(PYTHON) -m venv --clear $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python -m pip install torch==$(TORCH) -r requirements/tests.txt
+	$(TORCH_VENV)/bin/python -m pip install --no-index --no-deps --find-links dist \
+	  setformer_mm
+	cd $(TORCH_VENV) && bin/python -m setformer_mm.ops
+	cd $(TORCH_VENV) && bin/python -m pytest $(ARGS) $(CURDIR)/tests/ops
 
 lint: $(DONE)/tests
 	$(BIN)/ruff check .
@@ -40,7 +63,7 @@ demo-cls: install
 	$(BIN)/python tools/demo.py cls
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist $(DONE)/wheel *.egg-info .pytest_cache .ruff_cache
 	find setformer_mm configs tools tests -name __pycache__ -prune -exec rm -r {} +
 
 # $(call need,COMMAND,SENTENCE WITHOUT COMMAS) ends with the sentence if COMMAND fails.
@@ -82,6 +105,14 @@ $(DONE)/tests: requirements/tests.txt $(DONE)/venv
 	$(PIP_INSTALL) -r $<
 	@touch $@
 
-$(DONE)/package: setup.py pyproject.toml setformer_mm/version.py $(DONE)/mm $(DONE)/tests
-	$(PIP_INSTALL) --no-build-isolation --no-deps --editable .
+$(DONE)/package: $(PACKAGING) $(DONE)/mm $(DONE)/tests
+	$(WITH_EXTENSION) $(PIP_INSTALL) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# A fresh build directory: what lay there before would become part of the wheel.
+$(DONE)/wheel: $(PACKAGING) $(shell find setformer_mm configs tools -name '*.py') \
+  $(DONE)/build
+	rm -rf build
+	$(WITH_EXTENSION) $(BIN)/python -m pip wheel --no-build-isolation --no-deps \
+	  --wheel-dir dist .
 	@touch $@

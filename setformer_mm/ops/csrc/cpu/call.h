@@ -1,0 +1,136 @@
+// What all heads and images of one call share: parameters converted and padded, position
+// factors, and how tokens are cut. To be included inside the anonymous namespace of one
+// instruction set.
+#pragma once
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+template <typename T>
+inline T max_of(T a, T b) {
+  return a < b ? b : a;
+}
+template <typename T>
+inline T min_of(T a, T b) {
+  return b < a ? b : a;
+}
+
+// Uninitialised memory on a cache line's boundary.
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size)
+      : data_(static_cast<T*>(
+            std::aligned_alloc(64, round_up(size * int64_t(sizeof(T)) + 1, 64)))) {
+    if (data_ == nullptr) throw OutOfMemory();
+  }
+  Buffer(Buffer&& other) : data_(other.data_) { other.data_ = nullptr; }
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { std::free(data_); }
+  T* get() const { return data_; }
+
+ private:
+  T* data_;
+};
+
+// Tokens whose sums are added up in one piece. The cut depends on N alone, so results do
+// not depend on the number of threads.
+constexpr int64_t kMinChunk = 512, kMaxChunks = 64;
+// A head whose tiles fit this much memory keeps them (a core's share of the last-level
+// cache); a larger one computes them again in each pass.
+constexpr int64_t kResidentBytes = 4 << 20;
+
+template <typename T>
+struct Call {
+  const Problem& problem;
+  int64_t tokens, dim, anchors, references, iters;
+  int64_t dim_pad, anchors_pad, references_pad;
+  int64_t chunk_tokens, num_chunks;
+  T alpha, inv_epsilon, norm_floor;
+
+  // One row of all heads after another: (h, D, K), (h, K, D), (h, K, M), (h, M, K) and,
+  // in double, (h, K, K) and its transpose, everything padded with 0.
+  Buffer<T> anchors_t, anchors_n, score_map, score_map_t;
+  Buffer<double> value_map, value_map_t;
+  // exp of the position exponents, (H_t, M) and (W_t, M), each followed by a row of ones.
+  Buffer<T> row_factors, col_factors;
+
+  Call(const Problem& p, const Parallel& parallel)
+      : problem(p),
+        tokens(p.sizes.tokens),
+        dim(p.sizes.dim),
+        anchors(p.sizes.anchors),
+        references(p.sizes.references),
+        iters(p.fields.num_iters),
+        dim_pad(round_up(dim, kPad)),
+        anchors_pad(round_up(anchors, kPad)),
+        references_pad(round_up(references, kPad)),
+        chunk_tokens(max_of(kMinChunk, round_up(ceil_div(tokens, kMaxChunks), kTile))),
+        num_chunks(ceil_div(tokens, chunk_tokens)),
+        alpha(T(p.fields.alpha)),
+        inv_epsilon(T(1 / p.fields.epsilon)),
+        // The smallest normal number of float16; see norm_floor in kernel.py.
+        norm_floor(p.scalar == Scalar::kHalf ? T(0x1p-14) : T(1e-30)),
+        anchors_t(p.sizes.heads * dim_pad * anchors_pad),
+        anchors_n(p.sizes.heads * dim_pad * anchors_pad),
+        score_map(p.sizes.heads * anchors_pad * references_pad),
+        score_map_t(p.sizes.heads * anchors_pad * references_pad),
+        value_map(p.sizes.heads * anchors_pad * anchors_pad),
+        value_map_t(p.sizes.heads * anchors_pad * anchors_pad),
+        row_factors((p.fields.height + 1) * references_pad),
+        col_factors((p.fields.width + 1) * references_pad) {
+    run(parallel, p.sizes.heads, [&](int64_t begin, int64_t end) {
+      for (int64_t head = begin; head < end; ++head) pad_head(head);
+    });
+    const Fields& f = p.fields;
+    const int64_t ref_w = f.reference_width;
+    fill_factors(f.height, f.reference_height, [&](int64_t j) { return j / ref_w; },
+                 row_factors.get());
+    fill_factors(f.width, f.reference_width, [&](int64_t j) { return j % ref_w; },
+                 col_factors.get());
+  }
+
+  bool is_image() const { return problem.fields.tau > 0 && problem.fields.height > 0; }
+  bool is_sequence() const { return problem.fields.tau > 0 && !is_image(); }
+
+ private:
+  void pad_head(int64_t head) {
+    const Maps& maps = problem.maps;
+    const double* z = maps.anchors + head * anchors * dim;
+    const double* g = maps.score_map + head * anchors * references;
+    const double* v = maps.value_map + head * anchors * anchors;
+    pad(z, dim, 1, anchors, dim, anchors_n.get(), head);
+    pad(z, 1, dim, dim, anchors, anchors_t.get(), head);
+    pad(g, references, 1, anchors, references, score_map.get(), head);
+    pad(g, 1, references, references, anchors, score_map_t.get(), head);
+    pad(v, anchors, 1, anchors, anchors, value_map.get(), head);
+    pad(v, 1, anchors, anchors, anchors, value_map_t.get(), head);
+  }
+
+  // Writes `from`, (rows, cols) at the given strides, to the head's place in `to`.
+  template <typename U>
+  static void pad(const double* from, int64_t row_stride, int64_t col_stride,
+                  int64_t rows, int64_t cols, U* to, int64_t head) {
+    const int64_t rows_pad = round_up(rows, kPad), cols_pad = round_up(cols, kPad);
+    to += head * rows_pad * cols_pad;
+    for (int64_t i = 0; i < rows_pad; ++i)
+      for (int64_t j = 0; j < cols_pad; ++j)
+        to[i * cols_pad + j] =
+            i < rows && j < cols ? U(from[i * row_stride + j * col_stride]) : U(0);
+  }
+
+  // Token i of n along an axis lies at (i + 1/2) / n, a reference likewise.
+  template <typename Coordinate>
+  void fill_factors(int64_t n, int64_t reference_n, Coordinate coordinate, T* to) const {
+    for (int64_t i = 0; i <= n; ++i) {
+      for (int64_t j = 0; j < references_pad; ++j) {
+        double exponent = 0;
+        if (i < n && j < references && is_image()) {
+          const double gap =
+              ((i + 0.5) / n - (coordinate(j) + 0.5) / reference_n) / problem.fields.tau;
+          exponent = -gap * gap;
+        }
+        to[i * references_pad + j] = T(std::exp(exponent));
+      }
+    }
+  }
+};

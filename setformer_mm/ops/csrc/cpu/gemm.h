@@ -1,0 +1,73 @@
+// Small matrix products on tiles that lie in the first-level cache. To be included inside
+// the anonymous namespace of one instruction set, after vec.h.
+#pragma once
+
+// Every dimension of every matrix is padded to a multiple of this.
+constexpr int kPad = 16;
+
+template <int kValue>
+struct Constant {
+  static constexpr int value = kValue;
+};
+
+// A matrix whose element (row, depth) lies at data[row * row_stride + depth *
+// depth_stride]: strides (n, 1) read an array as it is, (1, n) transposed.
+template <typename T>
+struct Left {
+  const T* data;
+  int64_t row_stride, depth_stride;
+};
+
+// Rows * kCols vectors of accumulators stay in registers.
+template <int kRows, int kCols, typename T, typename Emit>
+inline void gemm_block(int64_t depth, Left<T> a, const T* b, int64_t b_stride, T init,
+                       Emit emit) {
+  Vec<T> sums[kRows][kCols];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+    for (int c = 0; c < kCols; ++c) sums[r][c] = init - Vec<T>{};
+  for (int64_t p = 0; p < depth; ++p) {
+    Vec<T> right[kCols];
+#pragma GCC unroll 16
+    for (int c = 0; c < kCols; ++c) right[c] = load(b + p * b_stride + c * kLanes<T>);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const T left = a.data[r * a.row_stride + p * a.depth_stride];
+#pragma GCC unroll 16
+      for (int c = 0; c < kCols; ++c) sums[r][c] += left * right[c];
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+    for (int c = 0; c < kCols; ++c) emit(r, c * kLanes<T>, sums[r][c]);
+}
+
+// Calls emit(row, column, vector) once for every vector of
+//   init + a (rows x depth) b (depth x cols, rows b_stride apart),
+// cols a multiple of kPad, rows 1 or a multiple of 8.
+template <typename T, typename Emit>
+inline void gemm(int64_t rows, int64_t cols, int64_t depth, Left<T> a, const T* b,
+                 int64_t b_stride, T init, Emit emit) {
+  constexpr int kLanesHere = kLanes<T>;
+  const auto run = [&](auto block_rows, auto block_cols, int64_t row, int64_t col) {
+    gemm_block<decltype(block_rows)::value, decltype(block_cols)::value>(
+        depth, {a.data + row * a.row_stride, a.row_stride, a.depth_stride}, b + col,
+        b_stride, init,
+        [&](int64_t r, int64_t c, Vec<T> v) { emit(row + r, col + c, v); });
+  };
+  if (rows == 1) {
+    constexpr int kWide = kPad / kLanesHere;
+    for (int64_t col = 0; col < cols; col += kPad)
+      run(Constant<1>(), Constant<kWide>(), 0, col);
+    return;
+  }
+  int64_t col = 0;
+  for (; col + 2 * kLanesHere <= cols; col += 2 * kLanesHere)
+    for (int64_t row = 0; row < rows; row += kBlockRows)
+      run(Constant<kBlockRows>(), Constant<2>(), row, col);
+  for (; col < cols; col += kLanesHere)
+    for (int64_t row = 0; row < rows; row += kBlockRows)
+      run(Constant<kBlockRows>(), Constant<1>(), row, col);
+}

@@ -1,0 +1,120 @@
+// Vectors of the widest kind that this file is compiled for, in the vector extension of
+// GCC and Clang. To be included inside the anonymous namespace of one instruction set.
+#pragma once
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <typename T>
+struct VecOf;
+template <>
+struct VecOf<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t bits __attribute__((vector_size(kVectorBytes)));
+};
+template <>
+struct VecOf<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t bits __attribute__((vector_size(kVectorBytes)));
+};
+template <typename T>
+using Vec = typename VecOf<T>::type;
+template <typename T>
+using Bits = typename VecOf<T>::bits;
+template <typename T>
+constexpr int kLanes = kVectorBytes / sizeof(T);
+
+template <typename T>
+inline Vec<T> load(const T* from) {
+  Vec<T> v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <typename T>
+inline void store(T* to, Vec<T> v) {
+  __builtin_memcpy(to, &v, sizeof v);
+}
+
+// Sum of all lanes, by halving.
+template <typename T, typename V>
+inline T sum_lanes(V v) {
+  if constexpr (sizeof(V) == sizeof(T)) {
+    T sum;
+    __builtin_memcpy(&sum, &v, sizeof sum);
+    return sum;
+  } else if constexpr (sizeof(V) == 2 * sizeof(T)) {
+    return v[0] + v[1];
+  } else {
+    typedef T Half __attribute__((vector_size(sizeof(V) / 2)));
+    struct {
+      Half low, high;
+    } halves;
+    __builtin_memcpy(&halves, &v, sizeof v);
+    return sum_lanes<T, Half>(halves.low + halves.high);
+  }
+}
+
+// to[0..lanes) += v, in double.
+inline void add_to(double* to, Vec<double> v) { store(to, load(to) + v); }
+
+inline void add_to(double* to, Vec<float> v) {
+  typedef float Half __attribute__((vector_size(kVectorBytes / 2)));
+  struct {
+    Half low, high;
+  } halves;
+  __builtin_memcpy(&halves, &v, sizeof v);
+  add_to(to, __builtin_convertvector(halves.low, Vec<double>));
+  add_to(to + kLanes<double>, __builtin_convertvector(halves.high, Vec<double>));
+}
+
+template <typename T>
+struct ExpConstants;
+
+// Cephes' polynomial for (exp(r) - 1 - r) / r^2.
+template <>
+struct ExpConstants<float> {
+  static constexpr float kLowest = -87.0f, kLog2E = 1.44269504088896341f;
+  static constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+  static constexpr float kShifter = 12582912.0f;  // 1.5 * 2^23
+  static constexpr int kMantissaBits = 23, kDegree = 6;
+  static constexpr float kPolynomial[kDegree] = {
+      1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+      4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+};
+
+// Taylor's polynomial for the same; its error at |r| = ln(2) / 2 is below 1e-17.
+template <>
+struct ExpConstants<double> {
+  static constexpr double kLowest = -708.0, kLog2E = 1.44269504088896340736;
+  static constexpr double kLn2High = 6.93145751953125e-1;
+  static constexpr double kLn2Low = 1.42860682030941723212e-6;
+  static constexpr double kShifter = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr int kMantissaBits = 52, kDegree = 12;
+  static constexpr double kPolynomial[kDegree] = {
+      1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
+      1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
+      1.0 / 120,        1.0 / 24,        1.0 / 6,        1.0 / 2};
+};
+
+// exp(x) to about one unit in the last place for x below 80; exp(kLowest) for anything
+// smaller. NaN stays NaN.
+template <typename T>
+inline Vec<T> exp_vec(Vec<T> x) {
+  using C = ExpConstants<T>;
+  const Vec<T> lowest = C::kLowest - Vec<T>{};
+  x = x < lowest ? lowest : x;
+  // Adding 1.5 * 2^mantissa rounds to an integer, which then stands in the low bits.
+  const Vec<T> shifted = x * C::kLog2E + C::kShifter;
+  const Vec<T> n = shifted - C::kShifter;
+  const Vec<T> r = (x - n * C::kLn2High) - n * C::kLn2Low;
+  Vec<T> p = C::kPolynomial[0] - Vec<T>{};
+  for (int i = 1; i < C::kDegree; ++i) p = p * r + C::kPolynomial[i];
+  const Vec<T> y = p * (r * r) + r + T(1);
+  return (Vec<T>)((Bits<T>)y + ((Bits<T>)shifted << C::kMantissaBits));
+}

@@ -103,11 +103,13 @@ def _keep_for_backward(ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
     tensors, ctx.fields = inputs[:4], inputs[4:]
     _, *saved = output
     ctx.mark_non_differentiable(*saved)
-    ctx.set_materialize_grads(False)  # spare zeros for these two
+    ctx.set_materialize_grads(False)  # spares zeros for these two
     ctx.save_for_backward(*tensors, *saved)
 
 
-def _backward(ctx, grad_out: Tensor, *_) -> tuple[Tensor | None, ...]:
+def _backward(ctx, grad_out: Tensor | None, *_) -> tuple[Tensor | None, ...]:
+    if grad_out is None:
+        return (None,) * len(ctx.needs_input_grad)
     gradients = torch.ops.setformer_mm.set_attention_backward(
         grad_out, *ctx.saved_tensors, *ctx.fields
     )

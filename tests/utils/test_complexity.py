@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from mmengine.analysis import get_model_complexity_info
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from setformer_mm.models import SeTAttention, SeTformer
 from setformer_mm.utils.complexity import (
@@ -29,6 +31,25 @@ def test_multiply_adds_at_224_are_those_of_the_table(arch, giga):
     assert count_multiply_adds(model, torch.rand(1, 3, 224, 224)) == pytest.approx(
         giga * 1e9, rel=0.01
     )
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_counters_of_torch_and_mmengine_agree_with_the_formula(backend):
+    """Beyond it they count the kernel matrices and the inverse root of the fold."""
+    attention = SeTAttention(64, 2, (4, 6), backend=backend).eval()
+    images = torch.rand(3, 5, 7, 64)
+    info = get_model_complexity_info(
+        attention, inputs=(images,), show_table=False, show_arch=False
+    )
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+        attention(images)
+    kernels_and_roots = 2 * (32**3 + 32 * 32 * 24)
+    inverse_root = 2 * 32**3
+    once = 2 * 2 * 32**2 * 24
+    operator = set_attention_multiply_adds(35, 2, 32, 32, 24, 3) - once
+    by_formula = 3 * (operator + 2 * 35 * 64 * 64) + once + kernels_and_roots
+    assert info["flops"] == by_formula
+    assert counter.get_total_flops() == 2 * (by_formula + inverse_root)
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.01])

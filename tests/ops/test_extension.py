@@ -1,0 +1,132 @@
+"""The compiled extension is there and on stable ground; where it is not, the reference
+runs, and the reason is given.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from setformer_mm.ops import available_backends, extension
+from setformer_mm.ops.extension import DISABLE_VARIABLE
+
+from .compiled import needs_extension
+
+# What a user does first; prints the reason against the CPU kernels, then a result.
+USE = """
+import torch
+from setformer_mm.ops import available_backends, set_attention
+print(available_backends()["cpu"])
+a = torch.randn(2, 8, 32)
+print(tuple(set_attention(torch.randn(1, 9, 2, 32), a, a[:, :4]).shape))
+try:
+    set_attention(torch.randn(1, 9, 2, 32), a, a[:, :4], backend="cpu")
+except ValueError as error:
+    print(error)
+"""
+
+OLD_TORCH = """
+import torch
+torch.__version__ = "2.9.1+cu126"
+"""
+
+NOT_BUILT = """
+from importlib.machinery import PathFinder
+find_spec = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *args: (
+    None if name == "setformer_mm.ops._C" else find_spec(name, *args)
+)
+"""
+
+# A binary of another platform, or one cut short by an interrupted installation.
+BROKEN = """
+import sys
+from importlib.util import spec_from_file_location
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "setformer_mm.ops._C":
+            return spec_from_file_location(name, "broken.abi3.so")
+sys.meta_path.insert(0, Finder)
+open("broken.abi3.so", "w").write("not a library")
+"""
+
+
+def run_python(*args, cwd, **variables):
+    """Run Python away from the sources, which may lie beside an installed package."""
+    environment = {**os.environ, **variables}
+    process = subprocess.run(
+        [sys.executable, *args],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@needs_extension
+def test_extension_is_loaded():
+    assert extension.WHY_MISSING is None
+    assert available_backends()["cpu"] is None
+    assert extension.INSTRUCTION_SET in ("avx512", "avx2", "baseline")
+
+
+@pytest.mark.parametrize(
+    "preparation, disabled, reason, remedy",
+    [
+        pytest.param("", "1", "disabled", f"unset {DISABLE_VARIABLE}", id="disabled"),
+        pytest.param(OLD_TORCH, "", "2.10", "upgrade torch", id="torch is too old"),
+        pytest.param(NOT_BUILT, "", "not built", "pip install", id="not built"),
+        pytest.param(BROKEN, "", "broken.abi3.so", "anew", id="broken"),
+    ],
+)
+def test_without_the_extension_the_reference_runs_and_the_reason_is_given(
+    preparation, disabled, reason, remedy, tmp_path
+):
+    variables = {DISABLE_VARIABLE: disabled}
+    printed = run_python("-c", preparation + USE, cwd=tmp_path, **variables)
+    why, shape, error = printed.splitlines()
+    assert reason in why and remedy in why
+    assert shape == "(1, 9, 2, 8)"
+    assert error == f"backend 'cpu' cannot be used: {why}"
+
+
+def test_other_values_of_the_variable_disable_nothing(tmp_path):
+    code = "from setformer_mm.ops import extension; print(extension.WHY_MISSING)"
+    printed = run_python("-c", code, cwd=tmp_path, **{DISABLE_VARIABLE: "0"})
+    assert "disabled" not in printed
+
+
+def test_report_names_every_backend_and_every_reason(tmp_path):
+    printed = run_python("-m", "setformer_mm.ops", cwd=tmp_path)
+    assert f"torch {torch.__version__}," in printed
+    assert re.search(r"\d+ threads", printed)
+    for name, why_not in available_backends().items():
+        state = "available" if why_not is None else f"not: {why_not}"
+        assert re.search(rf"{name} +{re.escape(state)}", printed)
+    assert extension.INSTRUCTION_SET is None or extension.INSTRUCTION_SET in printed
+
+
+@needs_extension
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
+def test_binary_is_built_on_the_stable_abi_alone():
+    """Of torch it uses functions of its C interface, of Python the limited API."""
+    import setformer_mm.ops._C as library
+
+    assert library.__file__.endswith(".abi3.so")
+    nm = ["nm", "--dynamic", "--undefined-only", "--format=posix", library.__file__]
+    lines = subprocess.run(nm, capture_output=True, text=True, check=True).stdout
+    symbols = [line.split()[0].split("@")[0] for line in lines.splitlines()]
+    torch_symbols = [s for s in symbols if s.startswith(("torch_", "aoti_torch_"))]
+    assert len(torch_symbols) > 10
+    assert [s for s in symbols if re.search("c10|2at|5torch|8pybind11", s)] == []
+    assert [s for s in symbols if s.startswith("_Py")] == []
+    assert {s for s in symbols if s.startswith("Py")} == {
+        "PyModule_AddStringConstant",
+        "PyModule_Create2",
+    }

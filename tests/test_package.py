@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import setformer_mm
+from setformer_mm.ops.extension import DISABLE_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST_LIBRARIES = ("mmengine", "mmcv", "mmdet", "mmseg", "mmpretrain")
@@ -31,10 +33,14 @@ PathFinder.find_spec = find_unless_blocked
 """
 
 
-def run_python(code, *, blocked=(), cwd=ROOT):
+def run_python(code, *, blocked=(), cwd=ROOT, **variables):
     code = f"BLOCKED = {set(blocked)!r}\n{BLOCKER}\n{code}"
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -125,7 +131,7 @@ def source(tmp_path_factory):
     """A copy of what packaging reads, so that no build touches the working tree."""
     copy = tmp_path_factory.mktemp("source")
     for name in ("setformer_mm", "configs", "tools", "requirements"):
-        ignored = shutil.ignore_patterns("__pycache__", ".mim")
+        ignored = shutil.ignore_patterns("__pycache__", ".mim", "_C.*")
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
     for path in ROOT.iterdir():
         if path.is_file():
@@ -133,11 +139,20 @@ def source(tmp_path_factory):
     return copy
 
 
-def build(source, kind, target):
-    """Call the PEP 517 hook `build_<kind>` as pip does; return the file it writes."""
+def build(source, kind, target, disable_extension=True):
+    """Call the PEP 517 hook `build_<kind>` as pip does; return the file it writes.
+
+    Compiling takes most of the time, and most tests are about something else.
+    """
+    variables = {DISABLE_VARIABLE: "1" if disable_extension else ""}
     code = f"from setuptools import build_meta; hook = build_meta.build_{kind}; "
     code += f"print(hook({str(target)!r}))"
-    return target / last_line(run_python(code, cwd=source))
+    return target / last_line(run_python(code, cwd=source, **variables))
+
+
+def members(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
 
 
 def mim_content(root):
@@ -150,9 +165,65 @@ def mim_content(root):
 
 def mim_members(wheel):
     prefix = "setformer_mm/.mim/"
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
+    names = members(wheel)
     return {Path(n.removeprefix(prefix)) for n in names if n.startswith(prefix)}
+
+
+@pytest.mark.timeout(600)
+def test_wheel_of_the_sdist_holds_one_binary_for_all_versions(source, tmp_path):
+    sdist = build(source, "sdist", tmp_path)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
+    wheel = build(unpacked, "wheel", tmp_path, disable_extension=False)
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    name = f"setformer_mm-{setformer_mm.__version__}-cp310-abi3-{platform}.whl"
+    assert wheel.name == name
+    binaries = [n for n in members(wheel) if n.startswith("setformer_mm/ops/_C")]
+    assert binaries == ["setformer_mm/ops/_C.abi3.so"]
+    assert not [n for n in members(wheel) if "csrc" in n]
+    assert mim_members(wheel) == mim_content(source)
+    # Installed, it is complete: this imports it from the wheel's content alone.
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    code = "from setformer_mm.ops import extension, available_backends; "
+    code += "print(available_backends()['cpu'], extension.__file__)"
+    variables = {"PYTHONPATH": str(tmp_path / "installed"), DISABLE_VARIABLE: ""}
+    process = run_python(code, cwd=tmp_path, blocked=HOST_LIBRARIES, **variables)
+    assert last_line(process).startswith(f"None {tmp_path}")
+
+
+# Put before a build: what the metadata say of torch.
+TORCH_VERSION = """
+import importlib.metadata
+version = importlib.metadata.version
+def changed(name):
+    if name != "torch":
+        return version(name)
+    if FOUND == "none":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return FOUND
+importlib.metadata.version = changed
+"""
+
+
+@pytest.mark.parametrize("found", ["none", "2.9.1+cu126"])
+def test_building_without_a_new_enough_torch_ends_with_a_sentence(
+    found, source, tmp_path
+):
+    hook = "from setuptools import build_meta; "
+    code = f"FOUND = {found!r}\n{TORCH_VERSION}\n{hook}\n"
+    code += f"build_meta.build_wheel({str(tmp_path)!r})"
+    process = run_python(code, cwd=source, **{DISABLE_VARIABLE: ""})
+    assert process.returncode != 0
+    sentence = process.stderr.splitlines()[-1]
+    assert f"built against torch 2.10 or newer, found {found}" in sentence
+    assert "--no-build-isolation" in sentence and DISABLE_VARIABLE in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_build_and_package_agree_on_what_disables_the_extension():
+    assert f'DISABLE_VARIABLE = "{DISABLE_VARIABLE}"' in (ROOT / "setup.py").read_text()
 
 
 def test_wheel_holds_the_package_and_mim_content(source, tmp_path):
@@ -170,14 +241,6 @@ def test_wheel_holds_the_package_and_mim_content(source, tmp_path):
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.10" in metadata
     assert not (source / "setformer_mm" / ".mim").exists()
-
-
-def test_wheel_of_the_sdist_holds_mim_content(source, tmp_path):
-    sdist = build(source, "sdist", tmp_path)
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
-    unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
-    assert mim_members(build(unpacked, "wheel", tmp_path)) == mim_content(source)
 
 
 def test_editable_install_links_mim_content(source, tmp_path):

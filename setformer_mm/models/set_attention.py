@@ -1,6 +1,7 @@
 """SeT attention as a module: projections, anchors, references, and the cached fold."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from mmengine.logging import print_log
@@ -62,15 +63,18 @@ class SeTAttention(nn.Module):
         self.anchors = nn.Parameter(self._random_unit_vectors(self.head_dim))
         self.references = nn.Parameter(self._random_unit_vectors(num_references))
         self._cached_fold: _CachedFold | None = None
+        self._deployed_fold: Folded | None = None
 
     def _random_unit_vectors(self, count: int) -> Tensor:
         return F.normalize(torch.randn(self.num_heads, count, self.head_dim), dim=-1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, folded: Folded | None = None) -> Tensor:
         """Attend.
 
         Args:
             x (Tensor): Tokens of shape ``(B, H, W, C)``.
+            folded (Folded, optional): What :meth:`folded` would return, if it has been
+                computed together with other blocks'.
 
         Returns:
             Tensor: Of the same shape.
@@ -81,7 +85,7 @@ class SeTAttention(nn.Module):
         )
         out = set_attention_folded(
             tokens,
-            self.folded(),
+            self.folded() if folded is None else folded,
             spatial_shape=(height, width),
             reference_shape=self.reference_shape,
             epsilon=self.epsilon,
@@ -93,12 +97,23 @@ class SeTAttention(nn.Module):
 
     def folded(self) -> Folded:
         """Fold the parameters; from the cache in eval mode without gradients."""
-        if self.training or torch.is_grad_enabled():
+        if self._deployed_fold is not None:
+            return self._deployed_fold
+        if self.folds_anew():
             self.drop_fold()
             return fold(self.anchors, self.references, self.alpha)
         if self._cached_fold is None or not self._cached_fold.is_valid(self):
             self._cached_fold = _CachedFold(self)
         return self._cached_fold.folded
+
+    def folds_anew(self) -> bool:
+        """Whether each forward pass folds the parameters again.
+
+        A compiled graph cannot tell whether parameters are still the same.
+        """
+        return self._deployed_fold is None and (
+            self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        )
 
     def drop_fold(self) -> None:
         """Forget the cached fold.
@@ -109,19 +124,35 @@ class SeTAttention(nn.Module):
         """
         self._cached_fold = None
 
+    def switch_to_deploy(self) -> None:
+        """Keep the fold of the present parameters for good, gradients or not.
+
+        For inference with ``torch.compile``, which would fold in each forward pass.
+        ``train()`` and loading a checkpoint undo it.
+        """
+        self._deployed_fold = fold(
+            self.anchors.detach(), self.references.detach(), self.alpha
+        )
+
     def train(self, mode: bool = True) -> "SeTAttention":
         """Set the mode and drop the fold: an EMA swaps weights before such a call."""
         self.drop_fold()
+        if mode:
+            self._deployed_fold = None
         return super().train(mode)
 
     def _apply(self, *args, **kwargs):
-        """Move or cast, and drop the fold."""
+        """Move or cast, and fold the moved parameters."""
         self.drop_fold()
-        return super()._apply(*args, **kwargs)
+        super()._apply(*args, **kwargs)
+        if self._deployed_fold is not None:
+            self.switch_to_deploy()
+        return self
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         """Load, resampling references that come from another grid."""
         self.drop_fold()
+        self._deployed_fold = None
         key = prefix + "references"
         loaded = state_dict.get(key)
         if loaded is not None and loaded.shape[1] != self.references.shape[1]:
@@ -154,6 +185,27 @@ class SeTAttention(nn.Module):
         )
 
 
+def fold_together(attentions: Sequence[SeTAttention]) -> list[Folded]:
+    """Fold the blocks of a stage at once: one decomposition of all their matrices takes
+    a fraction of the launches, and on an accelerator of the time, of one a block.
+
+    Args:
+        attentions (Sequence[SeTAttention]): Blocks equal in all but their parameters.
+
+    Returns:
+        list[Folded]: One a block.
+    """
+    if not all(attention.folds_anew() for attention in attentions):
+        return [attention.folded() for attention in attentions]
+    *maps, alpha = fold(
+        torch.cat([attention.anchors for attention in attentions]),
+        torch.cat([attention.references for attention in attentions]),
+        attentions[0].alpha,
+    )
+    of_blocks = zip(*(m.chunk(len(attentions)) for m in maps))
+    return [Folded(*block_maps, alpha) for block_maps in of_blocks]
+
+
 class _CachedFold:
     """A fold together with what tells whether the parameters are still the same.
 
@@ -164,8 +216,7 @@ class _CachedFold:
 
     def __init__(self, attention: SeTAttention) -> None:
         parameters = attention.anchors, attention.references
-        compute_dtype = torch.promote_types(attention.anchors.dtype, torch.float32)
-        self.folded = fold(*parameters, attention.alpha).to(compute_dtype)
+        self.folded = fold(*parameters, attention.alpha)
         self._identities = [self._identity(p) for p in parameters]
         self._values = [
             p.clone() if p.device.type == "cpu" else None for p in parameters

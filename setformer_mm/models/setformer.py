@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
-from .set_attention import SeTAttention
+from ..ops import Folded
+from .set_attention import SeTAttention, fold_together
 
 NUM_STAGES = 4
 
@@ -51,6 +52,8 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
+        # Tokens come out of the convolutions in their own order of memory, uncopied.
+        x = x.contiguous(memory_format=torch.channels_last)
         return self.norm(self.conv2(self.conv1(x)).permute(0, 2, 3, 1))
 
 
@@ -102,9 +105,14 @@ class SeTBlock(nn.Module):
         )
         self.drop_path = StochasticDepth(drop_path, mode="row")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Take tokens ``(B, H, W, C)`` to tokens of the same shape."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, folded: Folded | None = None) -> Tensor:
+        """Take tokens ``(B, H, W, C)`` to tokens of the same shape.
+
+        Args:
+            x (Tensor): The tokens.
+            folded (Folded, optional): See :meth:`SeTAttention.forward`.
+        """
+        x = x + self.drop_path(self.attn(self.norm1(x), folded))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -138,11 +146,12 @@ class SeTStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the blocks alone: the output of a stage is taken before downsampling."""
-        for block in self.blocks:
+        folds = fold_together([block.attn for block in self.blocks])
+        for block, folded in zip(self.blocks, folds):
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, folded, use_reentrant=False)
             else:
-                x = block(x)
+                x = block(x, folded)
         return x
 
 
@@ -281,6 +290,15 @@ class SeTformer(BaseModule):
         for module in self._frozen_modules():
             module.eval()
         return self
+
+    def switch_to_deploy(self) -> None:
+        """Keep what attention folds of its parameters, for compiled inference.
+
+        See :meth:`SeTAttention.switch_to_deploy`; call it after loading a checkpoint.
+        """
+        for stage in self.stages:
+            for block in stage.blocks:
+                block.attn.switch_to_deploy()
 
     def get_layer_depth(
         self, param_name: str, prefix: str = "backbone."

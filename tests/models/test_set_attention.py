@@ -227,6 +227,70 @@ def test_fold_is_dropped(drop):
     assert attention._cached_fold is None
 
 
+def test_deployed_fold_serves_every_mode():
+    attention = build().eval()
+    x = images()
+    with torch.no_grad():
+        expected = attention(x)
+    attention.switch_to_deploy()
+    assert torch.equal(attention(x), expected)
+    with torch.no_grad():
+        assert torch.equal(attention(x), expected)
+        attention.anchors.mul_(torch.rand_like(attention.anchors))
+        assert torch.equal(attention(x), expected)
+    assert not torch.equal(without_cache(attention, x), expected)
+
+
+def test_deployed_fold_moves_with_the_parameters_in_full_precision():
+    attention = build().eval()
+    attention.switch_to_deploy()
+    attention.to(torch.bfloat16)
+    assert all(m.dtype == torch.float64 for m in attention.folded()[:3])
+    x = images().bfloat16()
+    assert torch.equal(attention(x), without_cache(attention, x))
+
+
+@pytest.mark.parametrize("undo", ["train", "load_state_dict"])
+def test_deployed_fold_is_undone(undo):
+    attention = build().eval()
+    attention.switch_to_deploy()
+    DROPS[undo](attention)
+    attention.eval()
+    copy_without_gradient(attention)
+    x = images()
+    assert torch.equal(attention(x), without_cache(attention, x))
+
+
+def test_blocks_fold_together_as_they_do_alone(folds):
+    attentions = [build() for _ in range(3)]
+    together = module.fold_together(attentions)
+    assert len(folds) == 1
+    for attention, folded in zip(attentions, together):
+        alone = attention.folded()
+        assert folded.alpha == alone.alpha
+        parameters = attention.anchors, attention.references
+        for a, b in zip(folded[:3], alone[:3]):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+            weight = torch.randn_like(a)
+            for p, q in zip(
+                torch.autograd.grad(a, parameters, weight, True, allow_unused=True),
+                torch.autograd.grad(b, parameters, weight, True, allow_unused=True),
+            ):
+                assert (p is None) == (q is None)
+                if p is not None:
+                    torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
+
+
+def test_blocks_take_their_caches_in_evaluation(folds):
+    attentions = [build().eval() for _ in range(3)]
+    with torch.no_grad():
+        first = module.fold_together(attentions)
+        assert len(folds) == 3
+        for a, b in zip(module.fold_together(attentions), first):
+            assert a is b
+    assert len(folds) == 3
+
+
 def test_train_and_eval_return_self():
     attention = build()
     assert attention.train() is attention

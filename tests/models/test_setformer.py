@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from setformer_mm.models import SeTformer
 from setformer_mm.models import set_attention as attention_module
 from setformer_mm.models.setformer import ARCHITECTURES
+from setformer_mm.ops.extension import DISABLE_VARIABLE
 
 SMALL = dict(embed_dims=8, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), mlp_ratio=1.5)
 STRIDES = (4, 8, 16, 32)
@@ -255,6 +257,46 @@ def test_evaluation_folds_each_block_once(monkeypatch):
         expected.load_state_dict(duplicate.state_dict())
         for a, b in zip(duplicate(images), expected(images)):
             torch.testing.assert_close(a, b)
+
+
+def test_training_folds_each_stage_once(monkeypatch):
+    calls = []
+    original = attention_module.fold
+    monkeypatch.setattr(
+        attention_module, "fold", lambda *args: calls.append(1) or original(*args)
+    )
+    build()(torch.randn(1, 3, 32, 32))
+    assert len(calls) == len(SMALL["depths"])
+
+
+@pytest.mark.skipif(
+    os.environ.get(DISABLE_VARIABLE) == "1", reason=f"{DISABLE_VARIABLE}=1"
+)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("mode", ["training", "evaluation", "deployed"])
+def test_compiles_as_one_graph(mode, backend):
+    """Without the extension the reference is compiled, which is left to torch."""
+    model = build(drop_path_rate=0.0).train(mode == "training")
+    images = torch.randn(2, 3, 40, 64)
+    if mode == "deployed":
+        model.switch_to_deploy()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    with torch.set_grad_enabled(mode == "training"):
+        expected, outs = model(images), compiled(images)
+        for a, b in zip(outs, expected):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+        if mode != "training":
+            return
+        parameters = list(model.parameters())
+        weights = [torch.randn_like(out) for out in outs]
+        for a, b in zip(
+            torch.autograd.grad(outs, parameters, weights),
+            torch.autograd.grad(expected, parameters, weights),
+        ):
+            assert (a - b).norm() <= 1e-4 * b.norm() + 1e-5
 
 
 def test_bf16_autocast_stays_close():

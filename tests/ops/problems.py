@@ -1,7 +1,10 @@
 """Inputs of the operator for tests: random ones, and ones that look for trouble."""
 
+import functools
 import random
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -67,3 +70,42 @@ def gradients_of(out: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     return list(
         torch.autograd.grad(out, inputs, weight.to(out.dtype), retain_graph=True)
     )
+
+
+@functools.cache
+def real_features() -> Tensor:
+    """Tokens of a trained backbone, of shape ``(1296, 128)``.
+
+    What enters the third attention of the third stage of
+    checkpoints/setformer_digits.pth (its ``in_proj``) for four photographs of
+    scikit-image (astronaut, chelsea, coffee, rocket) at 288x288, in float16.
+    """
+    with np.load(Path(__file__).parent / "features.npz") as file:
+        return torch.from_numpy(file["features"]).double()
+
+
+def centroids(points: Tensor, count: int) -> Tensor:
+    """Centroids of directions ``(n, D)`` after a few steps of K-means."""
+    points = F.normalize(points, dim=-1)
+    centres = points[torch.randperm(len(points))[:count]]
+    for _ in range(5):
+        labels = (points @ centres.mT).argmax(-1)
+        sums = torch.zeros_like(centres).index_add_(0, labels, points)
+        empty = sums.norm(dim=-1, keepdim=True) == 0
+        centres = F.normalize(torch.where(empty, centres, sums), dim=-1)
+    return centres
+
+
+def clustered_tensors(batch, tokens, heads, dim, anchors, references) -> list[Tensor]:
+    """Tokens between real features, anchors and references from K-means of these: what
+    a trained model has. Condition numbers of the kernel matrices reach 10,000.
+    """
+    x = torch.empty(batch, tokens, heads, dim, dtype=torch.float64)
+    maps = []
+    for head in range(heads):
+        first = random.randrange(real_features().shape[1] - dim + 1)
+        features = real_features()[:, first : first + dim]
+        pairs = features[torch.randint(len(features), (2, batch * tokens))]
+        x[:, :, head] = torch.lerp(*pairs, random.random()).view(batch, tokens, dim)
+        maps.append([centroids(features, n) for n in (anchors, references)])
+    return [x, *map(torch.stack, zip(*maps))]

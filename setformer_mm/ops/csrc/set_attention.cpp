@@ -209,7 +209,8 @@ STABLE_TORCH_LIBRARY_IMPL(setformer_mm, CPU, library) {
   library.impl("set_attention_backward", TORCH_BOX(&setformer_mm::backward_cpu));
 }
 
-// Importing the module registers the operators; its one content tells which kernels run.
+// Importing the module registers the operators; its one content names the kernels that
+// run.
 PyMODINIT_FUNC PyInit__C() {
   static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1};
   PyObject* const module = PyModule_Create(&definition);

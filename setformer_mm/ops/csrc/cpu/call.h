@@ -1,6 +1,6 @@
-// What all heads and images of one call share: parameters converted and padded, position
-// factors, and how tokens are cut. To be included inside the anonymous namespace of one
-// instruction set.
+// What all heads and images of one call share: parameters converted and padded,
+// position factors, and how tokens are cut. To be included inside the anonymous
+// namespace of one instruction set.
 #pragma once
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -21,9 +21,8 @@ class Buffer {
   explicit Buffer(int64_t size)
       : data_(static_cast<T*>(
             std::aligned_alloc(64, round_up(size * int64_t(sizeof(T)) + 1, 64)))) {
-    if (data_ == nullptr) throw OutOfMemory();
+    if (data_ == nullptr) throw std::bad_alloc();
   }
-  Buffer(Buffer&& other) : data_(other.data_) { other.data_ = nullptr; }
   Buffer(const Buffer&) = delete;
   ~Buffer() { std::free(data_); }
   T* get() const { return data_; }
@@ -32,8 +31,27 @@ class Buffer {
   T* data_;
 };
 
-// Tokens whose sums are added up in one piece. The cut depends on N alone, so results do
-// not depend on the number of threads.
+// Objects of a type that can be neither copied nor moved.
+template <typename T>
+class Many {
+ public:
+  template <typename Argument>
+  Many(int64_t size, const Argument& argument) : memory_(size), size_(0) {
+    for (; size_ < size; ++size_) new (memory_.get() + size_) T(argument);
+  }
+  Many(const Many&) = delete;
+  ~Many() {
+    while (size_ > 0) memory_.get()[--size_].~T();
+  }
+  T* get() const { return memory_.get(); }
+
+ private:
+  Buffer<T> memory_;
+  int64_t size_;
+};
+
+// Tokens whose sums are added up in one piece. The cut depends on N alone, so results
+// do not depend on the number of threads.
 constexpr int64_t kMinChunk = 512, kMaxChunks = 64;
 // A head whose tiles fit this much memory keeps them (a core's share of the last-level
 // cache); a larger one computes them again in each pass.
@@ -44,14 +62,18 @@ struct Call {
   const Problem& problem;
   int64_t tokens, dim, anchors, references, iters;
   int64_t dim_pad, anchors_pad, references_pad;
+  int64_t terms_pad;  // of the L + 1 b and the L gammas of the backward pass
   int64_t chunk_tokens, num_chunks;
   T alpha, inv_epsilon, norm_floor;
 
-  // One row of all heads after another: (h, D, K), (h, K, D), (h, K, M), (h, M, K) and,
-  // in double, (h, K, K) and its transpose, everything padded with 0.
-  Buffer<T> anchors_t, anchors_n, score_map, score_map_t;
+  // Of all heads, padded with 0: anchors (h, K, D), their mean (h, D), what each
+  // differs from it, transposed (h, D, K), and that times the mean (h, K).
+  Buffer<T> anchors_n, mean, differences, differences_by_mean;
+  // (h, K, M), (h, M, K); and (h, K, K) and its transpose, in double because they
+  // amplify errors.
+  Buffer<T> score_map, score_map_t;
   Buffer<double> value_map, value_map_t;
-  // exp of the position exponents, (H_t, M) and (W_t, M), each followed by a row of ones.
+  // Factors of Pi, (H_t, M) and (W_t, M), each followed by a row of ones.
   Buffer<T> row_factors, col_factors;
 
   Call(const Problem& p, const Parallel& parallel)
@@ -64,14 +86,17 @@ struct Call {
         dim_pad(round_up(dim, kPad)),
         anchors_pad(round_up(anchors, kPad)),
         references_pad(round_up(references, kPad)),
+        terms_pad(round_up(2 * iters + 1, kPad)),
         chunk_tokens(max_of(kMinChunk, round_up(ceil_div(tokens, kMaxChunks), kTile))),
         num_chunks(ceil_div(tokens, chunk_tokens)),
         alpha(T(p.fields.alpha)),
         inv_epsilon(T(1 / p.fields.epsilon)),
         // The smallest normal number of float16; see norm_floor in kernel.py.
         norm_floor(p.scalar == Scalar::kHalf ? T(0x1p-14) : T(1e-30)),
-        anchors_t(p.sizes.heads * dim_pad * anchors_pad),
         anchors_n(p.sizes.heads * dim_pad * anchors_pad),
+        mean(p.sizes.heads * dim_pad),
+        differences(p.sizes.heads * dim_pad * anchors_pad),
+        differences_by_mean(p.sizes.heads * anchors_pad),
         score_map(p.sizes.heads * anchors_pad * references_pad),
         score_map_t(p.sizes.heads * anchors_pad * references_pad),
         value_map(p.sizes.heads * anchors_pad * anchors_pad),
@@ -83,10 +108,12 @@ struct Call {
     });
     const Fields& f = p.fields;
     const int64_t ref_w = f.reference_width;
-    fill_factors(f.height, f.reference_height, [&](int64_t j) { return j / ref_w; },
-                 row_factors.get());
-    fill_factors(f.width, f.reference_width, [&](int64_t j) { return j % ref_w; },
-                 col_factors.get());
+    fill_factors(
+        f.height, f.reference_height, [&](int64_t j) { return j / ref_w; },
+        row_factors.get());
+    fill_factors(
+        f.width, f.reference_width, [&](int64_t j) { return j % ref_w; },
+        col_factors.get());
   }
 
   bool is_image() const { return problem.fields.tau > 0 && problem.fields.height > 0; }
@@ -99,11 +126,33 @@ struct Call {
     const double* g = maps.score_map + head * anchors * references;
     const double* v = maps.value_map + head * anchors * anchors;
     pad(z, dim, 1, anchors, dim, anchors_n.get(), head);
-    pad(z, 1, dim, dim, anchors, anchors_t.get(), head);
+    split_anchors(z, head);
     pad(g, references, 1, anchors, references, score_map.get(), head);
     pad(g, 1, references, references, anchors, score_map_t.get(), head);
     pad(v, anchors, 1, anchors, anchors, value_map.get(), head);
     pad(v, 1, anchors, anchors, anchors, value_map_t.get(), head);
+  }
+
+  void split_anchors(const double* z, int64_t head) {
+    T* c = mean.get() + head * dim_pad;
+    T* differences_of_head = differences.get() + head * dim_pad * anchors_pad;
+    T* by_mean = differences_by_mean.get() + head * anchors_pad;
+    for (int64_t i = 0; i < dim_pad * anchors_pad; ++i) differences_of_head[i] = 0;
+    for (int64_t k = 0; k < anchors_pad; ++k) by_mean[k] = 0;
+    for (int64_t d = 0; d < dim_pad; ++d) {
+      double sum = 0;
+      for (int64_t k = 0; k < anchors && d < dim; ++k) sum += z[k * dim + d];
+      c[d] = T(sum / anchors);
+    }
+    for (int64_t k = 0; k < anchors; ++k) {
+      double product = 0;
+      for (int64_t d = 0; d < dim; ++d) {
+        const double difference = z[k * dim + d] - double(c[d]);
+        differences_of_head[d * anchors_pad + k] = T(difference);
+        product += difference * double(c[d]);
+      }
+      by_mean[k] = T(product);
+    }
   }
 
   // Writes `from`, (rows, cols) at the given strides, to the head's place in `to`.
@@ -120,13 +169,14 @@ struct Call {
 
   // Token i of n along an axis lies at (i + 1/2) / n, a reference likewise.
   template <typename Coordinate>
-  void fill_factors(int64_t n, int64_t reference_n, Coordinate coordinate, T* to) const {
+  void fill_factors(int64_t n, int64_t reference_n, Coordinate coordinate,
+                    T* to) const {
     for (int64_t i = 0; i <= n; ++i) {
       for (int64_t j = 0; j < references_pad; ++j) {
         double exponent = 0;
         if (i < n && j < references && is_image()) {
-          const double gap =
-              ((i + 0.5) / n - (coordinate(j) + 0.5) / reference_n) / problem.fields.tau;
+          const double gap = ((i + 0.5) / n - (coordinate(j) + 0.5) / reference_n) /
+                             problem.fields.tau;
           exponent = -gap * gap;
         }
         to[i * references_pad + j] = T(std::exp(exponent));

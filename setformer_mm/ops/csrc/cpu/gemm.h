@@ -1,5 +1,5 @@
-// Small matrix products on tiles that lie in the first-level cache. To be included inside
-// the anonymous namespace of one instruction set, after vec.h.
+// Small matrix products on tiles that lie in the first-level cache. To be included
+// inside the anonymous namespace of one instruction set, after vec.h.
 #pragma once
 
 // Every dimension of every matrix is padded to a multiple of this.

@@ -1,9 +1,9 @@
-// Forward and backward passes over all heads of all images, for one instruction set: each
-// kernel_*.cpp compiles this file once.
+// Forward and backward passes over all heads of all images, for one instruction set:
+// each kernel_*.cpp compiles this file once.
 //
-// Everything here has internal linkage and no inline function of the standard library with
-// a body worth sharing is called, so that the linker cannot put code compiled for one
-// instruction set in the place of another's.
+// Everything here has internal linkage and no inline function of the standard library
+// with a body worth sharing is called, so that the linker cannot put code compiled for
+// one instruction set in the place of another's.
 
 #include <cmath>
 #include <cstdint>
@@ -16,25 +16,11 @@ namespace setformer_mm {
 namespace cpu {
 namespace {
 
-using OutOfMemory = std::bad_alloc;
 #if defined(__AVX512F__)
 constexpr int kBlockRows = 8;
 #else
 constexpr int kBlockRows = 4;
 #endif
-
-template <typename Body>
-void run(const Parallel& parallel, int64_t count, const Body& body);
-
-// Tokens that are worked on together, a multiple of the rows of a block of gemm: a tile
-// of everything fits the first two cache levels.
-constexpr int64_t kTile = 32;
-
-#include "vec.h"
-#include "gemm.h"
-#include "tokens.h"
-#include "call.h"
-#include "head.h"
 
 // body(begin, end) on disjoint ranges that cover [0, count).
 template <typename Body>
@@ -45,16 +31,28 @@ void run(const Parallel& parallel, int64_t count, const Body& body) {
   if (count > 0) parallel.run(count, call, const_cast<Body*>(&body));
 }
 
+// Tokens that are worked on together, a multiple of the rows of a block of gemm: a tile
+// of everything fits the first two cache levels.
+constexpr int64_t kTile = 32;
+
+#include "vec.h"
+#include "gemm.h"
+#include "tokens.h"
+#include "call.h"
+#include "head.h"
+#include "forward.h"
+#include "backward.h"
+
 void run_serially(int64_t count, Parallel::Body body, void* context) {
   body(context, 0, count);
 }
 
 // Heads that take their passes together: all chunks of all heads, then the next pass.
-template <typename T>
+template <typename T, typename H>
 struct Flight {
   const Call<T>& call;
   const Parallel& parallel;
-  Head<T>* heads;
+  H* heads;
   int64_t size;
 
   // work(head, chunk, scratch) for every chunk.
@@ -76,26 +74,27 @@ struct Flight {
   }
 };
 
-// Calls fly(flight, index of its first head) until all `count` heads from `first` on have
-// flown. Few heads fly together, cut into chunks, so that every thread has work; of many,
-// each thread takes one after another through all passes while it is in its cache.
-template <typename T, typename Fly>
-void fly_heads(const Call<T>& call, const Parallel& parallel, bool backward,
-               int64_t first, int64_t count, const Fly& fly) {
+// Calls fly(flight, index of its first head) until all `count` heads from `first` on
+// have flown. Few heads fly together, cut into chunks, so that every thread has work;
+// of many, each thread takes one after another through all passes while it is in its
+// cache.
+template <typename H, typename T, typename Fly>
+void fly_heads(const Call<T>& call, const Parallel& parallel, int64_t first,
+               int64_t count, const Fly& fly) {
   const int64_t num_heads = call.problem.sizes.heads;
   if (call.num_chunks > 1 && count < 2 * parallel.num_threads) {
-    Heads<T> heads(call, backward, count);
+    Many<H> heads(count, call);
     for (int64_t i = 0; i < count; ++i)
       heads.get()[i].start((first + i) / num_heads, (first + i) % num_heads);
-    fly(Flight<T>{call, parallel, heads.get(), count}, first);
+    fly(Flight<T, H>{call, parallel, heads.get(), count}, first);
     return;
   }
   run(parallel, count, [&](int64_t begin, int64_t end) {
     const Parallel serial{run_serially, 1};
-    Head<T> head(call, backward);
+    H head(call);
     for (int64_t i = first + begin; i < first + end; ++i) {
       head.start(i / num_heads, i % num_heads);
-      fly(Flight<T>{call, serial, &head, 1}, i);
+      fly(Flight<T, H>{call, serial, &head, 1}, i);
     }
   });
 }
@@ -104,26 +103,30 @@ template <typename T>
 void forward_in(const Problem& problem, const Tokens& out, const Parallel& parallel) {
   const Call<T> call(problem, parallel);
   const int64_t count = problem.sizes.batch * problem.sizes.heads;
-  fly_heads(call, parallel, false, 0, count, [&](const Flight<T>& flight, int64_t) {
-    using S = Scratch<T>;
-    flight.pass([](Head<T>& h, int64_t chunk, S& s) { h.embed(chunk, s); });
-    flight.each([](Head<T>& h, int64_t) { h.finish_embed(); });
+  using H = ForwardHead<T>;
+  using S = Scratch<T>;
+  fly_heads<H>(call, parallel, 0, count, [&](const Flight<T, H>& flight, int64_t) {
+    flight.pass([](H& h, int64_t chunk, S& s) { h.embed(chunk, s); });
+    flight.each([](H& h, int64_t) { h.finish_embed(); });
     for (int64_t t = 0; t < call.iters; ++t) {
-      flight.pass([=](Head<T>& h, int64_t chunk, S& s) { h.iterate(t, chunk, s); });
-      flight.each([=](Head<T>& h, int64_t) { h.finish_iterate(t); });
+      flight.pass([=](H& h, int64_t chunk, S& s) { h.iterate(t, chunk, s); });
+      flight.each([=](H& h, int64_t) { h.finish_iterate(t); });
     }
-    flight.pass([](Head<T>& h, int64_t chunk, S& s) { h.aggregate(chunk, s); });
-    flight.each([](Head<T>& h, int64_t) { h.finish_aggregate(); });
-    flight.pass([&](Head<T>& h, int64_t chunk, S& s) { h.respond(out, chunk, s); });
+    flight.pass([](H& h, int64_t chunk, S& s) { h.aggregate(chunk, s); });
+    flight.each([](H& h, int64_t) { h.finish_aggregate(); });
+    flight.pass([&](H& h, int64_t chunk, S& s) { h.respond(out, chunk, s); });
   });
 }
 
 template <typename T>
 void backward_in(const Problem& problem, const Tokens& grad_out, const Tokens& grad_x,
                  const Maps& grad_maps, const Parallel& parallel) {
+  using H = BackwardHead<T>;
+  using S = Scratch<T>;
   const Call<T> call(problem, parallel);
   const Sizes& sizes = problem.sizes;
-  // The maps' gradients of a head, one after the other: of anchors, score_map, value_map.
+  // The maps' gradients of a head, one after the other: of anchors, score_map,
+  // value_map.
   const int64_t lengths[] = {sizes.anchors * sizes.dim,
                              sizes.anchors * sizes.references,
                              sizes.anchors * sizes.anchors};
@@ -139,35 +142,31 @@ void backward_in(const Problem& problem, const Tokens& grad_out, const Tokens& g
   Buffer<double> grads(at_once * length);
   for (int64_t first = 0; first < count; first += at_once) {
     const int64_t batch = min_of(at_once, count - first);
-    const auto fly = [&](const Flight<T>& flight, int64_t index) {
-      using S = Scratch<T>;
+    const auto fly = [&](const Flight<T, H>& flight, int64_t index) {
       double* const anchors = grads.get() + (index - first) * length;
       double* const score_map = anchors + lengths[0];
       double* const value_map = score_map + lengths[1];
-      flight.pass([](Head<T>& h, int64_t chunk, S& s) { h.embed(chunk, s); });
-      flight.each([](Head<T>& h, int64_t) {
+      flight.pass([](H& h, int64_t chunk, S& s) { h.embed(chunk, s); });
+      flight.each([](H& h, int64_t) {
         h.finish_embed();
         h.restore();
       });
-      flight.pass(
-          [&](Head<T>& h, int64_t chunk, S& s) { h.project(grad_out, chunk, s); });
-      flight.each(
-          [&](Head<T>& h, int64_t i) { h.finish_project(value_map + i * length); });
-      flight.pass([&](Head<T>& h, int64_t chunk, S& s) { h.weigh(grad_out, chunk, s); });
-      flight.each([](Head<T>& h, int64_t) { h.finish_weigh(); });
+      flight.pass([&](H& h, int64_t chunk, S& s) { h.project(grad_out, chunk, s); });
+      flight.each([&](H& h, int64_t i) { h.finish_project(value_map + i * length); });
+      flight.pass([&](H& h, int64_t chunk, S& s) { h.weigh(grad_out, chunk, s); });
+      flight.each([](H& h, int64_t) { h.finish_weigh(); });
       for (int64_t t = call.iters; t > 1; --t) {
-        flight.pass([=](Head<T>& h, int64_t chunk, S& s) { h.unroll(t, chunk, s); });
-        flight.each([=](Head<T>& h, int64_t) { h.finish_unroll(t); });
+        flight.pass([=](H& h, int64_t chunk, S& s) { h.unroll(t, chunk, s); });
+        flight.each([=](H& h, int64_t) { h.finish_unroll(t); });
       }
-      flight.each([](Head<T>& h, int64_t) { h.collect_terms(); });
-      flight.pass([&](Head<T>& h, int64_t chunk, S& s) {
-        h.gather(grad_out, grad_x, chunk, s);
-      });
-      flight.each([&](Head<T>& h, int64_t i) {
+      flight.each([](H& h, int64_t) { h.collect_terms(); });
+      flight.pass(
+          [&](H& h, int64_t chunk, S& s) { h.gather(grad_out, grad_x, chunk, s); });
+      flight.each([&](H& h, int64_t i) {
         h.finish_gather(score_map + i * length, anchors + i * length);
       });
     };
-    fly_heads(call, parallel, true, first, batch, fly);
+    fly_heads<H>(call, parallel, first, batch, fly);
     for (int64_t i = 0; i < batch; ++i) {
       const double* from = grads.get() + i * length;
       for (int map = 0; map < 3; from += lengths[map++]) {
@@ -187,9 +186,8 @@ void forward_either(const Problem& problem, const Tokens& out,
 void backward_either(const Problem& problem, const Tokens& grad_out,
                      const Tokens& grad_x, const Maps& grad_maps,
                      const Parallel& parallel) {
-  problem.wide
-      ? backward_in<double>(problem, grad_out, grad_x, grad_maps, parallel)
-      : backward_in<float>(problem, grad_out, grad_x, grad_maps, parallel);
+  problem.wide ? backward_in<double>(problem, grad_out, grad_x, grad_maps, parallel)
+               : backward_in<float>(problem, grad_out, grad_x, grad_maps, parallel);
 }
 
 }  // namespace

@@ -30,7 +30,8 @@ struct Tokens {
   int64_t batch_stride, token_stride, head_stride;
 };
 
-// The folded parameters or their gradients, contiguous: (h, K, D), (h, K, M), (h, K, K).
+// The folded parameters or their gradients, contiguous: (h, K, D), (h, K, M) and
+// (h, K, K).
 struct Maps {
   double *anchors, *score_map, *value_map;
 };

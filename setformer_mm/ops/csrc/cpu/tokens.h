@@ -1,5 +1,5 @@
-// Rows of tokens in and out of the arithmetic's type. To be included inside the anonymous
-// namespace of one instruction set.
+// Rows of tokens in and out of the arithmetic's type. To be included inside the
+// anonymous namespace of one instruction set.
 #pragma once
 
 template <typename To, typename From>
@@ -25,7 +25,8 @@ inline float widen(BFloat16 v) { return bit_cast<float>(uint32_t(v.bits) << 16);
 inline float widen(Half v) {
   const uint32_t sign = uint32_t(v.bits & 0x8000) << 16;
   const uint32_t magnitude = uint32_t(v.bits & 0x7fff) << 13;
-  // The product moves the exponent from a bias of 15 to one of 127, subnormals included.
+  // The product moves the exponent from a bias of 15 to one of 127, subnormals
+  // included.
   const uint32_t finite = bit_cast<uint32_t>(bit_cast<float>(magnitude) * 0x1p112f);
   const bool special = (v.bits & 0x7c00) == 0x7c00;
   return bit_cast<float>(sign | (special ? magnitude | 0x7f800000 : finite));

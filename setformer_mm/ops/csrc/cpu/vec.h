@@ -83,9 +83,9 @@ struct ExpConstants<float> {
   static constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
   static constexpr float kShifter = 12582912.0f;  // 1.5 * 2^23
   static constexpr int kMantissaBits = 23, kDegree = 6;
-  static constexpr float kPolynomial[kDegree] = {
-      1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
-      4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+  static constexpr float kPolynomial[kDegree] = {1.9875691500e-4f, 1.3981999507e-3f,
+                                                 8.3334519073e-3f, 4.1665795894e-2f,
+                                                 1.6666665459e-1f, 5.0000001201e-1f};
 };
 
 // Taylor's polynomial for the same; its error at |r| = ln(2) / 2 is below 1e-17.

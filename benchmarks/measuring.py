@@ -1,0 +1,244 @@
+"""How the benchmarks measure: interleaved times, and peaks of memory.
+
+Times: contenders take turns in one process, round after round, so that a change of the
+clock or other work on the machine meets all of them alike; the first to run changes
+from round to round. Reported are medians over the rounds, and ratios of medians between
+the ratios of opposite quartiles.
+
+Memory: the peak during a call beyond what was there before it and what it returns. On a
+CPU every call is measured in a process of its own, by the operating system's high water
+of resident memory, which sees all memory alike, whoever allocates it. The call has run
+once before, so that libraries are loaded and threads have started, and glibc is told to
+return what is freed, so that nothing is reused which the measurement would not see.
+What an implementation keeps from one call to the next counts as there before. On a GPU
+it is the peak of torch's allocator.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from setformer_mm.ops import available_backends
+
+Call = Callable[[], object]
+
+# What takes long to import.
+_SLOW = ("torch", "setformer_mm", "timm", "ot.batch")
+# Numbers of glibc's mallopt.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+
+
+class Ratio(NamedTuple):
+    """A ratio of medians, and the ratios of opposite quartiles."""
+
+    value: float
+    low: float
+    high: float
+
+
+def interleave(
+    calls: Mapping[str, Call],
+    device: str,
+    rounds: int,
+    block_seconds: float = 0.0,
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Time ``calls``, which have run before, side by side.
+
+    Args:
+        calls: Contenders by name.
+        device: "cpu" or "cuda".
+        rounds: How often each contender gets its turn.
+        block_seconds: A turn repeats its call until about so long has passed.
+        tick: Called after every turn.
+
+    Returns:
+        dict: Seconds a call, one number a round, for each contender.
+    """
+    repeats = {}
+    for name, call in calls.items():
+        seconds = max(_seconds(call, device, 1), 1e-9)
+        repeats[name] = min(max(1, round(block_seconds / seconds)), 10_000)
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    order = deque(calls)
+    for _ in range(rounds):
+        for name in order:
+            times[name].append(_seconds(calls[name], device, repeats[name]))
+            tick()
+        order.rotate(-1)
+    return times
+
+
+def ratio(times: list[float], others: list[float]) -> Ratio:
+    """How many times as long ``times`` are as ``others``."""
+    low, value, high = _quartiles(times)
+    other_low, other, other_high = _quartiles(others)
+    return Ratio(value / other, low / other_high, high / other_low)
+
+
+def peak_memory(
+    prepare: Callable[..., Call], *args: object, device: str, threads: int, repeats: int
+) -> int | None:
+    """Measure the peak memory of ``prepare(*args)()``.
+
+    Args:
+        prepare: A function of a module that builds a call from picklable arguments.
+            The call returns the tensors whose memory does not count.
+        *args: Its arguments.
+        device: "cpu" or "cuda".
+        threads: Number of threads of the process measured.
+        repeats: Number of processes, of whose results the median is taken.
+
+    Returns:
+        int | None: Bytes, or None where the operating system does not tell.
+
+    Raises:
+        RuntimeError: If the call fails, or its process is killed.
+    """
+    if device == "cuda":
+        return _peak_on_gpu(prepare(*args))
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    peaks = [_peak_of_process(threads, prepare, *args) for _ in range(repeats)]
+    return round(statistics.median(peaks))
+
+
+def backends_on(device: str) -> tuple[list[str], dict[str, str]]:
+    """The operator's backends for a device, best first, and why others are missing."""
+    missing = {}
+    for name, reason in available_backends().items():
+        if reason is None and name not in (device, "reference"):
+            reason = f"it is not for tensors on {device}"
+        if reason is not None:
+            missing[name] = reason
+    return [name for name in available_backends() if name not in missing], missing
+
+
+def environment(device: str) -> dict[str, object]:
+    """What a reader has to know to judge the figures of a run."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _quartiles(times: list[float]) -> list[float]:
+    if len(times) < 2:
+        return times * 3
+    return statistics.quantiles(times, n=4, method="inclusive")
+
+
+def _seconds(call: Call, device: str, repeats: int) -> float:
+    """Seconds a call, over ``repeats`` of them."""
+    if device == "cuda":
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(repeats):
+            call()
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1000 / repeats
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def _peak_on_gpu(call: Call) -> int:
+    call()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before - _bytes_of(result)
+
+
+def _peak_of_process(threads: int, prepare: Callable[..., Call], *args: object) -> int:
+    # Forked from a server that has imported what takes long and run nothing: quick to
+    # start, and without the memory of this process.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([name for name in _SLOW if name in sys.modules])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_report_peak, args=(sender, threads, prepare, args)
+    )
+    process.start()
+    sender.close()
+    try:
+        outcome = receiver.recv()
+    except EOFError:
+        outcome = "it was killed, perhaps for want of memory"
+    process.join()
+    if isinstance(outcome, str):
+        raise RuntimeError(f"the process that measures memory failed: {outcome}")
+    return outcome
+
+
+def _report_peak(
+    sender: Connection, threads: int, prepare: Callable[..., Call], args: tuple
+) -> None:
+    """Send bytes, or a string that says what went wrong."""
+    try:
+        torch.set_num_threads(threads)
+        call = prepare(*args)
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(_M_MMAP_THRESHOLD, 1 << 16)
+            libc.mallopt(_M_TRIM_THRESHOLD, 1 << 16)
+        call()
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high water
+        before = _resident_bytes("VmRSS")
+        result = call()
+        peak = _resident_bytes("VmHWM")
+        sender.send(max(0, peak - before - _bytes_of(result)))
+    except Exception:
+        sender.send(traceback.format_exc())
+
+
+def _bytes_of(result: object) -> int:
+    """Bytes of all tensors in a structure, those that share memory counted once."""
+    storages = {}
+    for leaf in tree_leaves(result):
+        if isinstance(leaf, torch.Tensor):
+            storage = leaf.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def _resident_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor()

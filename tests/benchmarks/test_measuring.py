@@ -1,0 +1,107 @@
+"""What the benchmarks measure with, and how they show it."""
+
+import time
+from pathlib import Path
+
+import measuring
+import pytest
+import torch
+from measuring import interleave, peak_memory, ratio
+from reporting import Progress, table, three_digits
+
+MIB = 2**20
+
+
+def test_contenders_take_turns():
+    turns = []
+    calls = {name: lambda name=name: turns.append(name) for name in "abc"}
+    times = interleave(calls, "cpu", rounds=2)
+    assert "".join(turns) == "abc" + "abc" + "bca"
+    assert {name: len(seconds) for name, seconds in times.items()} == dict(
+        a=2, b=2, c=2
+    )
+
+
+def test_short_calls_are_repeated_within_a_turn():
+    count = 0
+
+    def call():
+        nonlocal count
+        count += 1
+        time.sleep(0.002)
+
+    (seconds,) = interleave(dict(call=call), "cpu", 1, block_seconds=0.02)["call"]
+    assert 3 <= count <= 11
+    assert seconds >= 0.002
+
+
+def test_nothing_to_measure_is_no_error():
+    assert interleave({}, "cpu", rounds=2) == {}
+
+
+def test_ratio_lies_in_its_spread():
+    value, low, high = ratio([2.0, 4.0, 3.0, 9.0, 3.0], [1.0, 1.1, 0.9, 1.0, 1.0])
+    assert value == 3
+    assert low == 3 / 1.0 and high == 4 / 1.0
+    assert ratio([2.0], [1.0]) == (2, 2, 2)
+
+
+def allocate(extra: int, returned: int):
+    """A call that needs and returns so many MiB."""
+
+    def call():
+        torch.ones(extra * MIB, dtype=torch.uint8).fill_(2)
+        return [torch.ones(returned * MIB, dtype=torch.uint8), "no tensor"]
+
+    return call
+
+
+def fail():
+    """No call at all."""
+    raise ValueError("no such luck")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_memory_is_that_of_the_call_without_its_results():
+    settings = dict(device="cpu", threads=1, repeats=1)
+    # The second tensor is made when the first one is gone.
+    assert peak_memory(allocate, 24, 8, **settings) == pytest.approx(16 * MIB, abs=MIB)
+    assert peak_memory(allocate, 1, 8, **settings) == pytest.approx(0, abs=MIB)
+    with pytest.raises(RuntimeError, match="no such luck"):
+        peak_memory(fail, **settings)
+
+
+def test_results_that_share_memory_count_once():
+    tensor = torch.zeros(1000, dtype=torch.uint8)
+    assert measuring._bytes_of([tensor, dict(view=tensor[:10]), 3]) == 1000
+
+
+def test_table_is_aligned_markdown():
+    assert table(("", "b"), [["first", "1"], ["x", "22.5"]]) == (
+        "|       |    b |\n"
+        "| ----- | ---: |\n"
+        "| first |    1 |\n"
+        "| x     | 22.5 |"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0.01234, "0.0123"), (1.2, "1.20"), (99.96, "100"), (12345.6, "12346")],
+)
+def test_numbers_have_three_digits(number, text):
+    assert three_digits(number) == text
+
+
+def test_progress_tells_the_time_left(capsys, monkeypatch):
+    clock = iter([0, 1, 1.5, 2, 50])
+    monkeypatch.setattr("reporting.time.monotonic", lambda: next(clock))
+    progress = Progress(total=4)
+    progress.now("first")
+    progress.now("too soon after it")
+    progress.add(1)
+    progress.add(1)
+    assert capsys.readouterr().err.splitlines() == [
+        "[  0 %] first",
+        "[ 50 %, about 50 s left] too soon after it",
+    ]

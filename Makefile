@@ -2,6 +2,8 @@
 # make test       its tests            (ARGS="-k ops" goes to pytest)
 # make wheel      one wheel in dist/ for many versions of torch and Python
 # make test-wheel its operator's tests beside another torch      (TORCH=2.13.0)
+# make bench      times and memory of operator and backbone, a quarter of an hour
+#                 (ARGS=--quick: two minutes)
 # make lint       ruff
 # make demo       a Mask R-CNN in minutes on a CPU; demo-seg and demo-cls likewise
 # make clean      removes what builds, tests and lint leave, not .venv
@@ -30,7 +32,7 @@ WITH_EXTENSION := env -u SETFORMER_MM_DISABLE_EXT
 PACKAGING := setup.py pyproject.toml setformer_mm/version.py \
   $(shell find setformer_mm/ops/csrc -type f)
 
-.PHONY: install test wheel test-wheel lint demo demo-seg demo-cls clean
+.PHONY: install test wheel test-wheel bench lint demo demo-seg demo-cls clean
 
 install: $(DONE)/package
 
@@ -49,6 +51,11 @@ test-wheel: $(DONE)/wheel
 	cd $(TORCH_VENV) && bin/python -m setformer_mm.ops
 	cd $(TORCH_VENV) && bin/python -m pytest $(ARGS) $(CURDIR)/tests/ops
 
+bench: install $(DONE)/benchmarks
+	for what in op backbone; do $(BIN)/python benchmarks/bench_$$what.py $(ARGS) \
+	  --json bench_output/$$what.json --markdown bench_output/$$what.md \
+	  --plot bench_output/$$what.png || exit; done
+
 lint: $(DONE)/tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,7 +71,7 @@ demo-cls: install
 
 clean:
 	rm -rf build dist $(DONE)/wheel *.egg-info .pytest_cache .ruff_cache
-	find setformer_mm configs tools tests -name __pycache__ -prune -exec rm -r {} +
+	find setformer_mm configs tools tests benchmarks -name __pycache__ -prune -exec rm -r {} +
 
 # $(call need,COMMAND,SENTENCE WITHOUT COMMAS) ends with the sentence if COMMAND fails.
 need = @$(1) >/dev/null 2>&1 || { echo "make install: $(2)." >&2; exit 1; }
@@ -102,6 +109,10 @@ $(DONE)/mm: requirements/mminstall.txt $(DONE)/runtime
 	@touch $@
 
 $(DONE)/tests: requirements/tests.txt $(DONE)/venv
+	$(PIP_INSTALL) -r $<
+	@touch $@
+
+$(DONE)/benchmarks: requirements/benchmarks.txt $(DONE)/build
 	$(PIP_INSTALL) -r $<
 	@touch $@
 

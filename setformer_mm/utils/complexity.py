@@ -7,6 +7,8 @@ torch's is in :mod:`setformer_mm.ops.registration`, mmengine's here. In
 and everything else by torch's own counter.
 """
 
+from copy import deepcopy
+
 import torch
 from mmengine.analysis import complexity_analysis
 from torch import Tensor, nn
@@ -64,11 +66,11 @@ def count_multiply_adds(model: nn.Module, *inputs: Tensor) -> int:
         int: Multiply-adds of the whole batch.
     """
     counter = FlopCounterMode(display=False)
-    # The operator runs between the end of in_proj and the start of out_proj.
     seen_in_operator = 0
     by_formula = 0
-    handles = []
 
+    # The operator runs between the end of in_proj and the start of out_proj; the fold,
+    # wherever it ran, belongs to the formula.
     def watch(attention: SeTAttention) -> None:
         def operator_starts(module: nn.Module, args: tuple, tokens: Tensor) -> None:
             nonlocal seen_in_operator, by_formula
@@ -86,18 +88,16 @@ def count_multiply_adds(model: nn.Module, *inputs: Tensor) -> int:
             nonlocal seen_in_operator
             seen_in_operator += counter.get_total_flops()
 
-        handles.append(attention.in_proj.register_forward_hook(operator_starts))
-        handles.append(attention.out_proj.register_forward_pre_hook(operator_ends))
+        attention.switch_to_deploy()
+        attention.in_proj.register_forward_hook(operator_starts)
+        attention.out_proj.register_forward_pre_hook(operator_ends)
 
+    model = deepcopy(model)
     for module in model.modules():
         if isinstance(module, SeTAttention):
             watch(module)
-    try:
-        with counter:
-            model(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with counter:
+        model(*inputs)
     return (counter.get_total_flops() - seen_in_operator) // 2 + by_formula
 
 

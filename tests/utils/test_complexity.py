@@ -64,8 +64,18 @@ def test_operator_counts_by_its_formula_whatever_runs(epsilon):
     assert counted == images * (projections + by_hand)
 
 
-def test_counting_leaves_no_hooks_behind():
+def test_counting_leaves_no_trace_on_the_model():
     attention = SeTAttention(32, 1, (2, 2))
+    before = str(vars(attention)), str(vars(attention.in_proj))
     count_multiply_adds(attention, torch.rand(1, 3, 3, 32))
-    assert not attention.in_proj._forward_hooks
-    assert not attention.out_proj._forward_pre_hooks
+    assert (str(vars(attention)), str(vars(attention.in_proj))) == before
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_count_does_not_depend_on_the_mode(training):
+    arch = dict(embed_dims=32, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), mlp_ratio=2)
+    model = SeTformer(arch, out_indices=(3,))
+    images = torch.rand(2, 3, 64, 64)
+    expected = count_multiply_adds(model.eval(), images)
+    model(images)  # folds are cached now
+    assert count_multiply_adds(model.train(training), images) == expected

@@ -13,18 +13,26 @@ DISABLE_VARIABLE = "SETFORMER_MM_DISABLE_EXT"
 MIN_TORCH = (2, 10)
 
 
+def why_not_to_load() -> str | None:
+    """Why the extension is not even looked for, and what to do; None if it is."""
+    if os.environ.get(DISABLE_VARIABLE) == "1":
+        return f"the extension is disabled; unset {DISABLE_VARIABLE}"
+    if tuple(map(int, torch.__version__.split(".")[:2])) < MIN_TORCH:
+        needed = ".".join(map(str, MIN_TORCH))
+        return f"the extension needs torch {needed} or newer; upgrade torch"
+    return None
+
+
 def _load() -> tuple[str | None, str | None]:
     """Load the library, which registers its operators in ``torch.ops.setformer_mm``.
 
     Returns:
-        tuple[str | None, str | None]: The reason why that cannot be, with the way to
-        mend it, and the instruction set of the kernels; one of them is None.
+        tuple[str | None, str | None]: Why that cannot be, and what to do; and the
+        instruction set of the kernels. One of them is None.
     """
-    if os.environ.get(DISABLE_VARIABLE) == "1":
-        return f"the extension is disabled; unset {DISABLE_VARIABLE}", None
-    if tuple(map(int, torch.__version__.split(".")[:2])) < MIN_TORCH:
-        needed = ".".join(map(str, MIN_TORCH))
-        return f"the extension needs torch {needed} or newer; upgrade torch", None
+    why_not = why_not_to_load()
+    if why_not is not None:
+        return why_not, None
     try:
         library = import_module("._C", __package__)
     except ModuleNotFoundError:

@@ -45,7 +45,6 @@ MODELS = (
     "caformer_s18",
     "mambaout_tiny",
     "hiera_tiny_224",
-    "inception_next_tiny",
     "pvt_v2_b2",
     "resnet50",
 )
@@ -209,8 +208,10 @@ def prepare(entry: Entry, setting: Setting) -> Call:
 
 
 def entries_of(args: argparse.Namespace) -> tuple[list[Entry], dict[str, str]]:
-    """What to measure, SeTformer with each of its backends, and what is missing why."""
+    """What to measure, and which backends of SeTformer are missing why."""
     backends, missing = backends_on(args.device)
+    if not args.all_backends:
+        backends = backends[:1]
     entries = []
     for model in args.models:
         if model.startswith("setformer_"):
@@ -372,7 +373,10 @@ def measure(
         progress.add(work(setting))
     progress.now(f"timing at {setting}")
     times = interleave(
-        calls, setting.device, args.rounds, tick=lambda: progress.add(work(setting))
+        calls,
+        setting.device,
+        rounds(args, setting),
+        tick=lambda: progress.add(work(setting)),
     )
     del calls
     peaks = {}
@@ -412,12 +416,21 @@ def work(setting: Setting) -> int:
     return setting.pixels * (3 if setting.training else 1)
 
 
+def rounds(args: argparse.Namespace, setting: Setting) -> int:
+    """How often each model gets its turn; training takes long."""
+    if args.rounds is not None:
+        return args.rounds
+    return 2 if args.quick else 3 if setting.training else 5
+
+
 def total_work(
     args: argparse.Namespace, entries: list[Entry], settings: list[Setting]
 ) -> int:
     """All work of the script, to tell how long it will take."""
     memory = 0 if args.no_memory else 2
-    batches = sum(work(setting) * (1 + args.rounds + memory) for setting in settings)
+    batches = sum(
+        work(setting) * (1 + rounds(args, setting) + memory) for setting in settings
+    )
     checks = sum(work(setting) for setting in settings if not setting.training)
     return len(entries) * (checks + batches)
 
@@ -521,6 +534,11 @@ def parse_args() -> argparse.Namespace:
         help="SIDE for a classifier, HEIGHTxWIDTH for a feature pyramid",
     )
     parser.add_argument("--batch", type=int, default=8, help="images for classifiers")
+    parser.add_argument(
+        "--all-backends",
+        action="store_true",
+        help="measure SeTformer with every backend, not with the best alone",
+    )
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument(
         "--compile",
@@ -536,8 +554,6 @@ def parse_args() -> argparse.Namespace:
     for size in args.sizes:
         if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
             parser.error(f"--sizes must look like 224 or 800x1280, got {size}")
-    if args.rounds is None:
-        args.rounds = 2 if args.quick else 5
     return args
 
 

@@ -54,7 +54,7 @@ def interleave(
     calls: Mapping[str, Call],
     device: str,
     rounds: int,
-    block_seconds: float = 0.0,
+    turn_seconds: float = 0.0,
     tick: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
     """Time ``calls``, which have run before, side by side.
@@ -63,16 +63,17 @@ def interleave(
         calls: Contenders by name.
         device: "cpu" or "cuda".
         rounds: How often each contender gets its turn.
-        block_seconds: A turn repeats its call until about so long has passed.
+        turn_seconds: A turn repeats its call for about so long, if it is shorter.
         tick: Called after every turn.
 
     Returns:
         dict: Seconds a call, one number a round, for each contender.
     """
-    repeats = {}
-    for name, call in calls.items():
-        seconds = max(_seconds(call, device, 1), 1e-9)
-        repeats[name] = min(max(1, round(block_seconds / seconds)), 10_000)
+    repeats = dict.fromkeys(calls, 1)
+    if turn_seconds:
+        for name, call in calls.items():
+            seconds = max(_seconds(call, device, 1), 1e-9)
+            repeats[name] = min(max(1, round(turn_seconds / seconds)), 10_000)
     times: dict[str, list[float]] = {name: [] for name in calls}
     order = deque(calls)
     for _ in range(rounds):
@@ -134,7 +135,7 @@ def environment(device: str) -> dict[str, object]:
         "date": time.strftime("%Y-%m-%d"),
         "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
         "threads": torch.get_num_threads(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": _cpu_count(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -233,6 +234,13 @@ def _resident_bytes(field: str) -> int:
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def _cpu_count() -> int | None:
+    """CPUs this process may use, where the operating system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _cpu_name() -> str:

@@ -24,7 +24,7 @@ def rows_of(text, name):
 def test_tables_picture_and_figures(run, capsys, tmp_path):
     files = {kind: tmp_path / "out" / kind for kind in ("json", "markdown", "plot")}
     flags = [flag for kind, path in files.items() for flag in (f"--{kind}", path)]
-    models = ("--models", "setformer_mini", "resnet10t")
+    models = ("--models", "setformer_mini", "resnet10t", "--all-backends")
     run(bench_backbone, *TINY, *models, *flags)
     out = capsys.readouterr().out
     text = files["markdown"].read_text()
@@ -173,7 +173,10 @@ def test_wrong_gradients_are_caught(monkeypatch):
 
 def test_compiled_models_are_rows_of_their_own():
     args = bench_backbone.argparse.Namespace(
-        models=["setformer_tiny", "resnet50"], device="cpu", compile=True
+        models=["setformer_tiny", "resnet50"],
+        device="cpu",
+        all_backends=True,
+        compile=True,
     )
     entries, _ = bench_backbone.entries_of(args)
     names = [entry.name for entry in entries]

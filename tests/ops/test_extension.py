@@ -35,6 +35,8 @@ torch.__version__ = "2.9.1+cu126"
 """
 
 NOT_BUILT = """
+import torch
+torch.__version__ = "2.10.0"
 from importlib.machinery import PathFinder
 find_spec = PathFinder.find_spec
 PathFinder.find_spec = lambda name, *args: (
@@ -45,6 +47,8 @@ PathFinder.find_spec = lambda name, *args: (
 # A binary of another platform, or one cut short by an interrupted installation.
 BROKEN = """
 import sys
+import torch
+torch.__version__ = "2.10.0"
 from importlib.util import spec_from_file_location
 class Finder:
     def find_spec(name, path=None, target=None):

@@ -63,11 +63,16 @@ inline void gemm(int64_t rows, int64_t cols, int64_t depth, Left<T> a, const T* 
       run(Constant<1>(), Constant<kWide>(), 0, col);
     return;
   }
+  // Sixteen accumulators, or eight where there are but sixteen registers.
+  constexpr int kTall = kRegisters / 4;
   int64_t col = 0;
-  for (; col + 2 * kLanesHere <= cols; col += 2 * kLanesHere)
-    for (int64_t row = 0; row < rows; row += kBlockRows)
-      run(Constant<kBlockRows>(), Constant<2>(), row, col);
-  for (; col < cols; col += kLanesHere)
-    for (int64_t row = 0; row < rows; row += kBlockRows)
-      run(Constant<kBlockRows>(), Constant<1>(), row, col);
+  const auto run_columns = [&](auto block_rows, auto block_cols) {
+    constexpr int64_t kWidth = decltype(block_cols)::value * kLanesHere;
+    for (; col + kWidth <= cols; col += kWidth)
+      for (int64_t row = 0; row < rows; row += decltype(block_rows)::value)
+        run(block_rows, block_cols, row, col);
+  };
+  if (kRegisters == 32) run_columns(Constant<4>(), Constant<4>());
+  run_columns(Constant<kTall>(), Constant<2>());
+  run_columns(Constant<kTall>(), Constant<1>());
 }

@@ -16,12 +16,6 @@ namespace setformer_mm {
 namespace cpu {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kBlockRows = 8;
-#else
-constexpr int kBlockRows = 4;
-#endif
-
 // body(begin, end) on disjoint ranges that cover [0, count).
 template <typename Body>
 void run(const Parallel& parallel, int64_t count, const Body& body) {

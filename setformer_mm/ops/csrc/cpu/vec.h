@@ -2,6 +2,12 @@
 // GCC and Clang. To be included inside the anonymous namespace of one instruction set.
 #pragma once
 
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
+
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 #elif defined(__AVX2__)

@@ -24,6 +24,7 @@ from contenders import (
     EAGER,
     FORWARD,
     POT,
+    REFERENCE,
     SDPA,
     Problem,
     check,
@@ -319,7 +320,8 @@ def headline(result: dict) -> str:
             row.append(
                 three_digits(peaks[ours] / peaks[best]) if peaks.get(best) else ""
             )
-            row.append(versus(times, SDPA, ours) if SDPA in times else "")
+            for name in (REFERENCE, SDPA):
+                row.append(versus(times, name, ours) if name in times else "")
             rows.append(row)
     parts = []
     if rows:
@@ -328,7 +330,8 @@ def headline(result: dict) -> str:
             "best eager form",
             f"its time / {ours}",
             f"memory of {ours} / its",
-            f"{SDPA} / {ours}",
+            f"time of {REFERENCE} / {ours}",
+            f"time of {SDPA} / {ours}",
         )
         parts.append(table(header, rows))
     small, large = map(single_image, SWEEP[-2:])

@@ -153,7 +153,7 @@ def through_compiler(problem: Problem, like: Tensor) -> Function:
     if problem not in _compiled:
         # From its limit on, the compiler runs code as it is, and does not say so.
         torch._dynamo.config.recompile_limit = 1000
-        function = through_op(problem, like, "reference")
+        function = through_op(problem, like, REFERENCE)
         _compiled[problem] = torch.compile(function, dynamic=False)
     return _compiled[problem]
 
@@ -243,7 +243,8 @@ SOFTMAX = Family(softmax_inputs, dense_softmax, 1024, growth=2)
 AGENTS = Family(softmax_inputs, dense_agents, 1024, growth=1)
 PLAN = Family(plan_inputs, dense_plan, 1024, growth=1)
 
-EAGER, BY_HAND, COMPILED = "eager", "eager, backward by hand", "compiled reference"
+REFERENCE, COMPILED = "reference", "compiled reference"
+EAGER, BY_HAND = "eager", "eager, backward by hand"
 SDPA, AGENT, POT = "SDPA", "agent attention", "POT, plan alone"
 
 CONTENDERS = {

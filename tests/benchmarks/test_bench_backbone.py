@@ -70,6 +70,8 @@ class Fake(nn.Module):
         self.out, self.features_only, self.img_size = out, features_only, img_size
 
     def forward(self, x):
+        if self.out == "mute":
+            raise AssertionError
         if self.out == "refuses" or (
             self.out == "asks" and self.img_size != tuple(x.shape[2:])
         ):
@@ -108,13 +110,14 @@ def test_models_are_told_the_size_if_they_ask(run, capsys, fake):
     assert "" not in speed
 
 
-def test_models_that_refuse_a_size_are_listed(run, capsys, fake):
-    fake("refuses")
-    run(bench_backbone, *TINY, "--models", "refuses", "resnet10t")
+@pytest.mark.parametrize(("name", "why"), [("refuses", "what a size"), ("mute", "")])
+def test_models_that_refuse_a_size_are_listed(run, capsys, fake, name, why):
+    fake(name)
+    run(bench_backbone, *TINY, "--models", name, "resnet10t")
     out = capsys.readouterr().out
-    assert rows_of(out, "refuses") == []
+    assert rows_of(out, name) == []
     for size in ("32 x 32", "32 x 64"):
-        assert f"refuses at {size}: AssertionError: what a size\n" in out
+        assert f"{name} at {size}: AssertionError: {why}\n" in out
 
 
 @pytest.mark.parametrize("size", ["32", "32x64"])
@@ -143,7 +146,18 @@ def test_nothing_is_measured_if_backends_disagree(refused, monkeypatch):
     )
     message = refused(bench_backbone, *TINY, "--models", "setformer_mini")
     assert message.startswith("error: setformer_mini (quick) is wrong at 32 x 32")
-    assert "differ from the reference's" in message
+    assert "its outputs differ by" in message
+
+
+def test_no_speed_of_a_compiled_model_that_is_wrong(run, capsys, monkeypatch):
+    def compile(model):
+        model.fc.bias.data += 1
+        return model
+
+    monkeypatch.setattr(torch, "compile", compile)
+    with pytest.raises(SystemExit, match="resnet10t, compiled is wrong"):
+        run(bench_backbone, *TINY, "--models", "resnet10t", "--compile")
+    assert "Images a second" not in capsys.readouterr().out
 
 
 def classifier_setting(training):

@@ -141,6 +141,7 @@ class Head {
   }
 
   const double* add_up(int64_t size) const {
+    if (call_.num_chunks == 1) return partial(0);
     double* totals = totals_.get();
     for (int64_t i = 0; i < size; ++i) totals[i] = partial(0)[i];
     for (int64_t chunk = 1; chunk < call_.num_chunks; ++chunk)
@@ -150,11 +151,13 @@ class Head {
 
   // A value_map, from A.
   void mix() {
-    gemm(M(), K(), K(), Left<double>{aggregates_.get(), K(), 1}, value_map(), K(), 0.0,
+    gemm(round_up(call_.references, 8), K(), K(),
+         Left<double>{aggregates_.get(), K(), 1}, value_map(), K(), 0.0,
          [&](int64_t j, int64_t c, Vec<double> v) {
-           for (int lane = 0; lane < kLanes<double>; ++lane)
-             mixed_.get()[j * K() + c + lane] = T(v[lane]);
+           store_rounded(mixed_.get() + j * K() + c, v);
          });
+    for (int64_t i = round_up(call_.references, 8) * K(); i < M() * K(); ++i)
+      mixed_.get()[i] = 0;
   }
 
   static T dot(const T* a, const T* b, int64_t size) {

@@ -37,13 +37,9 @@ constexpr int64_t kTile = 32;
 #include "forward.h"
 #include "backward.h"
 
-void run_serially(int64_t count, Parallel::Body body, void* context) {
-  body(context, 0, count);
-}
-
 // Heads that take their passes together: all chunks of all heads, then the next pass.
 template <typename T, typename H>
-struct Flight {
+struct JointFlight {
   const Call<T>& call;
   const Parallel& parallel;
   H* heads;
@@ -68,6 +64,25 @@ struct Flight {
   }
 };
 
+// One head on one thread.
+template <typename T, typename H>
+struct SoloFlight {
+  const Call<T>& call;
+  H& head;
+  Scratch<T>& scratch;
+
+  template <typename Work>
+  void pass(const Work& work) const {
+    for (int64_t chunk = 0; chunk < call.num_chunks; ++chunk)
+      work(head, chunk, scratch);
+  }
+
+  template <typename Work>
+  void each(const Work& work) const {
+    work(head, 0);
+  }
+};
+
 // Calls fly(flight, index of its first head) until all `count` heads from `first` on
 // have flown. Few heads fly together, cut into chunks, so that every thread has work;
 // of many, each thread takes one after another through all passes while it is in its
@@ -80,15 +95,15 @@ void fly_heads(const Call<T>& call, const Parallel& parallel, int64_t first,
     Many<H> heads(count, call);
     for (int64_t i = 0; i < count; ++i)
       heads.get()[i].start((first + i) / num_heads, (first + i) % num_heads);
-    fly(Flight<T, H>{call, parallel, heads.get(), count}, first);
+    fly(JointFlight<T, H>{call, parallel, heads.get(), count}, first);
     return;
   }
   run(parallel, count, [&](int64_t begin, int64_t end) {
-    const Parallel serial{run_serially, 1};
     H head(call);
+    Scratch<T> scratch(call);
     for (int64_t i = first + begin; i < first + end; ++i) {
       head.start(i / num_heads, i % num_heads);
-      fly(Flight<T, H>{call, serial, &head, 1}, i);
+      fly(SoloFlight<T, H>{call, head, scratch}, i);
     }
   });
 }
@@ -99,7 +114,7 @@ void forward_in(const Problem& problem, const Tokens& out, const Parallel& paral
   const int64_t count = problem.sizes.batch * problem.sizes.heads;
   using H = ForwardHead<T>;
   using S = Scratch<T>;
-  fly_heads<H>(call, parallel, 0, count, [&](const Flight<T, H>& flight, int64_t) {
+  fly_heads<H>(call, parallel, 0, count, [&](const auto& flight, int64_t) {
     flight.pass([](H& h, int64_t chunk, S& s) { h.embed(chunk, s); });
     flight.each([](H& h, int64_t) { h.finish_embed(); });
     for (int64_t t = 0; t < call.iters; ++t) {
@@ -136,7 +151,7 @@ void backward_in(const Problem& problem, const Tokens& grad_out, const Tokens& g
   Buffer<double> grads(at_once * length);
   for (int64_t first = 0; first < count; first += at_once) {
     const int64_t batch = min_of(at_once, count - first);
-    const auto fly = [&](const Flight<T, H>& flight, int64_t index) {
+    const auto fly = [&](const auto& flight, int64_t index) {
       double* const anchors = grads.get() + (index - first) * length;
       double* const score_map = anchors + lengths[0];
       double* const value_map = score_map + lengths[1];

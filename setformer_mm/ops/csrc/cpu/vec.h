@@ -66,6 +66,15 @@ inline T sum_lanes(V v) {
   }
 }
 
+// Stores v in the type of what `to` points to.
+inline void store_rounded(double* to, Vec<double> v) { store(to, v); }
+
+inline void store_rounded(float* to, Vec<double> v) {
+  typedef float Half __attribute__((vector_size(kVectorBytes / 2)));
+  const Half rounded = __builtin_convertvector(v, Half);
+  __builtin_memcpy(to, &rounded, sizeof rounded);
+}
+
 // to[0..lanes) += v, in double.
 inline void add_to(double* to, Vec<double> v) { store(to, load(to) + v); }
 

@@ -236,7 +236,7 @@ def predict(name: str, problem: Problem, direction: str, records: list[dict]) ->
         measured = work(Problem(**record["problem"]), direction, growth)
         if record["direction"] == direction and measured <= amount:
             if name in record["times"]:
-                known[measured] = median(record["times"][name])
+                known[measured] = min(record["times"][name])
     return amount / max(known) * known[max(known)] if known else 0
 
 
@@ -244,13 +244,14 @@ def render(result: dict) -> str:
     """All tables as Markdown."""
     parts = [describe(result["environment"])]
     ours = result["contenders"][0]
-    for direction in DIRECTIONS:
+    shown = [d for d in DIRECTIONS if ours in columns(result, d)]
+    for direction in shown:
         parts += [
             f"Time, {direction}: {ours} in milliseconds, and how many times as long "
             "others take (ratios of medians; in brackets, of opposite quartiles):",
             time_table(result, direction),
         ]
-    for direction in DIRECTIONS:
+    for direction in shown:
         if any(record["peaks"] for record in result["records"]):
             parts += [
                 f"Peak memory beyond inputs and results, {direction}, in MiB:",

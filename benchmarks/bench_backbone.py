@@ -406,7 +406,7 @@ def measure(
             threads=torch.get_num_threads(),
             repeats=1,
         )
-        progress.add(2 * work(setting))
+        progress.add(work(setting))
     return dict(setting=asdict(setting), times=times, peaks=peaks)
 
 
@@ -441,7 +441,7 @@ def total_work(
     args: argparse.Namespace, entries: list[Entry], settings: list[Setting]
 ) -> int:
     """All work of the script, to tell how long it will take."""
-    memory = 0 if args.no_memory else 2
+    memory = 0 if args.no_memory else 1
     batches = sum(
         work(setting) * (1 + rounds(args, setting) + memory) for setting in settings
     )

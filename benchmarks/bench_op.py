@@ -213,6 +213,7 @@ def measure(
                     device=args.device,
                     threads=torch.get_num_threads(),
                     repeats=1 if args.quick or name == COMPILED else 3,
+                    second_call=name == COMPILED,
                 )
         records.append(
             dict(

@@ -7,11 +7,11 @@ the ratios of opposite quartiles.
 
 Memory: the peak during a call beyond what was there before it and what it returns. On a
 CPU every call is measured in a process of its own, by the operating system's high water
-of resident memory, which sees all memory alike, whoever allocates it. The call has run
-once before, so that libraries are loaded and threads have started, and glibc is told to
-return what is freed, so that nothing is reused which the measurement would not see.
-What an implementation keeps from one call to the next counts as there before. On a GPU
-it is the peak of torch's allocator.
+of resident memory, which sees all memory alike, whoever allocates it, but for pages of
+files, as code is. It is the first call, so that what an implementation allocates once
+and keeps is seen, too. Before it, other work has started threads and libraries, and
+glibc is told to return what is freed, so that nothing is reused which the measurement
+would not see. On a GPU it is the peak of torch's allocator.
 """
 
 import ctypes
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
 from setformer_mm.ops import available_backends
@@ -92,7 +93,12 @@ def ratio(times: list[float], others: list[float]) -> Ratio:
 
 
 def peak_memory(
-    prepare: Callable[..., Call], *args: object, device: str, threads: int, repeats: int
+    prepare: Callable[..., Call],
+    *args: object,
+    device: str,
+    threads: int,
+    repeats: int,
+    second_call: bool = False,
 ) -> int | None:
     """Measure the peak memory of ``prepare(*args)()``.
 
@@ -103,6 +109,7 @@ def peak_memory(
         device: "cpu" or "cuda".
         threads: Number of threads of the process measured.
         repeats: Number of processes, of whose results the median is taken.
+        second_call: Measure the second call, where the first one compiles.
 
     Returns:
         int | None: Bytes, or None where the operating system does not tell.
@@ -114,8 +121,8 @@ def peak_memory(
         return _peak_on_gpu(prepare(*args))
     if not Path("/proc/self/clear_refs").exists():
         return None
-    peaks = [_peak_of_process(threads, prepare, *args) for _ in range(repeats)]
-    return round(statistics.median(peaks))
+    job = threads, second_call, prepare, args
+    return round(statistics.median(_peak_of_process(job) for _ in range(repeats)))
 
 
 def backends_on(device: str) -> tuple[list[str], dict[str, str]]:
@@ -175,15 +182,13 @@ def _peak_on_gpu(call: Call) -> int:
     return torch.cuda.max_memory_allocated() - before - _bytes_of(result)
 
 
-def _peak_of_process(threads: int, prepare: Callable[..., Call], *args: object) -> int:
+def _peak_of_process(job: tuple) -> int:
     # Forked from a server that has imported what takes long and run nothing: quick to
     # start, and without the memory of this process.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([name for name in _SLOW if name in sys.modules])
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_report_peak, args=(sender, threads, prepare, args)
-    )
+    process = context.Process(target=_report_peak, args=(sender, *job))
     process.start()
     sender.close()
     try:
@@ -197,26 +202,45 @@ def _peak_of_process(threads: int, prepare: Callable[..., Call], *args: object) 
 
 
 def _report_peak(
-    sender: Connection, threads: int, prepare: Callable[..., Call], args: tuple
+    sender: Connection,
+    threads: int,
+    second_call: bool,
+    prepare: Callable[..., Call],
+    args: tuple,
 ) -> None:
     """Send bytes, or a string that says what went wrong."""
     try:
         torch.set_num_threads(threads)
-        call = prepare(*args)
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
             libc.mallopt(_M_MMAP_THRESHOLD, 1 << 16)
             libc.mallopt(_M_TRIM_THRESHOLD, 1 << 16)
-        call()
+        _start_libraries()
+        call = prepare(*args)
+        if second_call:
+            call()
         if hasattr(libc, "malloc_trim"):
             libc.malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # resets the high water
-        before = _resident_bytes("VmRSS")
+        before = _memory_status()
         result = call()
-        peak = _resident_bytes("VmHWM")
-        sender.send(max(0, peak - before - _bytes_of(result)))
+        after = _memory_status()
+        peak = after["VmHWM"] - before["VmRSS"]
+        files = after["RssFile"] - before["RssFile"]
+        sender.send(max(0, peak - files - _bytes_of(result)))
     except Exception:
         sender.send(traceback.format_exc())
+
+
+def _start_libraries() -> None:
+    """Run a bit of everything once, on all threads: both passes of some operators."""
+    x = torch.randn(8, 64, 16, 16, requires_grad=True)
+    weight = torch.randn(64, 64, 3, 3, requires_grad=True)
+    y = F.conv2d(x, weight, padding=1).flatten(2).mT.contiguous()
+    y = F.layer_norm(F.linear(y, weight[:, :, 0, 0]), (64,)).exp()
+    y = torch.bmm(y, torch.bmm(y.mT, y))
+    heads = y.view(8, 256, 2, 32).transpose(1, 2)
+    F.scaled_dot_product_attention(heads, heads, heads).sum().backward()
 
 
 def _bytes_of(result: object) -> int:
@@ -229,11 +253,11 @@ def _bytes_of(result: object) -> int:
     return sum(storages.values())
 
 
-def _resident_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
+def _memory_status() -> dict[str, int]:
+    """Bytes by the names that Linux gives them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = (line.split() for line in lines if line.endswith(" kB"))
+    return {name.rstrip(":"): 1024 * int(kibibytes) for name, kibibytes, _ in fields}
 
 
 def _cpu_count() -> int | None:

@@ -56,6 +56,17 @@ def allocate(extra: int, returned: int):
     return call
 
 
+def keep(size: int):
+    """A call that needs and keeps so many MiB when it is called first."""
+    kept = []
+
+    def call():
+        if not kept:
+            kept.append(torch.ones(size * MIB, dtype=torch.uint8))
+
+    return call
+
+
 def fail():
     """No call at all."""
     raise ValueError("no such luck")
@@ -67,6 +78,12 @@ def test_memory_is_that_of_the_call_without_its_results():
     # The second tensor is made when the first one is gone.
     assert peak_memory(allocate, 24, 8, **settings) == pytest.approx(16 * MIB, abs=MIB)
     assert peak_memory(allocate, 1, 8, **settings) == pytest.approx(0, abs=MIB)
+    first, second = (
+        peak_memory(keep, 16, **settings, second_call=second)
+        for second in (False, True)
+    )
+    assert first == pytest.approx(16 * MIB, abs=MIB)
+    assert second == pytest.approx(0, abs=MIB)
     with pytest.raises(RuntimeError, match="no such luck"):
         peak_memory(fail, **settings)
 

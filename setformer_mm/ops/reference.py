@@ -135,15 +135,17 @@ def scaling_form_is_safe(epsilon: float, tau: float | None, geometry: tuple) -> 
 def _sinkhorn_scaling(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
     """Sinkhorn's algorithm on ``exp((S - 1) / epsilon)``, which lies in
     ``[exp(-2 / epsilon), 1]``; ends on the rows, which then sum to ``1 / N`` exactly.
+
+    ``a`` and ``b`` are rows: batched products with a column are several times slower.
     """
     n, m = scores.shape[-2:]
     kernel = torch.exp((scores - 1) / epsilon)
-    b = torch.ones_like(kernel[..., :1, :]).mT
+    b = torch.ones_like(kernel[..., :1, :])
     for _ in range(num_iters):
-        a = (1 / n) / (kernel @ b)
-        b = (1 / m) / (kernel.mT @ a)
-    a = (1 / n) / (kernel @ b)
-    return a * kernel * b.mT
+        a = (1 / n) / (b @ kernel.mT)
+        b = (1 / m) / (a @ kernel)
+    a = (1 / n) / (b @ kernel.mT)
+    return a.mT * kernel * b
 
 
 def _sinkhorn_log(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops import Folded, check_fields, fold, set_attention_folded
+from .pointwise_linear import PointwiseLinear
 
 
 class SeTAttention(nn.Module):
@@ -57,8 +58,8 @@ class SeTAttention(nn.Module):
         self.alpha = alpha
         self.tau = tau
         self.backend = backend
-        self.in_proj = nn.Linear(embed_dims, embed_dims)
-        self.out_proj = nn.Linear(embed_dims, embed_dims)
+        self.in_proj = PointwiseLinear(embed_dims, embed_dims)
+        self.out_proj = PointwiseLinear(embed_dims, embed_dims)
         num_references = math.prod(self.reference_shape)
         self.anchors = nn.Parameter(self._random_unit_vectors(self.head_dim))
         self.references = nn.Parameter(self._random_unit_vectors(num_references))

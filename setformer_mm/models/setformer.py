@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from ..ops import Folded
+from .pointwise_linear import PointwiseLinear
 from .set_attention import SeTAttention, fold_together
 
 NUM_STAGES = 4
@@ -99,9 +100,9 @@ class SeTBlock(nn.Module):
         self.attn = SeTAttention(embed_dims, num_heads, **attention)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.mlp = nn.Sequential(
-            nn.Linear(embed_dims, hidden_dims),
+            PointwiseLinear(embed_dims, hidden_dims),
             nn.GELU(),
-            nn.Linear(hidden_dims, embed_dims),
+            PointwiseLinear(hidden_dims, embed_dims),
         )
         self.drop_path = StochasticDepth(drop_path, mode="row")
 

@@ -1,0 +1,28 @@
+"""The linear layer that runs as a convolution where that is faster."""
+
+import pytest
+import torch
+from torch import nn
+
+from setformer_mm.models.pointwise_linear import PointwiseLinear
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 6), (1, 1, 1, 6), (0, 3, 4, 6)])
+def test_it_is_a_linear_layer(shape, dtype):
+    layer, linear = PointwiseLinear(6, 10).to(dtype), nn.Linear(6, 10).to(dtype)
+    linear.load_state_dict(layer.state_dict())
+    x = torch.randn(shape, dtype=dtype).requires_grad_()
+    out, expected = layer(x), linear(x)
+    torch.testing.assert_close(out, expected)
+    weight = torch.randn_like(out)
+    for a, b in zip(
+        torch.autograd.grad(out, [x, *layer.parameters()], weight),
+        torch.autograd.grad(expected, [x, *linear.parameters()], weight),
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_stay_contiguous():
+    """So that neither this layer nor the one after it copies them."""
+    assert PointwiseLinear(6, 10)(torch.randn(2, 5, 7, 6)).is_contiguous()

@@ -8,7 +8,7 @@ from setformer_mm.models.pointwise_linear import PointwiseLinear
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(2, 5, 7, 6), (1, 1, 1, 6), (0, 3, 4, 6)])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 6), (1, 1, 1, 6), (0, 3, 4, 6), (5, 6)])
 def test_it_is_a_linear_layer(shape, dtype):
     layer, linear = PointwiseLinear(6, 10).to(dtype), nn.Linear(6, 10).to(dtype)
     linear.load_state_dict(layer.state_dict())

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 class PointwiseLinear(nn.Linear):
     """``nn.Linear``, with its parameters.
 
-    For tokens ``(B, H, W, C)`` of float32 on the CPU it runs as a convolution of one pixel: torch gives these to
-    oneDNN, and matrix products to MKL after a copy of the bias for every token, which
-    takes up to three times as long where channels are few.
+    For tokens ``(B, H, W, C)`` of float32 on the CPU it runs as a convolution of one
+    pixel: torch gives these to oneDNN, and matrix products to MKL after a copy of the
+    bias for every token, which takes up to three times as long where channels are few.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 # make test       its tests            (ARGS="-k ops" goes to pytest)
 # make wheel      one wheel in dist/ for many versions of torch and Python
 # make test-wheel its operator's tests beside another torch      (TORCH=2.13.0)
-# make bench      times and memory of operator and backbone, a quarter of an hour
+# make bench      times and memory of operator and backbone, about twenty minutes
 #                 (ARGS=--quick: two minutes)
 # make lint       ruff
 # make demo       a Mask R-CNN in minutes on a CPU; demo-seg and demo-cls likewise

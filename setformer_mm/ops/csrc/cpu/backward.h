@@ -14,9 +14,9 @@
 template <typename T>
 class BackwardHead : public Head<T> {
   using Base = Head<T>;
+  using Base::aggregates_, Base::mixed_;
   using Base::call_, Base::resident_, Base::unit_;
   using Base::D, Base::K, Base::M, Base::kept, Base::saved_slot, Base::scaling;
-  using Base::features_, Base::gibbs_, Base::lengths_, Base::aggregates_, Base::mixed_;
   using Base::for_tiles, Base::rows_of, Base::look_at, Base::mix;
   using Base::load_unit_tokens, Base::anchors_n, Base::score_map_t, Base::value_map_t;
   using Base::update_rows, Base::weigh_rows, Base::dot, Base::scale_row;
@@ -101,8 +101,7 @@ class BackwardHead : public Head<T> {
     double* by_a = by_b + M();
     for_tiles(chunk, [&](Tile tile) {
       const View view = look_at(tile, s);
-      T* grads =
-          resident_ ? weight_grads_.get() + tile.begin * M() : s.weight_grads.get();
+      T* grads = weight_grads_of(tile, s);
       compute_weight_grads(grad_out, tile, view, grads, s);
       for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = 1;
       add_column_sums(tile, s.left, grads, by_b);
@@ -161,8 +160,7 @@ class BackwardHead : public Head<T> {
     double* grad_anchors = grad_score_map + K() * M();
     for_tiles(chunk, [&](Tile tile) {
       const View view = look_at(tile, s);
-      T* grads =
-          resident_ ? weight_grads_.get() + tile.begin * M() : s.weight_grads.get();
+      T* grads = weight_grads_of(tile, s);
       if (resident_)
         weigh_rows(tile, view, s.weights.get(), s.inv_row_sums, s);
       else
@@ -195,8 +193,7 @@ class BackwardHead : public Head<T> {
              store(exponent_grads + at, v * load(view.features + at) * call_.alpha);
            });
       T* x = s.x.get();
-      T lengths[kTile];
-      load_unit_tokens(tile, x, lengths);
+      load_unit_tokens(tile, x, s.lengths);
       gemm(K(), D(), tile.rows, Left<T>{exponent_grads, 1, K()}, x, D(), T(0),
            [&](int64_t k, int64_t d, Vec<T> v) {
              add_to(grad_anchors + k * D() + d, v);
@@ -211,7 +208,7 @@ class BackwardHead : public Head<T> {
         const T* du = direction_grads + i * D();
         const T along = dot(u, du, D());
         const T length_grad = dot(view.features + i * K(), value_grads + i * K(), K());
-        const T ratio = lengths[i] == 0 ? T(0) : unit_ / lengths[i];
+        const T ratio = s.lengths[i] == 0 ? T(0) : unit_ / s.lengths[i];
         for (int64_t d = 0; d < D(); d += kLanes<T>) {
           const Vec<T> direction = load(u + d);
           store(u + d,
@@ -229,6 +226,11 @@ class BackwardHead : public Head<T> {
   }
 
  private:
+  // Where the gradients of log W lie: kept from weigh to gather, or of this tile alone.
+  T* weight_grads_of(Tile tile, Scratch<T>& s) const {
+    return resident_ ? weight_grads_.get() + tile.begin * M() : s.weight_grads.get();
+  }
+
   // M b times the gradient of log b.
   T* gamma(int64_t t) const { return gammas_.get() + t * M(); }
 

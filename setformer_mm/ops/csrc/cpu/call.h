@@ -55,7 +55,7 @@ class Many {
 constexpr int64_t kMinChunk = 512, kMaxChunks = 64;
 // A head whose tiles fit this much memory keeps them (a core's share of the last-level
 // cache); a larger one computes them again in each pass.
-constexpr int64_t kResidentBytes = 4 << 20;
+constexpr int64_t kResidentBytes = 16 << 20;
 
 template <typename T>
 struct Call {

@@ -12,9 +12,9 @@ class ForwardHead : public Head<T> {
   using Base = Head<T>;
   using Base::call_, Base::resident_, Base::unit_;
   using Base::D, Base::K, Base::M, Base::kept, Base::saved_slot, Base::scaling;
-  using Base::features_, Base::gibbs_, Base::lengths_, Base::aggregates_, Base::mixed_;
   using Base::for_tiles, Base::rows_of, Base::look_at, Base::mix;
-  using Base::update_rows, Base::weigh_rows, Base::dot, Base::scale_row;
+  using Base::gibbs_, Base::aggregates_, Base::mixed_;
+  using Base::update_rows, Base::weigh_rows, Base::scale_row;
   using Base::zeroed_partial, Base::add_up, Base::add_column_sums;
   using typename Base::Tile;
   using typename Base::View;

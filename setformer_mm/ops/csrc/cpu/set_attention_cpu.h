@@ -1,48 +1,10 @@
-// SeT attention on the CPU: what the dispatcher calls. Free of torch, so that the same
-// kernels serve every version of it.
+// SeT attention on the CPU: what the dispatcher calls.
 #pragma once
 
-#include <cstdint>
+#include "../problem.h"
 
 namespace setformer_mm {
 namespace cpu {
-
-// Element type of tokens, outputs and their gradients.
-enum class Scalar { kFloat, kDouble, kBFloat16, kHalf };
-
-// B images of N tokens, h heads of D channels, K anchors and M references a head.
-struct Sizes {
-  int64_t batch, tokens, heads, dim, anchors, references;
-};
-
-// Fields of the operator. A sequence has the shapes (0, 0); tau = 0 stands for no
-// position weights.
-struct Fields {
-  int64_t height, width, reference_height, reference_width;
-  double alpha, epsilon;
-  int64_t num_iters;
-  double tau;
-};
-
-// A (B, N, h, ...) tensor whose last dimension is contiguous; strides count elements.
-struct Tokens {
-  void* data;
-  int64_t batch_stride, token_stride, head_stride;
-};
-
-// The folded parameters or their gradients, contiguous: (h, K, D), (h, K, M) and
-// (h, K, K).
-struct Maps {
-  double *anchors, *score_map, *value_map;
-};
-
-// What the forward pass leaves for the backward pass; contiguous, nothing of it grows
-// with N.
-struct Saved {
-  double* scalings;    // (B, h, L, M): b after each Sinkhorn iteration
-  double* aggregates;  // (B, h, M, K + 1): A before value_map, over the largest token
-                       // norm of the head; last column: column sums of T * Pi
-};
 
 // Threads: run() calls body(context, begin, end) on disjoint ranges that cover
 // [0, count) and returns when all have returned.
@@ -50,17 +12,6 @@ struct Parallel {
   using Body = void (*)(void* context, int64_t begin, int64_t end);
   void (*run)(int64_t count, Body body, void* context);
   int64_t num_threads;
-};
-
-// What both directions are given. `wide` chooses arithmetic in double, not float.
-struct Problem {
-  Sizes sizes;
-  Fields fields;
-  Scalar scalar;
-  bool wide;
-  Tokens x;
-  Maps maps;
-  Saved saved;
 };
 
 // Write every element of out and of problem.saved.

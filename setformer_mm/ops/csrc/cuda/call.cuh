@@ -1,0 +1,103 @@
+// What all kernels of one call are given: sizes, fields, and where things lie in the
+// workspace. To be included after the platform.
+#pragma once
+
+inline __host__ __device__ int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// Four warps of 16 tokens each.
+constexpr int kWarps = 4, kThreads = 32 * kWarps, kTile = 16 * kWarps;
+
+// Partial sums are added up in groups of so many chunks, then the groups'.
+constexpr int kGroup = 16, kMaxChunks = kGroup * kGroup;
+constexpr int64_t kMinChunk = 256;
+// Blocks of a cluster, on every device that has clusters.
+constexpr int kMaxCluster = 8;
+
+// Sizes that kernels are compiled for, and how precise their products are. Arithmetic
+// for float tokens is as exact as float is; for 16 bits, as their rounding warrants.
+template <int width, int references, bool exact>
+struct Config {
+  static constexpr int kWidth = width;      // D and K, padded
+  static constexpr int kRefs = references;  // M, padded
+  static constexpr bool kExact = exact;     // tokens are float
+  // Of rows in shared memory: 4 rows x 8 columns lie in different banks.
+  static constexpr int kWidthStride = width + 8, kRefsStride = references + 8;
+  static constexpr int kTileSize = kTile * (kWidthStride + kRefsStride);
+  // Parts of a product's operands: of all that value_map or score_map amplify, and of
+  // what is rounded to 16 bits soon.
+  static constexpr int kFine = 2, kCoarse = exact ? 2 : 1;
+  // Sums of all tokens, and products with value_map, which amplify errors.
+  using Sum = std::conditional_t<exact, double, float>;
+  static constexpr int kForwardSums = references * (1 + width);
+  static constexpr int kBackwardSums = references * (width > 2 ? width : 2);
+  static constexpr int kMapSums = width * (references + width);  // score_map, anchors
+};
+
+// How heads are cut into chunks of tokens, one a block.
+struct Cut {
+  int64_t chunk_tokens;
+  int num_chunks;
+  bool fused;   // all phases in one launch: the chunks of a head are a cluster, and
+  int tiles;    // so many tiles keep features and Gibbs kernel in shared memory
+  int64_t shared_bytes;
+};
+
+// Phases of the forward pass are iterate (at least once), aggregate, respond; of the
+// backward pass project, weigh, unroll (num_iters - 1 times), gather.
+inline __host__ __device__ int num_phases(int64_t iters) {
+  return int(iters > 1 ? iters : 1) + 2;
+}
+
+struct Call {
+  Problem problem;
+  Tokens in, out;        // grad_out (backward alone); out or grad_x
+  bool x_aligned, in_aligned, out_aligned;  // rows may be read 16 bytes at once
+  Cut cut;
+  float alpha, inv_epsilon, inv_tau, norm_floor;
+
+  // Of each head; operands are arranged as multiply() reads them.
+  float *differences, *mean, *score_map;  // anchors less their mean: D x K; D; K x M
+  float *anchors, *score_map_t;           // K x D and M x K, backward
+  // Factors of Pi on an image, rows of M: one for each row, one for each column.
+  float *row_factors, *col_factors;
+
+  // Of each head of each image, a slot.
+  unsigned* arrivals;  // blocks that have arrived, by group of chunks, then groups
+  unsigned* unit;      // bits of the largest token norm; A is kept relative to it
+  float* partials;     // sums of each chunk
+  double* group_sums;  // of each group of chunks
+  float* mixed;        // operand A value_map, M x K; its transpose in the backward pass
+  // Backward: M b times the gradient of log b, rows of M; operands of the gradient of
+  // A, M x K and K x M; one over N times W's column sums; what W's gradients are less
+  // of; gradients of value_map, K x K; those of score_map and anchors by chunk.
+  float *gammas, *aggregate_grads, *aggregate_grads_t, *inv_column_sums, *offsets;
+  double* value_map_grads;
+  float* map_grads;
+
+  __host__ __device__ bool is_image() const {
+    return inv_tau > 0 && problem.fields.height > 0;
+  }
+  __host__ __device__ int num_groups() const {
+    return int(ceil_div(cut.num_chunks, kGroup));
+  }
+};
+
+// Hands out the workspace piece by piece; from null, it only measures.
+class Arena {
+ public:
+  explicit Arena(void* begin) : begin_(static_cast<char*>(begin)) {}
+
+  template <typename T>
+  T* take(int64_t count) {
+    T* const piece = reinterpret_cast<T*>(begin_ + used_);
+    used_ += size_t(ceil_div(count * int64_t(sizeof(T)), 256) * 256);
+    return piece;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  char* begin_;
+  size_t used_ = 0;
+};

@@ -1,0 +1,191 @@
+// The passes on the host: how heads are cut, where things lie in the workspace, which
+// kernels run. To be included after the platform.
+
+#include <cstdint>
+#include <stdexcept>
+#include <type_traits>
+
+#include "set_attention_cuda.h"
+
+namespace setformer_mm {
+namespace cuda {
+namespace {
+
+#include "call.cuh"
+#include "rows.cuh"
+#include "block.cuh"
+#include "strip.cuh"
+#include "products.cuh"
+#include "forward.cuh"
+#include "backward.cuh"
+#include "maps.cuh"
+
+template <typename C>
+__global__ void __launch_bounds__(kThreads)
+    prepare_kernel(const Call call, bool is_backward) {
+  prepare<C>(call, is_backward);
+}
+
+template <typename C>
+__global__ void __launch_bounds__(kThreads)
+    reduce_kernel(const Call call, const Maps grads) {
+  reduce_map_grads<C>(call, grads);
+}
+
+// Phases [first, last) of a pass; more than one only if the blocks of a head can wait
+// for each other.
+template <typename Pass>
+__global__ void __launch_bounds__(kThreads)
+    pass_kernel(const Call call, int first, int last) {
+  Pass pass(call);
+  for (int phase = first; phase < last; ++phase) {
+    pass.run(phase);
+    if (phase + 1 < last) pass.block.leave();
+  }
+}
+
+// Runs visit(Config) for the smallest sizes that hold the problem.
+template <typename Visit>
+auto with_config(const Problem& problem, const Visit& visit) {
+  const Sizes& sizes = problem.sizes;
+  const int64_t width = sizes.dim > sizes.anchors ? sizes.dim : sizes.anchors;
+  if (width > kMaxWidth || sizes.references > kMaxReferences ||
+      problem.scalar == Scalar::kDouble || problem.wide)
+    throw std::invalid_argument(
+        "the CUDA kernels take D and K up to 64, M up to 128 and arithmetic in float");
+  const bool is_small = width <= 32 && sizes.references <= 64;
+  if (problem.scalar == Scalar::kFloat)
+    return is_small ? visit(Config<32, 64, true>()) : visit(Config<64, 128, true>());
+  return is_small ? visit(Config<32, 64, false>()) : visit(Config<64, 128, false>());
+}
+
+template <typename C>
+Cut cut_of(const Problem& problem, bool is_backward) {
+  using B = Block<C>;
+  const Device device = current_device();
+  const int64_t tokens = problem.sizes.tokens, tiles = ceil_div(tokens, kTile);
+  for (int blocks = 1; blocks <= (device.has_clusters ? kMaxCluster : 1); ++blocks) {
+    const int kept = int(ceil_div(tiles, blocks));
+    const int64_t bytes = B::shared_bytes(kept, true, is_backward);
+    if (bytes > device.shared_bytes) continue;
+    const int64_t chunk = int64_t(kept) * kTile;
+    return {chunk, int(ceil_div(tokens, chunk)), true, kept, bytes};
+  }
+  const int64_t least = ceil_div(ceil_div(tokens, kMaxChunks), kTile) * kTile;
+  const int64_t chunk = least > kMinChunk ? least : kMinChunk;
+  return {chunk, int(ceil_div(tokens, chunk)), false, 1,
+          B::shared_bytes(1, false, is_backward)};
+}
+
+// Rows whose first elements and lengths are multiples of 16 bytes.
+bool is_aligned(const Tokens& tokens, Scalar scalar) {
+  const int64_t size = scalar == Scalar::kFloat ? 4 : 2;
+  const auto strides = (tokens.batch_stride | tokens.token_stride | tokens.head_stride);
+  return strides * size % 16 == 0 && reinterpret_cast<uintptr_t>(tokens.data) % 16 == 0;
+}
+
+template <typename C>
+Call call_of(const Problem& problem, const Tokens& in, const Tokens& out,
+             bool is_backward, Arena& arena) {
+  constexpr int64_t K = C::kWidth, M = C::kRefs;
+  const Sizes& sizes = problem.sizes;
+  const Fields& fields = problem.fields;
+  Call call{};
+  call.problem = problem;
+  call.in = in;
+  call.out = out;
+  call.x_aligned = is_aligned(problem.x, problem.scalar);
+  call.in_aligned = is_aligned(in, problem.scalar);
+  call.out_aligned = is_aligned(out, problem.scalar);
+  call.cut = cut_of<C>(problem, is_backward);
+  call.alpha = float(fields.alpha);
+  call.inv_epsilon = float(1 / fields.epsilon);
+  call.inv_tau = fields.tau > 0 ? float(1 / fields.tau) : 0.0f;
+  // The smallest normal number of float16; see norm_floor in kernel.py.
+  call.norm_floor = problem.scalar == Scalar::kHalf ? 0x1p-14f : 1e-30f;
+
+  const int64_t slots = sizes.batch * sizes.heads, chunks = call.cut.num_chunks;
+  const int64_t num_sums = is_backward ? C::kBackwardSums : C::kForwardSums;
+  call.differences = arena.take<float>(sizes.heads * K * K);
+  call.mean = arena.take<float>(sizes.heads * K);
+  call.score_map = arena.take<float>(sizes.heads * K * M);
+  call.row_factors = arena.take<float>(fields.height * M);
+  call.col_factors = arena.take<float>(fields.width * M);
+  call.arrivals = arena.take<unsigned>(slots * (kGroup + 1));
+  call.unit = arena.take<unsigned>(slots);
+  call.mixed = arena.take<float>(slots * M * K);
+  if (chunks > 1) {
+    call.partials = arena.take<float>(slots * chunks * num_sums);
+    call.group_sums = arena.take<double>(slots * call.num_groups() * num_sums);
+  }
+  if (is_backward) {
+    call.anchors = arena.take<float>(sizes.heads * K * K);
+    call.score_map_t = arena.take<float>(sizes.heads * K * M);
+    call.gammas = arena.take<float>(slots * (fields.num_iters + 1) * M);
+    call.aggregate_grads = arena.take<float>(slots * M * K);
+    call.aggregate_grads_t = arena.take<float>(slots * M * K);
+    call.inv_column_sums = arena.take<float>(slots * M);
+    call.offsets = arena.take<float>(slots * M);
+    call.value_map_grads = arena.take<double>(slots * K * K);
+    call.map_grads = arena.take<float>(slots * chunks * C::kMapSums);
+  }
+  return call;
+}
+
+// The passes of all heads of all images, phase by phase or all at once.
+template <typename C, typename Pass>
+void run_phases(const Call& call, bool is_backward, Stream stream) {
+  const Sizes& sizes = call.problem.sizes;
+  const int64_t slots = sizes.batch * sizes.heads;
+  launch(prepare_kernel<C>, dim3(unsigned(sizes.heads + kTableBlocks)), kThreads, 1, 0,
+         stream, call, is_backward);
+  const dim3 grid(unsigned(slots * call.cut.num_chunks));
+  const int phases = num_phases(call.problem.fields.num_iters);
+  const int at_once = call.cut.fused ? phases : 1;
+  const int cluster = call.cut.fused ? call.cut.num_chunks : 1;
+  for (int phase = 0; phase < phases; phase += at_once)
+    launch(pass_kernel<Pass>, grid, kThreads, cluster, call.cut.shared_bytes, stream, call,
+           phase, phase + at_once);
+}
+
+size_t workspace_of(const Problem& problem, bool is_backward) {
+  return with_config(problem, [&](auto config) {
+    Arena arena(nullptr);
+    call_of<decltype(config)>(problem, problem.x, problem.x, is_backward, arena);
+    return arena.used();
+  });
+}
+
+}  // namespace
+
+size_t forward_workspace(const Problem& problem) { return workspace_of(problem, false); }
+size_t backward_workspace(const Problem& problem) { return workspace_of(problem, true); }
+
+void forward(const Problem& problem, const Tokens& out, void* workspace, void* stream) {
+  if (problem.sizes.batch == 0) return;
+  with_config(problem, [&](auto config) {
+    using C = decltype(config);
+    Arena arena(workspace);
+    const Call call = call_of<C>(problem, out, out, false, arena);
+    run_phases<C, Forward<C>>(call, false, static_cast<Stream>(stream));
+  });
+}
+
+void backward(const Problem& problem, const Tokens& grad_out, const Tokens& grad_x,
+              const Maps& grad_maps, void* workspace, void* stream) {
+  with_config(problem, [&](auto config) {
+    using C = decltype(config);
+    Arena arena(workspace);
+    const Call call = call_of<C>(problem, grad_out, grad_x, true, arena);
+    if (problem.sizes.batch > 0)
+      run_phases<C, Backward<C>>(call, true, static_cast<Stream>(stream));
+    const int64_t elements = C::kMapSums + C::kWidth * C::kWidth;
+    const dim3 grid(unsigned(ceil_div(elements, kThreads)),
+                    unsigned(problem.sizes.heads));
+    launch(reduce_kernel<C>, grid, kThreads, 1, 0, static_cast<Stream>(stream), call,
+           grad_maps);
+  });
+}
+
+}  // namespace cuda
+}  // namespace setformer_mm

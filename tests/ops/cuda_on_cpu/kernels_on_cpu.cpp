@@ -1,0 +1,55 @@
+// The CUDA kernels as a library of functions for ctypes. Each returns null, or what
+// went wrong.
+#include "platform.h"
+// The platform comes first.
+#include "launch.h"
+
+namespace {
+
+template <typename Work>
+const char* caught(const Work& work) {
+  static std::string error;
+  try {
+    work();
+  } catch (const std::exception& e) {
+    error = e.what();
+    return error.c_str();
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+using setformer_mm::Maps;
+using setformer_mm::Problem;
+using setformer_mm::Tokens;
+
+extern "C" {
+
+// The device to imitate, and the order in which its warps take turns.
+void imitate(int64_t shared_bytes, bool has_clusters, unsigned seed) {
+  cuda_on_cpu::state.shared_bytes = shared_bytes;
+  cuda_on_cpu::state.has_clusters = has_clusters;
+  cuda_on_cpu::state.random.seed(seed);
+}
+
+const char* workspace(const Problem* problem, bool is_backward, int64_t* bytes) {
+  return caught([&] {
+    *bytes = int64_t(is_backward ? setformer_mm::cuda::backward_workspace(*problem)
+                                 : setformer_mm::cuda::forward_workspace(*problem));
+  });
+}
+
+const char* forward(const Problem* problem, const Tokens* out, void* memory) {
+  return caught([&] { setformer_mm::cuda::forward(*problem, *out, memory, nullptr); });
+}
+
+const char* backward(const Problem* problem, const Tokens* grad_out,
+                     const Tokens* grad_x, const Maps* grad_maps, void* memory) {
+  return caught([&] {
+    setformer_mm::cuda::backward(*problem, *grad_out, *grad_x, *grad_maps, memory,
+                                 nullptr);
+  });
+}
+
+}  // extern "C"

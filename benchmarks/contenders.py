@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 
 import torch
 from measuring import Call
@@ -39,18 +40,22 @@ MOST_TOKENS_BOTH = 16384
 
 @dataclass(frozen=True)
 class Problem:
-    """A batch of square grids of tokens, and heads with as many anchors as channels."""
+    """A batch of grids of tokens, and heads with as many anchors as channels.
+
+    Grids have ``side`` rows, and as many columns unless they have a ``width``.
+    """
 
     batch: int
     side: int
     heads: int
     reference_side: int
     dim: int = 32
+    width: int | None = None
 
     @property
     def tokens(self) -> int:
         """Number of tokens ``N`` of an image."""
-        return self.side**2
+        return math.prod(self.grids[0])
 
     @property
     def references(self) -> int:
@@ -60,7 +65,7 @@ class Problem:
     @property
     def grids(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """The shapes of the grids of tokens and of references."""
-        return (self.side,) * 2, (self.reference_side,) * 2
+        return (self.side, self.width or self.side), (self.reference_side,) * 2
 
     def __str__(self) -> str:
         return f"{self.batch} x {self.tokens} tokens, {self.heads} heads"
@@ -188,14 +193,16 @@ def agents(problem: Problem, like: Tensor) -> Function:
 
 def dense_agents(problem: Problem, like: Tensor) -> Function:
     """Its formula, pooling with a matrix."""
-    bins = []
-    for i in range(problem.reference_side):
-        begin = i * problem.side // problem.reference_side
-        end = -(-(i + 1) * problem.side // problem.reference_side)
-        row = like.new_zeros(problem.side)
-        row[begin:end] = 1 / (end - begin)
-        bins.append(row)
-    pool = torch.kron(torch.stack(bins), torch.stack(bins))
+
+    def averages(size: int, bins: int) -> Tensor:
+        """The matrix that averages ``size`` numbers in bins."""
+        matrix = like.new_zeros(bins, size)
+        for i, row in enumerate(matrix):
+            begin, end = i * size // bins, -(-(i + 1) * size // bins)
+            row[begin:end] = 1 / (end - begin)
+        return matrix
+
+    pool = torch.kron(*map(averages, *problem.grids))
 
     def function(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         agents = pool @ q
@@ -271,14 +278,26 @@ CONTENDERS = {
 
 
 def prepare(
-    name: str, problem: Problem, direction: str, device: str, dtype: torch.dtype
+    name: str,
+    problem: Problem,
+    direction: str,
+    device: str,
+    dtype: torch.dtype,
+    copies: int = 1,
 ) -> Call:
-    """Make the call of a contender, which returns the output and any gradients."""
+    """Make the call of a contender, which returns the output and any gradients.
+
+    Calls take turns with ``copies`` of the inputs, of which each has memory of its own,
+    so that none finds them in a cache where the last one left them.
+    """
     contender = CONTENDERS[name]
     inputs = make_inputs(contender.family, problem, device, dtype)
     if contender.narrow:
         inputs = [t.float() if t.dtype == torch.float64 else t for t in inputs]
-    return bind(contender.function(problem, inputs[0]), inputs, direction)
+    function = contender.function(problem, inputs[0])
+    sets = [inputs, *([t.clone() for t in inputs] for _ in range(copies - 1))]
+    calls = cycle([bind(function, tensors, direction) for tensors in sets])
+    return lambda: next(calls)()
 
 
 def make_inputs(

@@ -38,6 +38,8 @@ Call = Callable[[], object]
 
 # What takes long to import.
 _SLOW = ("torch", "setformer_mm", "timm", "ot.batch")
+# No GPU's clock is faster.
+_MOST_CYCLES_A_SECOND = 3e9
 # Numbers of glibc's mallopt.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -82,6 +84,36 @@ def interleave(
             times[name].append(_seconds(calls[name], device, repeats[name]))
             tick()
         order.rotate(-1)
+    return times
+
+
+def queued(call: Call, device: str, rounds: int, repeats: int = 10) -> list[float]:
+    """Time ``call`` without what its host may take longer than the GPU.
+
+    The GPU waits until all ``repeats`` calls of a round are in its queue, and then runs
+    them one after the other. On a CPU there is no queue, and this times calls as usual.
+
+    Args:
+        call: Has run before.
+        device: "cpu" or "cuda".
+        rounds: How often to do so.
+        repeats: Calls a round; the queue has room for about 1000 kernels.
+
+    Returns:
+        list[float]: Seconds a call, one number a round.
+    """
+    if device != "cuda":
+        return [_seconds(call, device, repeats) for _ in range(rounds)]
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    host_seconds = time.perf_counter() - start
+    torch.cuda.synchronize()
+    times = []
+    for _ in range(rounds):
+        torch.cuda._sleep(int(2 * host_seconds * _MOST_CYCLES_A_SECOND))
+        times.append(_seconds(call, device, repeats))
     return times
 
 

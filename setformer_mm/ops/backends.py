@@ -11,13 +11,24 @@ from torch import Tensor
 
 from . import extension
 from .positions import smallest_best_exponent
-from .reference import set_attention_reference
+from .reference import (
+    MIN_SCALING_EPSILON,
+    MIN_SCALING_EXPONENT,
+    set_attention_reference,
+)
 from .registration import set_attention_compiled
 
-# Where the compiled kernels have been tested; the reference has no such bounds.
+# Where the CPU kernels have been tested; the reference has no such bounds.
 _MIN_EPSILON = 0.01
 _MIN_EXPONENT = -100.0
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+# What the CUDA kernels are compiled for: csrc/cuda/set_attention_cuda.h. They compute
+# in float32, in the scaling form.
+_CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_MAX_WIDTH = 64
+_MAX_REFERENCES = 128
+_MIN_CAPABILITY = (8, 0)
 
 
 class Problem(NamedTuple):
@@ -29,16 +40,50 @@ class Problem(NamedTuple):
         tau (float, optional): Width of the position weights.
         geometry (tuple): First four arguments of
             :func:`setformer_mm.ops.positions.position_exponents`.
+        num_anchors (int): ``K``.
     """
 
     x: Tensor
     epsilon: float
     tau: float | None
     geometry: tuple
+    num_anchors: int
 
 
 def _why_not_cuda(problem: Problem | None) -> str | None:
-    return "this version has no compiled CUDA kernel"
+    if extension.WHY_CUDA_MISSING is not None:
+        return extension.WHY_CUDA_MISSING
+    if problem is None:
+        sees_gpu = torch.cuda.is_available()
+        return None if sees_gpu else "torch sees no GPU; see torch.cuda.is_available()"
+    x, epsilon, tau, geometry, num_anchors = problem
+    if x.device.type != "cuda":
+        return f"it takes tensors on a GPU, got {x.device}"
+    if x.dtype not in _CUDA_DTYPES:
+        return f"it takes float32, bfloat16 or float16, got {x.dtype}"
+    dim, num_references = int(x.shape[-1]), geometry[-1]
+    if max(dim, num_anchors) > _MAX_WIDTH or num_references > _MAX_REFERENCES:
+        return (
+            f"it takes at most {_MAX_WIDTH} channels and anchors and {_MAX_REFERENCES} "
+            f"references a head, got {dim}, {num_anchors} and {num_references}"
+        )
+    if epsilon < MIN_SCALING_EPSILON:
+        return f"it takes an epsilon of at least {MIN_SCALING_EPSILON}, got {epsilon}"
+    if _weights_vanish(tau, geometry, MIN_SCALING_EXPONENT):
+        return f"tau = {tau} is too small for it with so few tokens or references"
+    capability = _compute_capability(x.device.index)
+    if capability < _MIN_CAPABILITY:
+        return (
+            "it takes GPUs of compute capability "
+            f"{'.'.join(map(str, _MIN_CAPABILITY))} or newer, "
+            f"got {'.'.join(map(str, capability))}"
+        )
+    return None
+
+
+@torch.compiler.assume_constant_result
+def _compute_capability(device_index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device_index)
 
 
 def _why_not_cpu(problem: Problem | None) -> str | None:
@@ -46,16 +91,21 @@ def _why_not_cpu(problem: Problem | None) -> str | None:
         return extension.WHY_MISSING
     if problem is None:
         return None
-    x, epsilon, tau, geometry = problem
+    x, epsilon, tau, geometry, _ = problem
     if x.device.type != "cpu":
         return f"it takes tensors on the CPU, got {x.device}"
     if x.dtype not in _DTYPES:
         return f"it takes float32, float64, bfloat16 or float16, got {x.dtype}"
     if epsilon < _MIN_EPSILON:
         return f"it takes an epsilon of at least {_MIN_EPSILON}, got {epsilon}"
-    if tau is not None and smallest_best_exponent(*geometry, tau) < _MIN_EXPONENT:
+    if _weights_vanish(tau, geometry, _MIN_EXPONENT):
         return f"tau = {tau} is too small for it with so few tokens or references"
     return None
+
+
+def _weights_vanish(tau: float | None, geometry: tuple, exponent: float) -> bool:
+    """Whether some token's best position weight may be below ``exp(exponent)``."""
+    return tau is not None and smallest_best_exponent(*geometry, tau) < exponent
 
 
 def _why_not_reference(problem: Problem | None) -> str | None:

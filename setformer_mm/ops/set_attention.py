@@ -117,7 +117,8 @@ def set_attention_folded(
     reference_shape = _as_integers(reference_shape)
     counts = _as_integers((x.shape[1], folded.score_map.shape[-1]))
     geometry = spatial_shape, reference_shape, *counts
-    run = select_backend(backend, Problem(x, epsilon, tau, geometry))
+    num_anchors = int(folded.score_map.shape[1])
+    run = select_backend(backend, Problem(x, epsilon, tau, geometry, num_anchors))
     return run(
         x,
         folded,
@@ -181,7 +182,8 @@ def check_fields(
     _check_in_range("alpha", alpha)
     if tau is not None:
         _check_in_range("tau", tau)
-    select_backend(backend)
+    if backend != "auto":  # which can be used wherever the reference can
+        select_backend(backend)
 
 
 def _as_integers(shape: Shape2d | None) -> Shape2d | None:

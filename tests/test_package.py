@@ -1,5 +1,6 @@
 """The package from outside: imports, registration, and what its distributions hold."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -131,7 +132,7 @@ def source(tmp_path_factory):
     """A copy of what packaging reads, so that no build touches the working tree."""
     copy = tmp_path_factory.mktemp("source")
     for name in ("setformer_mm", "configs", "tools", "requirements"):
-        ignored = shutil.ignore_patterns("__pycache__", ".mim", "_C.*")
+        ignored = shutil.ignore_patterns("__pycache__", ".mim", "_C*.so")
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
     for path in ROOT.iterdir():
         if path.is_file():
@@ -139,12 +140,17 @@ def source(tmp_path_factory):
     return copy
 
 
-def build(source, kind, target, disable_extension=True):
+# Kernels for CUDA take minutes to compile, which a GPU that is seen would ask for.
+NO_CUDA = {"CUDA_VISIBLE_DEVICES": "", "FORCE_CUDA": ""}
+
+
+def build(source, kind, target, disable_extension=True, **variables):
     """Call the PEP 517 hook `build_<kind>` as pip does; return the file it writes.
 
     Compiling takes most of the time, and most tests are about something else.
     """
-    variables = {DISABLE_VARIABLE: "1" if disable_extension else ""}
+    disabled = "1" if disable_extension else ""
+    variables = {DISABLE_VARIABLE: disabled, **NO_CUDA, **variables}
     code = f"from setuptools import build_meta; hook = build_meta.build_{kind}; "
     code += f"print(hook({str(target)!r}))"
     return target / last_line(run_python(code, cwd=source, **variables))
@@ -214,12 +220,170 @@ def test_building_without_a_new_enough_torch_ends_with_a_sentence(
     hook = "from setuptools import build_meta; "
     code = f"FOUND = {found!r}\n{TORCH_VERSION}\n{hook}\n"
     code += f"build_meta.build_wheel({str(tmp_path)!r})"
-    process = run_python(code, cwd=source, **{DISABLE_VARIABLE: ""})
+    process = run_python(code, cwd=source, **{DISABLE_VARIABLE: ""}, **NO_CUDA)
     assert process.returncode != 0
     sentence = process.stderr.splitlines()[-1]
     assert f"built against torch 2.10 or newer, found {found}" in sentence
     assert "--no-build-isolation" in sentence and DISABLE_VARIABLE in sentence
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def setup_script(monkeypatch):
+    """The module setup.py, with nothing set up."""
+    setuptools = pytest.importorskip("setuptools")
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    monkeypatch.chdir(ROOT)
+    for variable in ("FORCE_CUDA", "TORCH_CUDA_ARCH_LIST", "CUDA_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    spec = importlib.util.spec_from_file_location("setup_script", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def nvcc(tmp_path, monkeypatch):
+    """Stands for the compiler: writes its arguments to the file it is to write."""
+    script = tmp_path / "cuda" / "bin" / "nvcc"
+    script.parent.mkdir(parents=True)
+    script.write_text('#!/bin/sh\necho "$@" > "$2"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
+    return script
+
+
+def build_cuda_extension(setup_script, target):
+    """Run the build of the CUDA library alone; return it, or None if it is left out."""
+    import setuptools
+
+    extensions = [setup_script.cuda_extension()]
+    distribution = setuptools.Distribution(
+        {"name": "setformer_mm", "ext_modules": extensions}
+    )
+    command = setup_script.BuildExtension(distribution)
+    command.build_lib, command.build_temp = str(target), str(target)
+    command.ensure_finalized()
+    command.run()
+    found = list(target.rglob("*.so"))
+    return found[0] if found else None
+
+
+def test_cuda_kernels_are_built_by_the_nvcc_of_cuda_home(
+    setup_script, nvcc, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(setup_script, "torch_says", lambda _: True)
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    library = build_cuda_extension(setup_script, tmp_path / "built")
+    assert library.relative_to(tmp_path / "built") == Path(
+        "setformer_mm/ops/_C_cuda.abi3.so"
+    )
+    arguments = library.read_text().split()
+    for source in ("set_attention_cuda.cpp", "cuda/set_attention_cuda.cu"):
+        assert f"setformer_mm/ops/csrc/{source}" in arguments
+    assert "-gencode=arch=compute_90,code=sm_90" in arguments
+    assert "-cudart=static" in arguments
+
+
+def test_cuda_kernels_are_left_out_where_torch_sees_no_gpu(
+    setup_script, nvcc, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(setup_script, "torch_says", lambda _: False)
+    assert build_cuda_extension(setup_script, tmp_path / "built") is None
+
+
+def test_torch_is_not_asked_where_there_is_no_nvcc(setup_script, monkeypatch):
+    monkeypatch.setattr(setup_script, "find_nvcc", lambda: None)
+    monkeypatch.setattr(setup_script, "torch_says", pytest.fail)
+    assert not setup_script.wants_cuda()
+
+
+def test_torch_answers_in_another_process(setup_script):
+    assert setup_script.torch_says("torch.__version__")
+    assert not setup_script.torch_says("torch.version.cuda == 'none at all'")
+    assert not setup_script.torch_says("torch.there_is_no_such_thing")
+
+
+@pytest.mark.parametrize(
+    "found, has_cuda, sentence",
+    [
+        (None, True, "no nvcc on the PATH or in CUDA_HOME"),
+        ("nvcc", False, "needs a torch with CUDA"),
+    ],
+)
+def test_forcing_cuda_in_vain_ends_with_a_sentence(
+    found, has_cuda, sentence, setup_script, monkeypatch
+):
+    monkeypatch.setenv("FORCE_CUDA", "1")
+    monkeypatch.setattr(setup_script, "find_nvcc", lambda: found)
+    monkeypatch.setattr(setup_script, "torch_says", lambda _: has_cuda)
+    with pytest.raises(SystemExit, match=f"FORCE_CUDA=1 .*{sentence}"):
+        setup_script.wants_cuda()
+
+
+def test_forcing_cuda_needs_no_gpu(setup_script, nvcc, monkeypatch):
+    monkeypatch.setenv("FORCE_CUDA", "1")
+    monkeypatch.setattr(setup_script, "torch_says", lambda asked: "avail" not in asked)
+    assert setup_script.wants_cuda()
+
+
+@pytest.mark.parametrize(
+    "given, codes",
+    [
+        ("", "sm_80 sm_86 sm_89 sm_90 compute_90"),
+        ("8.0;9.0", "sm_80 sm_90"),
+        ("8.0 9.0+PTX", "sm_80 sm_90 compute_90"),
+        ("7.5;8.6+PTX;", "sm_86 compute_86"),
+        ("9.0a 12.0", "sm_90a sm_120"),
+    ],
+)
+def test_architectures_are_those_of_the_variable(
+    given, codes, setup_script, monkeypatch
+):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", given)
+    flags = setup_script.architecture_flags()
+    assert [flag.rpartition("code=")[2] for flag in flags] == codes.split()
+    for flag in flags:
+        number = flag.rpartition("_")[2]
+        assert flag.startswith(f"-gencode=arch=compute_{number},")
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [("Hopper", "must be like '8.0;9.0.PTX', got 'Hopper'"), ("7.0", "at least 8.0")],
+)
+def test_unusable_architectures_end_with_a_sentence(
+    given, sentence, setup_script, monkeypatch
+):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", given)
+    with pytest.raises(SystemExit, match=sentence):
+        setup_script.architecture_flags()
+
+
+# Loads what has been built, under a torch that need not see a GPU.
+LOAD_CUDA_KERNELS = """
+import torch, setformer_mm.ops._C, setformer_mm.ops._C_cuda as library
+has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+names = "forward", "backward"
+print(library.__file__, *(
+    has_kernel(f"setformer_mm::set_attention_{name}", "CUDA") for name in names
+))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_cuda_kernels_compile_and_register(source, tmp_path, setup_script):
+    if not (setup_script.find_nvcc() and setup_script.torch_says("torch.version.cuda")):
+        pytest.skip("needs nvcc and a torch with CUDA")
+    forced = {"FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": "8.0"}
+    wheel = build(source, "wheel", tmp_path, disable_extension=False, **forced)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    variables = {"PYTHONPATH": str(tmp_path / "installed"), DISABLE_VARIABLE: ""}
+    process = run_python(LOAD_CUDA_KERNELS, cwd=tmp_path, **variables)
+    library = tmp_path / "installed" / "setformer_mm" / "ops" / "_C_cuda.abi3.so"
+    assert last_line(process) == f"{library} True True"
 
 
 def test_build_and_package_agree_on_what_disables_the_extension():

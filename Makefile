@@ -20,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 # mmcv is published as source only. These flags take 9 minutes on two cores where its own
 # (-O3, debug symbols) take 20; the price may be some speed of its CPU ops, as RoIAlign.
 # Where torch sees a GPU and there is an nvcc, the CUDA ops are compiled as well, and take
-# longer; FORCE_CUDA=1 does so without a GPU.
+# longer; FORCE_CUDA=1 does so without a GPU. Our own setup.py goes by the same rule.
 MMCV_CFLAGS ?= -O2 -g0 -w
 
 # What `make test-wheel` installs the wheel beside: a torch in an environment of its own.

@@ -34,7 +34,7 @@ SOURCE_FILES = ("setup.py", "pyproject.toml", "README.md")
 # Seconds for everything, and at most for each step.
 TOTAL = 470
 LIMITS = dict(
-    build=200,
+    build=300,
     tests=90,
     operator=150,
     memcheck=45,

@@ -177,6 +177,7 @@ def test_no_step_begins_without_time(tmp_path):
         ({}, 0),
         (dict(tests=SKIPPED), 0),
         (dict(tests=FAILED), 1),
+        (dict(tests=TIMED_OUT), 1),
         (dict(build=FAILED), 1),
         (dict(operator=FAILED), 1),
         (dict(racecheck=TIMED_OUT), 0),

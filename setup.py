@@ -77,7 +77,6 @@ def cuda_extension() -> Extension:
     return Extension(
         f"{NAME}.ops._C_cuda",
         [str(path) for path in sources],
-        depends=[str(path) for path in sorted(CSRC.rglob("*.cuh"))],
         # Without USE_CUDA, torch's header does not tell the current stream.
         define_macros=[*STABLE_ABI, ("USE_CUDA", "1")],
         extra_compile_args=[
@@ -85,7 +84,7 @@ def cuda_extension() -> Extension:
             "-O3",
             "-Xcompiler=-fPIC,-fvisibility=hidden",
         ],
-        # That of nvcc, linked statically, is kept apart from torch's CUDA runtime.
+        # Nvcc's CUDA runtime is kept inside, apart from torch's, which may be another.
         extra_link_args=["-shared", "-cudart=static", "-Xlinker=--exclude-libs=ALL"],
         libraries=["torch_cuda", "torch_cpu"],
         language="cuda",
@@ -104,12 +103,8 @@ def find_nvcc() -> str | None:
 def torch_says(expression: str) -> bool:
     """Whether that is true, asked in another process: importing torch takes seconds."""
     script = f"import torch; raise SystemExit(not ({expression}))"
-    return (
-        subprocess.run(
-            [sys.executable, "-c", script], stderr=subprocess.DEVNULL
-        ).returncode
-        == 0
-    )
+    asked = subprocess.run([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    return asked.returncode == 0
 
 
 def wants_cuda() -> bool:

@@ -373,9 +373,10 @@ def read_cuobjdump(lines: list[str]) -> list[dict]:
 
 def test(check: Check) -> None:
     """Run the GPU's tests."""
-    if importlib.util.find_spec("pytest") is None:
-        check.skip("tests", f"{sys.executable} has no pytest")
-        return
+    for package in ("pytest", "numpy"):
+        if importlib.util.find_spec(package) is None:
+            check.skip("tests", f"{sys.executable} has no {package}")
+            return
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     if importlib.util.find_spec("pytest_timeout") is None:
         # Its mark is unknown then, which the project's options do not let pass.

@@ -200,3 +200,19 @@ def test_steps_missing_after_a_failure_are_no_success():
 def test_file_is_the_result(tmp_path, result):
     gpu_check.write(tmp_path / "new" / "file.json", result)
     assert json.loads((tmp_path / "new" / "file.json").read_text()) == result
+
+
+def test_without_pytest_tests_are_left_out_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: None)
+    check = Check(100, tmp_path)
+    gpu_check.test(check)
+    assert check.steps["tests"].outcome == SKIPPED
+    assert check.steps["tests"].why.endswith("has no pytest")
+
+
+def test_backbones_are_left_out_without_their_packages(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: None)
+    check = Check(100, tmp_path)
+    assert gpu_check.measure_backbones(check) == {}
+    why = check.steps["backbone"].why
+    assert why == "not installed: mmengine, mmpretrain, timm"

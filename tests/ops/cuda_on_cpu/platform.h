@@ -26,6 +26,7 @@
 #define __device__
 #define __host__
 #define __global__
+#define __forceinline__ inline
 #define __launch_bounds__(threads)
 
 struct dim3 {
@@ -247,6 +248,9 @@ To bits_as(From from) {
 
 inline float __uint_as_float(unsigned v) { return cuda_on_cpu::bits_as<float>(v); }
 inline unsigned __float_as_uint(float v) { return cuda_on_cpu::bits_as<unsigned>(v); }
+
+using std::max;
+using std::min;
 
 template <typename T>
 T __ldcg(const T* from) {

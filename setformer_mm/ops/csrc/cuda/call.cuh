@@ -2,7 +2,8 @@
 // workspace. To be included after the platform.
 #pragma once
 
-inline __host__ __device__ int64_t ceil_div(int64_t a, int64_t b) {
+template <typename T>
+__host__ __device__ inline T ceil_div(T a, T b) {
   return (a + b - 1) / b;
 }
 
@@ -11,7 +12,7 @@ constexpr int kWarps = 4, kThreads = 32 * kWarps, kTile = 16 * kWarps;
 
 // Partial sums are added up in groups of so many chunks, then the groups'.
 constexpr int kGroup = 16, kMaxChunks = kGroup * kGroup;
-constexpr int64_t kMinChunk = 256;
+constexpr int kMinChunk = 256;
 // Blocks of a cluster, on every device that has clusters.
 constexpr int kMaxCluster = 8;
 
@@ -31,14 +32,13 @@ struct Config {
   // Sums of all tokens, and products with value_map, which amplify errors.
   using Sum = std::conditional_t<exact, double, float>;
   static constexpr int kForwardSums = references * (1 + width);
-  static constexpr int kBackwardSums = references * (width > 2 ? width : 2);
+  static constexpr int kBackwardSums = references * width;
   static constexpr int kMapSums = width * (references + width);  // score_map, anchors
 };
 
 // How heads are cut into chunks of tokens, one a block.
 struct Cut {
-  int64_t chunk_tokens;
-  int num_chunks;
+  int chunk_tokens, num_chunks;
   bool fused;   // all phases in one launch: the chunks of a head are a cluster, and
   int tiles;    // so many tiles keep features and Gibbs kernel in shared memory
   int64_t shared_bytes;
@@ -46,8 +46,8 @@ struct Cut {
 
 // Phases of the forward pass are iterate (at least once), aggregate, respond; of the
 // backward pass project, weigh, unroll (num_iters - 1 times), gather.
-inline __host__ __device__ int num_phases(int64_t iters) {
-  return int(iters > 1 ? iters : 1) + 2;
+__host__ __device__ inline int num_phases(int iters) {
+  return (iters > 1 ? iters : 1) + 2;
 }
 
 struct Call {
@@ -59,7 +59,7 @@ struct Call {
 
   // Of each head; operands are arranged as multiply() reads them.
   float *differences, *mean, *score_map;  // anchors less their mean: D x K; D; K x M
-  float *anchors, *score_map_t;           // K x D and M x K, backward
+  float *anchors_n, *score_map_t;         // K x D and M x K, backward
   // Factors of Pi on an image, rows of M: one for each row, one for each column.
   float *row_factors, *col_factors;
 
@@ -70,18 +70,23 @@ struct Call {
   double* group_sums;  // of each group of chunks
   float* mixed;        // operand A value_map, M x K; its transpose in the backward pass
   // Backward: M b times the gradient of log b, rows of M; operands of the gradient of
-  // A, M x K and K x M; one over N times W's column sums; what W's gradients are less
-  // of; gradients of value_map, K x K; those of score_map and anchors by chunk.
-  float *gammas, *aggregate_grads, *aggregate_grads_t, *inv_column_sums, *offsets;
+  // A over N times W's column sums, M x K and K x M; what gradients of W's columns are
+  // less of; gradients of value_map, K x K; those of score_map and anchors by chunk.
+  float *gammas, *aggregate_grads, *aggregate_grads_t, *offsets;
   double* value_map_grads;
   float* map_grads;
 
+  // Sizes fit an int each; products of theirs need not.
+  __host__ __device__ int tokens() const { return int(problem.sizes.tokens); }
+  __host__ __device__ int heads() const { return int(problem.sizes.heads); }
+  __host__ __device__ int dim() const { return int(problem.sizes.dim); }
+  __host__ __device__ int anchors() const { return int(problem.sizes.anchors); }
+  __host__ __device__ int references() const { return int(problem.sizes.references); }
+  __host__ __device__ int iters() const { return int(problem.fields.num_iters); }
   __host__ __device__ bool is_image() const {
     return inv_tau > 0 && problem.fields.height > 0;
   }
-  __host__ __device__ int num_groups() const {
-    return int(ceil_div(cut.num_chunks, kGroup));
-  }
+  __host__ __device__ int num_groups() const { return ceil_div(cut.num_chunks, kGroup); }
 };
 
 // Hands out the workspace piece by piece; from null, it only measures.
@@ -92,7 +97,7 @@ class Arena {
   template <typename T>
   T* take(int64_t count) {
     T* const piece = reinterpret_cast<T*>(begin_ + used_);
-    used_ += size_t(ceil_div(count * int64_t(sizeof(T)), 256) * 256);
+    used_ += size_t(ceil_div<int64_t>(count * int64_t(sizeof(T)), 256) * 256);
     return piece;
   }
   size_t used() const { return used_; }

@@ -15,11 +15,11 @@ struct Forward {
   Block<C> block;
   const Call& call;
 
-  __device__ explicit Forward(const Call& any_call)
+  __device__ __forceinline__ explicit Forward(const Call& any_call)
       : block(any_call, /*is_backward=*/false), call(any_call) {}
 
-  __device__ void run(int phase) {
-    const int last = num_phases(block.iters()) - 1;
+  __device__ __forceinline__ void run(int phase) {
+    const int last = num_phases(call.iters()) - 1;
     if (phase < last - 1)
       iterate(phase);
     else if (phase == last - 1)
@@ -28,10 +28,10 @@ struct Forward {
       respond();
   }
 
-  __device__ void iterate(int t) {
+  __device__ __forceinline__ void iterate(int t) {
     float b[kOwn], sums[kOwn] = {};
     block.load_scaling(t, b);
-    for (int tile = 0; tile < block.num_tiles; ++tile) {
+    for (int tile = 0; tile < block.num_tiles(); ++tile) {
       Strip<C> strip;
       look_at(block, tile, /*is_first=*/t == 0, strip);
       const Place place = block.place_of(tile);
@@ -43,35 +43,35 @@ struct Forward {
       }
     }
     block.emit_columns(sums, M, 0);
-    if (!block.arrive(M) || t >= block.iters()) return;
-    const int m = block.references();
-    double* const next = call.problem.saved.scalings + (block.slot * block.iters() + t) * m;
+    if (!block.arrive(M) || t >= call.iters()) return;
+    const int m = call.references();
+    double* const next = call.problem.saved.scalings + (int64_t(block.slot) * call.iters() + t) * m;
     for (int j = threadIdx.x; j < m; j += kThreads)
-      next[j] = double(block.tokens()) / (m * double(block.totals[j]));
+      next[j] = double(call.tokens()) / (m * double(block.totals()[j]));
   }
 
-  __device__ void aggregate() {
+  __device__ __forceinline__ void aggregate() {
     float b[kOwn], column_sums[kOwn] = {};
-    block.load_scaling(block.iters(), b);
+    block.load_scaling(call.iters(), b);
     const float by_unit = 1 / block.unit();
     TokenSums<M, K> sums;
-    for (int tile = 0; tile < block.num_tiles; ++tile) {
+    for (int tile = 0; tile < block.num_tiles(); ++tile) {
       const Place place = block.place_of(tile);
       Strip<C> strip;
       look_at(block, tile, /*is_first=*/false, strip);
       Rows<M> rows;
       const RowScales scales = weigh(block, place, strip, b, rows);
+      Rows<K> values;
+      load_shared(block.features(tile), C::kWidthStride, values);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const float scale = scales.share[r] * (strip.lengths[r] * by_unit);
-#pragma unroll
-        for (float& v : strip.features.v[r]) v *= scale;
+        scale_row(values, r, scales.share[r] * (strip.lengths[r] * by_unit));
 #pragma unroll
         for (int e = 0; e < kOwn; ++e) column_sums[e] += scales.share[r] * rows.v[r][e];
       }
       // Neither F nor gibbs is needed any more.
       store_shared(rows, C::kRefsStride, block.gibbs(tile));
-      store_shared(strip.features, C::kWidthStride, block.features(tile));
+      store_shared(values, C::kWidthStride, block.features(tile));
       __syncthreads();
       sums.template add<C::kCoarse, C::kFine>(block.gibbs(tile), C::kRefsStride,
                                               block.features(tile), C::kWidthStride);
@@ -84,35 +84,35 @@ struct Forward {
     if (block.arrive(C::kForwardSums)) finish_aggregate();
   }
 
-  __device__ void finish_aggregate() {
-    const int m = block.references(), k = block.anchors();
-    const Sum* const column_sums = block.totals;
-    Sum* const aggregates = block.totals + M;
-    double* const saved = call.problem.saved.aggregates + block.slot * m * (k + 1);
+  __device__ __forceinline__ void finish_aggregate() {
+    const int m = call.references(), k = call.anchors();
+    const Sum* const column_sums = block.totals();
+    Sum* const aggregates = block.totals() + M;
+    double* const saved = call.problem.saved.aggregates + int64_t(block.slot) * m * (k + 1);
     for (int i = threadIdx.x; i < M * K; i += kThreads) {
       const int j = i / K, c = i % K;
       const bool is_real = j < m && c < k;
       aggregates[i] = is_real ? aggregates[i] / column_sums[j] : Sum(0);
       if (is_real) saved[j * (k + 1) + c] = aggregates[i];
       if (is_real && c == 0)
-        saved[j * (k + 1) + k] = double(column_sums[j]) / double(block.tokens());
+        saved[j * (k + 1) + k] = double(column_sums[j]) / double(call.tokens());
     }
     __syncthreads();
-    const Padded<double> value_map{call.problem.maps.value_map + block.head * k * k, k, k,
+    const Padded<double> value_map{call.problem.maps.value_map + block.head() * k * k, k, k,
                                    k};
-    float* const mixed = call.mixed + block.slot * M * K;
+    float* const mixed = call.mixed + int64_t(block.slot) * M * K;
     small_product<Sum>(
         M, K, k, [&](int j, int i) { return aggregates[j * K + i]; },
         [&](int i, int c) { return Sum(value_map(i, c)); },
         [&](int j, int c, Sum v) { mixed[operand_index<M, K>(j, c)] = float(v); });
   }
 
-  __device__ void respond() {
+  __device__ __forceinline__ void respond() {
     float b[kOwn];
-    block.load_scaling(block.iters(), b);
+    block.load_scaling(call.iters(), b);
     const float unit = block.unit();
-    const float* const mixed = call.mixed + block.slot * M * K;
-    for (int tile = 0; tile < block.num_tiles; ++tile) {
+    const float* const mixed = call.mixed + int64_t(block.slot) * M * K;
+    for (int tile = 0; tile < block.num_tiles(); ++tile) {
       const Place place = block.place_of(tile);
       Rows<M> rows;
       if (call.cut.fused) {
@@ -127,9 +127,8 @@ struct Forward {
       multiply<C::kCoarse, C::kCoarse>(rows, mixed, out);
 #pragma unroll
       for (int r = 0; r < 2; ++r)
-#pragma unroll
-        for (float& v : out.v[r]) v *= unit;
-      store_tokens<C>(out, call.problem.scalar, call.out_aligned, block.anchors(), place,
+        scale_row(out, r, unit);
+      store_tokens<C>(out, call.problem.scalar, call.out_aligned, call.anchors(), place,
                       call.out);
     }
   }

@@ -1,6 +1,7 @@
 // The passes on the host: how heads are cut, where things lie in the workspace, which
 // kernels run. To be included after the platform.
 
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <type_traits>
@@ -63,17 +64,15 @@ template <typename C>
 Cut cut_of(const Problem& problem, bool is_backward) {
   using B = Block<C>;
   const Device device = current_device();
-  const int64_t tokens = problem.sizes.tokens, tiles = ceil_div(tokens, kTile);
+  const int tokens = int(problem.sizes.tokens), tiles = ceil_div(tokens, kTile);
   for (int blocks = 1; blocks <= (device.has_clusters ? kMaxCluster : 1); ++blocks) {
-    const int kept = int(ceil_div(tiles, blocks));
+    const int kept = ceil_div(tiles, blocks);
     const int64_t bytes = B::shared_bytes(kept, true, is_backward);
-    if (bytes > device.shared_bytes) continue;
-    const int64_t chunk = int64_t(kept) * kTile;
-    return {chunk, int(ceil_div(tokens, chunk)), true, kept, bytes};
+    if (bytes <= device.shared_bytes)
+      return {kept * kTile, ceil_div(tiles, kept), true, kept, bytes};
   }
-  const int64_t least = ceil_div(ceil_div(tokens, kMaxChunks), kTile) * kTile;
-  const int64_t chunk = least > kMinChunk ? least : kMinChunk;
-  return {chunk, int(ceil_div(tokens, chunk)), false, 1,
+  const int chunk = std::max(kMinChunk, ceil_div(tiles, kMaxChunks) * kTile);
+  return {chunk, ceil_div(tokens, chunk), false, 1,
           B::shared_bytes(1, false, is_backward)};
 }
 
@@ -119,12 +118,11 @@ Call call_of(const Problem& problem, const Tokens& in, const Tokens& out,
     call.group_sums = arena.take<double>(slots * call.num_groups() * num_sums);
   }
   if (is_backward) {
-    call.anchors = arena.take<float>(sizes.heads * K * K);
+    call.anchors_n = arena.take<float>(sizes.heads * K * K);
     call.score_map_t = arena.take<float>(sizes.heads * K * M);
     call.gammas = arena.take<float>(slots * (fields.num_iters + 1) * M);
     call.aggregate_grads = arena.take<float>(slots * M * K);
     call.aggregate_grads_t = arena.take<float>(slots * M * K);
-    call.inv_column_sums = arena.take<float>(slots * M);
     call.offsets = arena.take<float>(slots * M);
     call.value_map_grads = arena.take<double>(slots * K * K);
     call.map_grads = arena.take<float>(slots * chunks * C::kMapSums);
@@ -140,7 +138,7 @@ void run_phases(const Call& call, bool is_backward, Stream stream) {
   launch(prepare_kernel<C>, dim3(unsigned(sizes.heads + kTableBlocks)), kThreads, 1, 0,
          stream, call, is_backward);
   const dim3 grid(unsigned(slots * call.cut.num_chunks));
-  const int phases = num_phases(call.problem.fields.num_iters);
+  const int phases = num_phases(call.iters());
   const int at_once = call.cut.fused ? phases : 1;
   const int cluster = call.cut.fused ? call.cut.num_chunks : 1;
   for (int phase = 0; phase < phases; phase += at_once)
@@ -180,7 +178,7 @@ void backward(const Problem& problem, const Tokens& grad_out, const Tokens& grad
     if (problem.sizes.batch > 0)
       run_phases<C, Backward<C>>(call, true, static_cast<Stream>(stream));
     const int64_t elements = C::kMapSums + C::kWidth * C::kWidth;
-    const dim3 grid(unsigned(ceil_div(elements, kThreads)),
+    const dim3 grid(unsigned(ceil_div<int64_t>(elements, kThreads)),
                     unsigned(problem.sizes.heads));
     launch(reduce_kernel<C>, grid, kThreads, 1, 0, static_cast<Stream>(stream), call,
            grad_maps);

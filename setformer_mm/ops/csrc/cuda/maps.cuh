@@ -50,7 +50,7 @@ __device__ inline void prepare(const Call& call, bool is_backward) {
     const double difference = col < k && row < d ? z(col, row) - double(mean[row]) : 0;
     call.differences[head * K * K + operand_index<K, K>(row, col)] = float(difference);
     if (is_backward)
-      call.anchors[head * K * K + operand_index<K, K>(row, col)] = float(z(row, col));
+      call.anchors_n[head * K * K + operand_index<K, K>(row, col)] = float(z(row, col));
   }
   for (int i = threadIdx.x; i < K * M; i += kThreads) {
     const int row = i / M, col = i % M;

@@ -4,7 +4,7 @@
 // visit(row, col, sum_i left(row, i) right(i, col)) for all rows and columns, in `Sum`.
 // A thread takes four columns of a row at a time.
 template <typename Sum, typename Left, typename Right, typename Visit>
-__device__ inline void small_product(int rows, int cols, int depth, const Left& left,
+__device__ __forceinline__ void small_product(int rows, int cols, int depth, const Left& left,
                                      const Right& right, const Visit& visit) {
   for (int item = threadIdx.x; item < rows * cols / 4; item += kThreads) {
     const int row = item / (cols / 4), col = item % (cols / 4) * 4;
@@ -25,7 +25,7 @@ struct Padded {
   const T* data;
   int rows, cols, stride;
 
-  __device__ T operator()(int row, int col) const {
+  __device__ __forceinline__ T operator()(int row, int col) const {
     return row < rows && col < cols ? data[row * stride + col] : T(0);
   }
 };

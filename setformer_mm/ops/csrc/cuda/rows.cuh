@@ -2,8 +2,8 @@
 // To be included after the platform.
 #pragma once
 
-__device__ inline int lane_index() { return threadIdx.x % 32; }
-__device__ inline int warp_index() { return threadIdx.x / 32; }
+__device__ __forceinline__ int lane_index() { return threadIdx.x % 32; }
+__device__ __forceinline__ int warp_index() { return threadIdx.x / 32; }
 
 // 16 rows of n columns. Thread 4 g + c of the warp holds, of rows g and g + 8, quarter
 // c: columns [c n / 4, (c + 1) n / 4). What the tensor cores want is a permutation of
@@ -15,16 +15,16 @@ struct Rows {
   float v[2][kOwn];
 };
 
-__device__ inline int row_of_thread() { return lane_index() / 4; }
-__device__ inline int quarter_of_thread() { return lane_index() % 4; }
+__device__ __forceinline__ int row_of_thread() { return lane_index() / 4; }
+__device__ __forceinline__ int quarter_of_thread() { return lane_index() % 4; }
 
 // Sum or maximum over the four threads that share a row.
-__device__ inline float sum_of_row(float value) {
+__device__ __forceinline__ float sum_of_row(float value) {
   value += __shfl_xor_sync(0xffffffffu, value, 1);
   return value + __shfl_xor_sync(0xffffffffu, value, 2);
 }
 
-__device__ inline float max_of_row(float value) {
+__device__ __forceinline__ float max_of_row(float value) {
   value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 1));
   return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
 }
@@ -33,7 +33,7 @@ __device__ inline float max_of_row(float value) {
 template <int parts>
 struct Split {
   float part[parts];
-  __device__ explicit Split(float v) {
+  __device__ __forceinline__ explicit Split(float v) {
     part[0] = __uint_as_float(__float_as_uint(v) & 0xffffe000u);
     if constexpr (parts == 2) part[1] = v - part[0];
   }
@@ -41,7 +41,7 @@ struct Split {
 
 // Products of 8 columns with 8 rows, of all parts but the least times the least.
 template <int a_parts, int b_parts>
-__device__ inline void multiply_split(float (&acc)[4], const Split<a_parts> (&a)[4],
+__device__ __forceinline__ void multiply_split(float (&acc)[4], const Split<a_parts> (&a)[4],
                                       const Split<b_parts> (&b)[2]) {
 #pragma unroll
   for (int i = a_parts + b_parts - 2; i >= 0; --i) {  // the small ones first
@@ -59,7 +59,7 @@ __device__ inline void multiply_split(float (&acc)[4], const Split<a_parts> (&a)
 // Where element (row, col) of a right operand of k x n lies: as the threads of a warp
 // read it, two elements each, for 8 rows and 8 columns at a time.
 template <int k, int n>
-__host__ __device__ inline int operand_index(int row, int col) {
+__host__ __device__ __forceinline__ int operand_index(int row, int col) {
   const int step = row % (k / 4) / 2, tile = col % (n / 4) / 2;
   const int lane = 4 * (2 * (col / (n / 4)) + col % 2) + row / (k / 4);
   return ((step * (n / 8) + tile) * 32 + lane) * 2 + row % 2;
@@ -67,7 +67,7 @@ __host__ __device__ inline int operand_index(int row, int col) {
 
 // acc += a b, with a and b in so many parts.
 template <int a_parts, int b_parts, int k, int n>
-__device__ inline void multiply(const Rows<k>& a, const float* b, Rows<n>& acc) {
+__device__ __forceinline__ void multiply(const Rows<k>& a, const float* b, Rows<n>& acc) {
 #pragma unroll
   for (int step = 0; step < k / 8; ++step) {
     const Split<a_parts> left[4] = {
@@ -91,16 +91,30 @@ __device__ inline void multiply(const Rows<k>& a, const float* b, Rows<n>& acc) 
 }
 
 template <int n>
-__device__ inline void fill(Rows<n>& rows, float value) {
+__device__ __forceinline__ void fill(Rows<n>& rows, float value) {
 #pragma unroll
   for (int r = 0; r < 2; ++r)
 #pragma unroll
     for (int e = 0; e < Rows<n>::kOwn; ++e) rows.v[r][e] = value;
 }
 
+template <int n>
+__device__ __forceinline__ float sum_of(const Rows<n>& rows, int r) {
+  float sum = 0;
+#pragma unroll
+  for (int e = 0; e < n / 4; ++e) sum += rows.v[r][e];
+  return sum_of_row(sum);
+}
+
+template <int n>
+__device__ __forceinline__ void scale_row(Rows<n>& rows, int r, float by) {
+#pragma unroll
+  for (int e = 0; e < n / 4; ++e) rows.v[r][e] *= by;
+}
+
 // The thread's quarter of a vector of n.
 template <int n>
-__device__ inline void load_quarter(const float* vector, float (&own)[n / 4]) {
+__device__ __forceinline__ void load_quarter(const float* vector, float (&own)[n / 4]) {
   const float4* const from =
       reinterpret_cast<const float4*>(vector + quarter_of_thread() * (n / 4));
 #pragma unroll
@@ -114,7 +128,7 @@ __device__ inline void load_quarter(const float* vector, float (&own)[n / 4]) {
 }
 
 template <int n>
-__device__ inline void store_quarter(const float (&own)[n / 4], float* vector) {
+__device__ __forceinline__ void store_quarter(const float (&own)[n / 4], float* vector) {
   float4* const to = reinterpret_cast<float4*>(vector + quarter_of_thread() * (n / 4));
 #pragma unroll
   for (int i = 0; i < n / 16; ++i)
@@ -123,7 +137,7 @@ __device__ inline void store_quarter(const float (&own)[n / 4], float* vector) {
 
 // Rows of the warp in a tile in shared memory; a thread reads back what it wrote.
 template <int n>
-__device__ inline void load_shared(const float* tile, int stride, Rows<n>& rows) {
+__device__ __forceinline__ void load_shared(const float* tile, int stride, Rows<n>& rows) {
 #pragma unroll
   for (int r = 0; r < 2; ++r)
     load_quarter<n>(tile + (16 * warp_index() + row_of_thread() + 8 * r) * stride,
@@ -131,7 +145,7 @@ __device__ inline void load_shared(const float* tile, int stride, Rows<n>& rows)
 }
 
 template <int n>
-__device__ inline void store_shared(const Rows<n>& rows, int stride, float* tile) {
+__device__ __forceinline__ void store_shared(const Rows<n>& rows, int stride, float* tile) {
 #pragma unroll
   for (int r = 0; r < 2; ++r)
     store_quarter<n>(rows.v[r],
@@ -145,38 +159,38 @@ struct Packet;
 template <>
 struct Packet<float> {
   static constexpr int kSize = 4;
-  __device__ static void load(const void* from, float* to) {
+  __device__ __forceinline__ static void load(const void* from, float* to) {
     const float4 v = *static_cast<const float4*>(from);
     to[0] = v.x;
     to[1] = v.y;
     to[2] = v.z;
     to[3] = v.w;
   }
-  __device__ static void store(const float* from, void* to) {
+  __device__ __forceinline__ static void store(const float* from, void* to) {
     *static_cast<float4*>(to) = make_float4(from[0], from[1], from[2], from[3]);
   }
-  __device__ static float load_one(const void* from, int64_t i) {
+  __device__ __forceinline__ static float load_one(const void* from, int64_t i) {
     return static_cast<const float*>(from)[i];
   }
-  __device__ static void store_one(float value, void* to, int64_t i) {
+  __device__ __forceinline__ static void store_one(float value, void* to, int64_t i) {
     static_cast<float*>(to)[i] = value;
   }
 };
 
 // The 16-bit formats, as they lie in memory.
 struct HalfFormat {
-  __device__ static float widen(unsigned short bits) {
+  __device__ __forceinline__ static float widen(unsigned short bits) {
     return half_bits_to_float(bits);
   }
-  __device__ static unsigned short narrow(float value) {
+  __device__ __forceinline__ static unsigned short narrow(float value) {
     return float_to_half_bits(value);
   }
 };
 struct BFloat16Format {
-  __device__ static float widen(unsigned short bits) {
+  __device__ __forceinline__ static float widen(unsigned short bits) {
     return bfloat16_bits_to_float(bits);
   }
-  __device__ static unsigned short narrow(float value) {
+  __device__ __forceinline__ static unsigned short narrow(float value) {
     return float_to_bfloat16_bits(value);
   }
 };
@@ -184,7 +198,7 @@ struct BFloat16Format {
 template <typename Format>
 struct Packet {
   static constexpr int kSize = 8;
-  __device__ static void load(const void* from, float* to) {
+  __device__ __forceinline__ static void load(const void* from, float* to) {
     const uint4 v = *static_cast<const uint4*>(from);
     const unsigned words[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
@@ -193,7 +207,7 @@ struct Packet {
       to[2 * i + 1] = Format::widen(static_cast<unsigned short>(words[i] >> 16));
     }
   }
-  __device__ static void store(const float* from, void* to) {
+  __device__ __forceinline__ static void store(const float* from, void* to) {
     unsigned words[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i)
@@ -201,93 +215,98 @@ struct Packet {
                  static_cast<unsigned>(Format::narrow(from[2 * i + 1])) << 16;
     *static_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
   }
-  __device__ static float load_one(const void* from, int64_t i) {
+  __device__ __forceinline__ static float load_one(const void* from, int64_t i) {
     return Format::widen(static_cast<const unsigned short*>(from)[i]);
   }
-  __device__ static void store_one(float value, void* to, int64_t i) {
+  __device__ __forceinline__ static void store_one(float value, void* to, int64_t i) {
     static_cast<unsigned short*>(to)[i] = Format::narrow(value);
   }
 };
 
-// Calls visit(Packet) for the element type of tokens.
-template <typename C, typename Visit>
-__device__ inline void with_packets(Scalar scalar, const Visit& visit) {
-  if constexpr (C::kExact)
-    visit(Packet<float>());
-  else if (scalar == Scalar::kHalf)
-    visit(Packet<HalfFormat>());
-  else
-    visit(Packet<BFloat16Format>());
-}
-
 // Which rows of a (B, N, h, columns) tensor a warp looks at: 16 tokens from `first`, of
 // which those from `end` on do not exist.
 struct Place {
-  int64_t image, head, first, end;
+  int image, head, first, end;
 
-  __device__ int64_t token(int r) const { return first + row_of_thread() + 8 * r; }
-  __device__ bool exists(int r) const { return token(r) < end; }
-  __device__ int64_t offset(const Tokens& tokens, int r) const {
+  __device__ __forceinline__ int token(int r) const { return first + row_of_thread() + 8 * r; }
+  __device__ __forceinline__ bool exists(int r) const { return token(r) < end; }
+  __device__ __forceinline__ int64_t offset(const Tokens& tokens, int r) const {
     return image * tokens.batch_stride + token(r) * tokens.token_stride +
            head * tokens.head_stride;
   }
 };
 
-// What does not exist becomes 0.
-template <typename C, int n>
-__device__ inline void load_tokens(const Tokens& tokens, Scalar scalar, bool aligned,
-                                   int columns, const Place& place, Rows<n>& rows) {
-  constexpr int own = n / 4;
+template <typename P, int n>
+__device__ __forceinline__ void load_packets(const Tokens& tokens, bool aligned,
+                                             int columns, const Place& place,
+                                             Rows<n>& rows) {
+  constexpr int own = n / 4, bytes = 16 / P::kSize;
   const int first = quarter_of_thread() * own;
-  with_packets<C>(scalar, [&](auto packet) {
-    using P = decltype(packet);
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int64_t offset = place.offset(tokens, r) + first;
-      if (!place.exists(r)) {
+  for (int r = 0; r < 2; ++r) {
+    const int64_t offset = place.offset(tokens, r) + first;
+    if (!place.exists(r)) {
 #pragma unroll
-        for (int e = 0; e < own; ++e) rows.v[r][e] = 0;
-      } else if (aligned && columns == n) {
-        constexpr int bytes = 16 / P::kSize;
+      for (int e = 0; e < own; ++e) rows.v[r][e] = 0;
+    } else if (aligned && columns == n) {
 #pragma unroll
-        for (int e = 0; e < own; e += P::kSize)
-          P::load(static_cast<const char*>(tokens.data) + (offset + e) * bytes,
-                  rows.v[r] + e);
-      } else {
+      for (int e = 0; e < own; e += P::kSize)
+        P::load(static_cast<const char*>(tokens.data) + (offset + e) * bytes,
+                rows.v[r] + e);
+    } else {
 #pragma unroll
-        for (int e = 0; e < own; ++e)
-          rows.v[r][e] =
-              first + e < columns ? P::load_one(tokens.data, offset + e) : 0.0f;
-      }
+      for (int e = 0; e < own; ++e)
+        rows.v[r][e] =
+            first + e < columns ? P::load_one(tokens.data, offset + e) : 0.0f;
     }
-  });
+  }
+}
+
+template <typename P, int n>
+__device__ __forceinline__ void store_packets(const Rows<n>& rows, bool aligned,
+                                              int columns, const Place& place,
+                                              const Tokens& tokens) {
+  constexpr int own = n / 4, bytes = 16 / P::kSize;
+  const int first = quarter_of_thread() * own;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int64_t offset = place.offset(tokens, r) + first;
+    if (!place.exists(r)) continue;
+    if (aligned && columns == n) {
+#pragma unroll
+      for (int e = 0; e < own; e += P::kSize)
+        P::store(rows.v[r] + e, static_cast<char*>(tokens.data) + (offset + e) * bytes);
+    } else {
+#pragma unroll
+      for (int e = 0; e < own; ++e)
+        if (first + e < columns) P::store_one(rows.v[r][e], tokens.data, offset + e);
+    }
+  }
+}
+
+// Rows of tokens; those that do not exist become 0, or are not written.
+template <typename C, int n>
+__device__ __forceinline__ void load_tokens(const Tokens& tokens, Scalar scalar,
+                                            bool aligned, int columns,
+                                            const Place& place, Rows<n>& rows) {
+  if constexpr (C::kExact)
+    load_packets<Packet<float>>(tokens, aligned, columns, place, rows);
+  else if (scalar == Scalar::kHalf)
+    load_packets<Packet<HalfFormat>>(tokens, aligned, columns, place, rows);
+  else
+    load_packets<Packet<BFloat16Format>>(tokens, aligned, columns, place, rows);
 }
 
 template <typename C, int n>
-__device__ inline void store_tokens(const Rows<n>& rows, Scalar scalar, bool aligned,
-                                    int columns, const Place& place,
-                                    const Tokens& tokens) {
-  constexpr int own = n / 4;
-  const int first = quarter_of_thread() * own;
-  with_packets<C>(scalar, [&](auto packet) {
-    using P = decltype(packet);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int64_t offset = place.offset(tokens, r) + first;
-      if (!place.exists(r)) continue;
-      if (aligned && columns == n) {
-        constexpr int bytes = 16 / P::kSize;
-#pragma unroll
-        for (int e = 0; e < own; e += P::kSize)
-          P::store(rows.v[r] + e,
-                   static_cast<char*>(tokens.data) + (offset + e) * bytes);
-      } else {
-#pragma unroll
-        for (int e = 0; e < own; ++e)
-          if (first + e < columns) P::store_one(rows.v[r][e], tokens.data, offset + e);
-      }
-    }
-  });
+__device__ __forceinline__ void store_tokens(const Rows<n>& rows, Scalar scalar,
+                                             bool aligned, int columns,
+                                             const Place& place, const Tokens& tokens) {
+  if constexpr (C::kExact)
+    store_packets<Packet<float>>(rows, aligned, columns, place, tokens);
+  else if (scalar == Scalar::kHalf)
+    store_packets<Packet<HalfFormat>>(rows, aligned, columns, place, tokens);
+  else
+    store_packets<Packet<BFloat16Format>>(rows, aligned, columns, place, tokens);
 }
 
 // Sums over the tokens of a block's tiles of left^T right, (rows, cols), shared out
@@ -300,7 +319,7 @@ struct TokenSums {
   static constexpr int kMyCols = cols / 8 / kColWarps;   // blocks of 8
   float v[kMyRows][kMyCols][4];
 
-  __device__ TokenSums() {
+  __device__ __forceinline__ TokenSums() {
 #pragma unroll
     for (int i = 0; i < kMyRows; ++i)
 #pragma unroll
@@ -312,7 +331,7 @@ struct TokenSums {
   // Adds a tile in shared memory, of kTile rows each; whole warps take part, and the
   // block waits before (for what is read) and after (before it is written again).
   template <int left_parts, int right_parts>
-  __device__ void add(const float* left, int left_stride, const float* right,
+  __device__ __forceinline__ void add(const float* left, int left_stride, const float* right,
                       int right_stride) {
     const int g = row_of_thread(), c = quarter_of_thread();
     const int row_warp = warp_index() % kRowWarps, col_warp = warp_index() / kRowWarps;
@@ -341,7 +360,7 @@ struct TokenSums {
 
   // visit(row, col, sum) for the thread's elements.
   template <typename Visit>
-  __device__ void for_each(const Visit& visit) const {
+  __device__ __forceinline__ void for_each(const Visit& visit) const {
     const int g = row_of_thread(), c = quarter_of_thread();
     const int row_warp = warp_index() % kRowWarps, col_warp = warp_index() / kRowWarps;
 #pragma unroll

@@ -1,48 +1,47 @@
-// 16 tokens of one warp: their features, their row of the Gibbs kernel, their weights.
+// 16 tokens of one warp: their features, their rows of the Gibbs kernel, their weights.
 #pragma once
 
 // Names are those of docs/method.md: features are F = k(x, z), gibbs is
-// exp((S - 1) / epsilon), a and b are the scalings of the plan T, and W = T * Pi.
+// exp((S - 1) / epsilon), a and b are the scalings of the plan T, and W = T * Pi. F lies
+// in shared memory, because registers are scarce.
 template <typename C>
 struct Strip {
-  Rows<C::kWidth> features;
   Rows<C::kRefs> gibbs;
   float lengths[2];  // of the thread's two tokens
 };
 
 // Directions and lengths of tokens; 0 for those no longer than norm_floor.
 template <typename C>
-__device__ inline void load_units(const Block<C>& block, const Place& place,
+__device__ __forceinline__ void load_units(const Block<C>& block, const Place& place,
                                   Rows<C::kWidth>& x, float (&lengths)[2]) {
   const Call& call = block.call;
   load_tokens<C>(call.problem.x, call.problem.scalar, call.x_aligned,
-                 int(call.problem.sizes.dim), place, x);
+                 call.dim(), place, x);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     // Squares of representable norms need not be representable.
     float peak = 0;
 #pragma unroll
-    for (float v : x.v[r]) peak = fmaxf(peak, fabsf(v));
+    for (int e = 0; e < C::kWidth / 4; ++e) peak = fmaxf(peak, fabsf(x.v[r][e]));
     peak = max_of_row(peak);
     const float by_peak = peak > 1e-36f ? 1 / peak : 0.0f;
     float square = 0;
 #pragma unroll
-    for (float& v : x.v[r]) {
-      v *= by_peak;
-      square += v * v;
+    for (int e = 0; e < C::kWidth / 4; ++e) {
+      x.v[r][e] *= by_peak;
+      square += x.v[r][e] * x.v[r][e];
     }
     const float root = sqrtf(sum_of_row(square));
     const float length = peak * root;
     const bool is_zero = length <= call.norm_floor || by_peak == 0;
     lengths[r] = is_zero ? 0.0f : length;
     const float by_root = is_zero ? 0.0f : 1 / root;
-#pragma unroll
-    for (float& v : x.v[r]) v *= by_root;
+    scale_row(x, r, by_root);
   }
 }
 
 template <typename C>
-__device__ inline float exp_of(float v) {
+__device__ __forceinline__ float exp_of(float v) {
   if constexpr (C::kExact)
     return expf(v);
   else
@@ -54,14 +53,14 @@ __device__ inline float exp_of(float v) {
 // of the second are small where anchors lie close together and k(z, z)^-1 amplifies
 // what differs between them.
 template <typename C>
-__device__ inline void compute_strip(const Block<C>& block, const Place& place,
-                                     Strip<C>& strip) {
+__device__ __forceinline__ void compute_strip(const Block<C>& block, const Place& place,
+                                              Strip<C>& strip, float* features_tile) {
   constexpr int K = C::kWidth, M = C::kRefs;
   const Call& call = block.call;
-  Rows<K> u;
+  Rows<K> u, features;
   load_units<C>(block, place, u, strip.lengths);
   float mean[K / 4], common[2];
-  load_quarter<K>(call.mean + block.head * K, mean);
+  load_quarter<K>(call.mean + block.head() * K, mean);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     common[r] = 0;
@@ -69,54 +68,51 @@ __device__ inline void compute_strip(const Block<C>& block, const Place& place,
     for (int e = 0; e < K / 4; ++e) common[r] += u.v[r][e] * mean[e];
     common[r] = sum_of_row(common[r]) - 1;
   }
-  fill(strip.features, 0);
-  multiply<C::kFine, C::kFine>(u, call.differences + block.head * K * K,
-                               strip.features);
+  fill(features, 0);
+  multiply<C::kFine, C::kFine>(u, call.differences + block.head() * K * K, features);
 #pragma unroll
   for (int r = 0; r < 2; ++r)
 #pragma unroll
-    for (float& v : strip.features.v[r]) v = exp_of<C>((v + common[r]) * call.alpha);
+    for (int e = 0; e < K / 4; ++e)
+      features.v[r][e] = exp_of<C>((features.v[r][e] + common[r]) * call.alpha);
+  store_shared(features, C::kWidthStride, features_tile);
   // Sums start at -1 because the exponents are small where it matters.
   fill(strip.gibbs, -1);
-  multiply<C::kFine, C::kFine>(strip.features, call.score_map + block.head * K * M,
+  multiply<C::kFine, C::kFine>(features, call.score_map + block.head() * K * M,
                                strip.gibbs);
 #pragma unroll
   for (int r = 0; r < 2; ++r)
 #pragma unroll
-    for (float& v : strip.gibbs.v[r]) v = exp_of<C>(v * call.inv_epsilon);
+    for (int e = 0; e < M / 4; ++e)
+      strip.gibbs.v[r][e] = exp_of<C>(strip.gibbs.v[r][e] * call.inv_epsilon);
 }
 
 // Computes a strip, or reads what an earlier phase of the launch has kept of it. The
 // first phase finds the largest token norm as well.
 template <typename C>
-__device__ inline void look_at(const Block<C>& block, int tile, bool is_first,
-                               Strip<C>& strip) {
+__device__ __forceinline__ void look_at(const Block<C>& block, int tile, bool is_first,
+                                        Strip<C>& strip) {
   const bool is_kept = block.call.cut.fused;
   float* const features = block.features(tile);
   // Lengths lie beside the features, where their rows are padded.
   float* const lengths =
       features + (16 * warp_index() + row_of_thread()) * C::kWidthStride + C::kWidth;
   if (is_kept && !is_first) {
-    load_shared(features, C::kWidthStride, strip.features);
     load_shared(block.gibbs(tile), C::kRefsStride, strip.gibbs);
     for (int r = 0; r < 2; ++r) strip.lengths[r] = lengths[8 * r * C::kWidthStride];
     return;
   }
-  compute_strip<C>(block, block.place_of(tile), strip);
+  compute_strip<C>(block, block.place_of(tile), strip, features);
   if (is_kept) {
-    store_shared(strip.features, C::kWidthStride, features);
     store_shared(strip.gibbs, C::kRefsStride, block.gibbs(tile));
     if (quarter_of_thread() == 0)
       for (int r = 0; r < 2; ++r) lengths[8 * r * C::kWidthStride] = strip.lengths[r];
   }
   if (is_first) {
-    const float longest = fmaxf(strip.lengths[0], strip.lengths[1]);
-    unsigned bits = __float_as_uint(longest);
+    unsigned bits = __float_as_uint(fmaxf(strip.lengths[0], strip.lengths[1]));
 #pragma unroll
-    for (int mask = 4; mask < 32; mask *= 2) {
-      const unsigned other = __shfl_xor_sync(0xffffffffu, bits, mask);
-      bits = other > bits ? other : bits;
-    }
+    for (int mask = 4; mask < 32; mask *= 2)
+      bits = max(bits, __shfl_xor_sync(0xffffffffu, bits, mask));
     if (lane_index() == 0) atomicMax(block.call.unit + block.slot, bits);
   }
 }
@@ -129,7 +125,7 @@ struct RowScales {
 
 // N a after a b of which the thread has its quarter.
 template <typename C>
-__device__ inline float row_scaling(const Strip<C>& strip, int r, const Place& place,
+__device__ __forceinline__ float row_scaling(const Strip<C>& strip, int r, const Place& place,
                                     const float (&b)[C::kRefs / 4]) {
   float sum = 0;
 #pragma unroll
@@ -141,7 +137,7 @@ __device__ inline float row_scaling(const Strip<C>& strip, int r, const Place& p
 // Rows of W over their sums, P, whose other factor is share / N; 0 for tokens that do
 // not exist.
 template <typename C>
-__device__ inline RowScales weigh(const Block<C>& block, const Place& place,
+__device__ __forceinline__ RowScales weigh(const Block<C>& block, const Place& place,
                                   const Strip<C>& strip,
                                   const float (&b)[C::kRefs / 4],
                                   Rows<C::kRefs>& rows) {
@@ -157,19 +153,20 @@ __device__ inline RowScales weigh(const Block<C>& block, const Place& place,
       rows.v[r][e] = strip.gibbs.v[r][e] * b[e];
       plain += rows.v[r][e];
     }
-    const int64_t token = place.exists(r) ? place.token(r) : place.end - 1;
+    const int token = min(place.token(r), place.end - 1);
     if (call.is_image()) {
+      const int width = int(fields.width);
       float factors[own];
-      load_quarter<M>(call.row_factors + token / fields.width * M, factors);
+      load_quarter<M>(call.row_factors + token / width * M, factors);
 #pragma unroll
       for (int e = 0; e < own; ++e) rows.v[r][e] *= factors[e];
-      load_quarter<M>(call.col_factors + token % fields.width * M, factors);
+      load_quarter<M>(call.col_factors + token % width * M, factors);
 #pragma unroll
       for (int e = 0; e < own; ++e) rows.v[r][e] *= factors[e];
     } else if (call.inv_tau > 0) {
       // A sequence, whose position i of n is (i + 1) / n.
-      const float position = float(token + 1) / float(block.tokens());
-      const float step = 1 / float(block.references());
+      const float position = float(token + 1) / float(call.tokens());
+      const float step = 1 / float(call.references());
       const int first = quarter_of_thread() * own;
 #pragma unroll
       for (int e = 0; e < own; ++e) {
@@ -177,17 +174,13 @@ __device__ inline RowScales weigh(const Block<C>& block, const Place& place,
         rows.v[r][e] *= exp_of<C>(-gap * gap);
       }
     }
-    float sum = 0;
-#pragma unroll
-    for (float v : rows.v[r]) sum += v;
     plain = sum_of_row(plain);
-    sum = sum_of_row(sum);
+    const float sum = sum_of(rows, r);
     const bool exists = place.exists(r);
     scales.a[r] = exists ? 1 / plain : 0.0f;
     scales.share[r] = exists ? sum / plain : 0.0f;
     const float by_sum = exists ? 1 / sum : 0.0f;
-#pragma unroll
-    for (float& v : rows.v[r]) v *= by_sum;
+    scale_row(rows, r, by_sum);
   }
   return scales;
 }

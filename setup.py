@@ -73,7 +73,8 @@ def extension() -> Extension:
 
 def cuda_extension() -> Extension:
     """Its kernels for CUDA devices, compiled and linked by nvcc."""
-    sources = [CSRC / "set_attention_cuda.cpp", CSRC / "cuda" / "set_attention_cuda.cu"]
+    names = ("set_attention_cuda.cpp", "kernels_32.cu", "kernels_64.cu")
+    sources = [CSRC / "set_attention_cuda.cpp", *(CSRC / "cuda" / n for n in names)]
     return Extension(
         f"{NAME}.ops._C_cuda",
         [str(path) for path in sources],

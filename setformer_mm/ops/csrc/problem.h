@@ -1,5 +1,5 @@
-// What the dispatcher hands to the kernels of any device. Free of torch, so that the same
-// kernels serve every version of it.
+// What the dispatcher hands to the kernels of any device. Free of torch, so that the
+// same kernels serve every version of it.
 #pragma once
 
 #include <cstdint>

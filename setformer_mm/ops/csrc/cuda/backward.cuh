@@ -34,6 +34,7 @@ struct Backward {
 
   __device__ __forceinline__ void project() {
     TokenSums<M, K> sums;
+#pragma unroll 1
     for (int tile = 0; tile < block.num_tiles(); ++tile) {
       const Place place = block.place_of(tile);
       Rows<M> rows;
@@ -47,13 +48,12 @@ struct Backward {
       store_shared(rows, C::kRefsStride, block.stage_refs());
       store_shared(grads, C::kWidthStride, block.stage_width());
       __syncthreads();
-      sums.template add<C::kCoarse, C::kCoarse>(block.stage_refs(), C::kRefsStride,
-                                                block.stage_width(), C::kWidthStride);
+      sums.template add<C::kFine, C::kCoarse>(block.stage_refs(), C::kRefsStride,
+                                              block.stage_width(), C::kWidthStride);
       __syncthreads();
     }
-    sums.for_each([&](int j, int k, float sum) {
-      block.emit(C::kBackwardSums, j * K + k, sum);
-    });
+    sums.for_each(
+        [&](int j, int k, float sum) { block.emit(C::kBackwardSums, j * K + k, sum); });
     if (block.arrive(C::kBackwardSums)) finish_project();
   }
 
@@ -63,8 +63,8 @@ struct Backward {
     const int64_t slot = block.slot;
     const double* const saved = call.problem.saved.aggregates + slot * m * (k + 1);
     const Padded<double> aggregates{saved, m, k, k + 1};
-    const Padded<double> value_map{call.problem.maps.value_map + block.head() * k * k, k, k,
-                                   k};
+    const Padded<double> value_map{call.problem.maps.value_map + block.head() * k * k,
+                                   k, k, k};
     const auto mixed_grads = [&](int j, int c) { return block.totals()[j * K + c]; };
 
     float* const mixed_t = call.mixed + slot * M * K;
@@ -103,6 +103,7 @@ struct Backward {
 
   __device__ __forceinline__ void weigh_grads() {
     float sums[kOwn] = {};  // gradients of the last log b
+#pragma unroll 1
     for (int tile = 0; tile < block.num_tiles(); ++tile) {
       const Place place = block.place_of(tile);
       Strip<C> strip;
@@ -110,6 +111,7 @@ struct Backward {
       Rows<M> rows, grads;
       const RowScales scales = weigh_by_last(place, strip, rows);
       compute_weight_grads(tile, strip, rows, scales, grads);
+      load_shared(block.gibbs(tile), C::kRefsStride, strip.gibbs);
       float b[kOwn];
       block.load_scaling(call.iters(), b);
 #pragma unroll
@@ -131,6 +133,7 @@ struct Backward {
     float b[kOwn], gamma[kOwn], by_a[kOwn] = {};
     block.load_scaling(t - 1, b);
     load_quarter<M>(gammas(t), gamma);
+#pragma unroll 1
     for (int tile = 0; tile < block.num_tiles(); ++tile) {
       Strip<C> strip;
       look_at(block, tile, /*is_first=*/false, strip);
@@ -156,6 +159,7 @@ struct Backward {
   __device__ __forceinline__ void gather() {
     TokenSums<K, M> score_map_sums;
     TokenSums<K, K> anchor_sums;
+#pragma unroll 1
     for (int tile = 0; tile < block.num_tiles(); ++tile) {
       const Place place = block.place_of(tile);
       Strip<C> strip;
@@ -171,8 +175,8 @@ struct Backward {
 #pragma unroll
         for (int r = 0; r < 2; ++r) scale_row(rows, r, scales.share[r]);
         fill(exponent_grads, 0);
-        multiply<C::kFine, C::kFine>(rows, call.aggregate_grads + int64_t(block.slot) * M * K,
-                                     exponent_grads);
+        multiply<C::kFine, C::kFine>(
+            rows, call.aggregate_grads + int64_t(block.slot) * M * K, exponent_grads);
         Rows<K> features;
         load_shared(block.features(tile), C::kWidthStride, features);
 #pragma unroll
@@ -184,10 +188,11 @@ struct Backward {
           length_grads[r] = sum_of_row(product);
           scale_row(exponent_grads, r, strip.lengths[r] / block.unit());
         }
+        load_shared(block.gibbs(tile), C::kRefsStride, strip.gibbs);
         to_score_grads(place, strip, score_grads);
         store_shared(score_grads, C::kRefsStride, block.stage_refs());
-        multiply<C::kFine, C::kFine>(score_grads, call.score_map_t + block.head() * M * K,
-                                     exponent_grads);
+        multiply<C::kFine, C::kFine>(
+            score_grads, call.score_map_t + block.head() * M * K, exponent_grads);
       }
       {
         Rows<K> features;
@@ -223,14 +228,16 @@ struct Backward {
 
  private:
   // With the last b, which is loaded anew for each tile: registers are scarce here.
-  __device__ __forceinline__ RowScales weigh_by_last(const Place& place, const Strip<C>& strip,
-                                     Rows<M>& rows) const {
+  __device__ __forceinline__ RowScales weigh_by_last(const Place& place,
+                                                     const Strip<C>& strip,
+                                                     Rows<M>& rows) const {
     float b[kOwn];
     block.load_scaling(call.iters(), b);
     return weigh(block, place, strip, b, rows);
   }
 
-  __device__ __forceinline__ void load_out_grads(const Place& place, Rows<K>& grads) const {
+  __device__ __forceinline__ void load_out_grads(const Place& place,
+                                                 Rows<K>& grads) const {
     load_tokens<C>(call.in, call.problem.scalar, call.in_aligned, call.anchors(), place,
                    grads);
   }
@@ -248,14 +255,14 @@ struct Backward {
   }
 
   // M b times the gradient of log b.
-  __device__ __forceinline__ void set_gamma(int t, int j, double log_scaling_grad) const {
+  __device__ __forceinline__ void set_gamma(int t, int j,
+                                            double log_scaling_grad) const {
     gammas(t)[j] = float(log_scaling_grad * call.references() * scaling(t, j));
   }
 
   // Gradients of log W, from its rows over their sums: through these, and through its
   // columns over theirs. The gradients of the last log a are sums of rows.
-  __device__ __forceinline__ void compute_weight_grads(int tile,
-                                                       const Strip<C>& strip,
+  __device__ __forceinline__ void compute_weight_grads(int tile, const Strip<C>& strip,
                                                        const Rows<M>& rows,
                                                        const RowScales& scales,
                                                        Rows<M>& grads) const {
@@ -263,7 +270,7 @@ struct Backward {
     Rows<K> left;
     load_out_grads(block.place_of(tile), left);
     fill(grads, 0);
-    multiply<C::kCoarse, C::kCoarse>(left, call.mixed + slot * M * K, grads);
+    multiply<C::kCoarse, C::kFine>(left, call.mixed + slot * M * K, grads);
     load_shared(block.features(tile), C::kWidthStride, left);
     float means[2];
 #pragma unroll
@@ -281,17 +288,19 @@ struct Backward {
     for (int r = 0; r < 2; ++r)
 #pragma unroll
       for (int e = 0; e < kOwn; ++e)
-        grads.v[r][e] = rows.v[r][e] *
-                        (grads.v[r][e] - means[r] - scales.share[r] * offsets[e]);
+        grads.v[r][e] =
+            rows.v[r][e] * (grads.v[r][e] - means[r] - scales.share[r] * offsets[e]);
   }
 
   // From the gradients of log W to those of the scores: less what the Sinkhorn
   // iterations take away.
-  __device__ __forceinline__ void to_score_grads(const Place& place, const Strip<C>& strip,
-                                 Rows<M>& grads) const {
+  __device__ __forceinline__ void to_score_grads(const Place& place,
+                                                 const Strip<C>& strip,
+                                                 Rows<M>& grads) const {
     const int last = call.iters();
     const float by_tokens = 1 / float(call.tokens());
     const float log_a_grads[2] = {sum_of(grads, 0), sum_of(grads, 1)};
+#pragma unroll 1
     for (int t = last; t >= 0; --t) {
       float b[kOwn], gamma[kOwn] = {};
       block.load_scaling(t, b);
@@ -313,13 +322,12 @@ struct Backward {
       }
     }
 #pragma unroll
-    for (int r = 0; r < 2; ++r)
-      scale_row(grads, r, call.inv_epsilon);
+    for (int r = 0; r < 2; ++r) scale_row(grads, r, call.inv_epsilon);
   }
 
-  __device__ __forceinline__ void store_token_grads(const Place& place, const Rows<K>& exponent_grads,
-                                    const Rows<K>& u, const float (&lengths)[2],
-                                    const float (&length_grads)[2]) const {
+  __device__ __forceinline__ void store_token_grads(
+      const Place& place, const Rows<K>& exponent_grads, const Rows<K>& u,
+      const float (&lengths)[2], const float (&length_grads)[2]) const {
     Rows<K> grads;
     fill(grads, 0);
     multiply<C::kFine, C::kFine>(exponent_grads, call.anchors_n + block.head() * K * K,
@@ -337,7 +345,7 @@ struct Backward {
         grads.v[r][e] =
             (grads.v[r][e] - u.v[r][e] * along) * ratio + u.v[r][e] * length_grads[r];
     }
-    store_tokens<C>(grads, call.problem.scalar, call.out_aligned,
-                    call.dim(), place, call.out);
+    store_tokens<C>(grads, call.problem.scalar, call.out_aligned, call.dim(), place,
+                    call.out);
   }
 };

@@ -59,7 +59,9 @@ struct Block {
 
   __device__ __forceinline__ int image() const { return slot / call.heads(); }
   __device__ __forceinline__ int head() const { return slot % call.heads(); }
-  __device__ __forceinline__ int num_tiles() const { return ceil_div(end - begin, kTile); }
+  __device__ __forceinline__ int num_tiles() const {
+    return ceil_div(end - begin, kTile);
+  }
   __device__ __forceinline__ float unit() const {
     return fmaxf(__uint_as_float(__ldcg(call.unit + slot)), call.norm_floor);
   }
@@ -68,11 +70,12 @@ struct Block {
   }
 
   // The thread's quarter of b after t iterations.
-  __device__ __forceinline__ void load_scaling(int t, float (&own)[C::kRefs / 4]) const {
+  __device__ __forceinline__ void load_scaling(int t,
+                                               float (&own)[C::kRefs / 4]) const {
     const int first = quarter_of_thread() * (C::kRefs / 4);
-    const double* const b =
-        call.problem.saved.scalings +
-        (int64_t(slot) * call.iters() + t - 1) * call.references() + first;
+    const double* const b = call.problem.saved.scalings +
+                            (int64_t(slot) * call.iters() + t - 1) * call.references() +
+                            first;
 #pragma unroll
     for (int e = 0; e < C::kRefs / 4; ++e) {
       own[e] = 0;
@@ -90,7 +93,7 @@ struct Block {
 
   // Emits the sums of columns, of which each thread has its quarter for its own rows.
   __device__ __forceinline__ void emit_columns(float (&own)[C::kRefs / 4], int num_sums,
-                               int first) const {
+                                               int first) const {
 #pragma unroll
     for (int e = 0; e < C::kRefs / 4; ++e)
 #pragma unroll
@@ -112,8 +115,7 @@ struct Block {
   // waiting: see leave().
   __device__ __forceinline__ bool arrive(int num_sums) const {
     const int num_chunks = call.cut.num_chunks;
-    const float* const partials =
-        call.partials + int64_t(slot) * num_chunks * num_sums;
+    const float* const partials = call.partials + int64_t(slot) * num_chunks * num_sums;
     if (num_chunks == 1) {
       __syncthreads();
       return true;
@@ -128,8 +130,7 @@ struct Block {
     const int size = group + 1 < num_groups ? kGroup : num_chunks - group * kGroup;
     unsigned* const arrivals = call.arrivals + int64_t(slot) * (kGroup + 1);
     if (!is_last(arrivals + group, size)) return false;
-    double* const group_sums =
-        call.group_sums + int64_t(slot) * num_groups * num_sums;
+    double* const group_sums = call.group_sums + int64_t(slot) * num_groups * num_sums;
     add_up(partials + group * kGroup * num_sums, size, num_sums,
            group_sums + group * num_sums);
     if (!is_last(arrivals + kGroup, num_groups)) return false;
@@ -148,7 +149,8 @@ struct Block {
  private:
   // Sums of `count` rows.
   template <typename From, typename To>
-  __device__ __forceinline__ void add_up(const From* rows, int count, int num_sums, To* to) const {
+  __device__ __forceinline__ void add_up(const From* rows, int count, int num_sums,
+                                         To* to) const {
     for (int i = threadIdx.x; i < num_sums; i += kThreads) {
       double sum = 0;
 #pragma unroll 8

@@ -9,6 +9,8 @@ __host__ __device__ inline T ceil_div(T a, T b) {
 
 // Four warps of 16 tokens each.
 constexpr int kWarps = 4, kThreads = 32 * kWarps, kTile = 16 * kWarps;
+// Blocks of a multiprocessor, at least: 256 registers for each thread.
+constexpr int kMinBlocks = 2;
 
 // Partial sums are added up in groups of so many chunks, then the groups'.
 constexpr int kGroup = 16, kMaxChunks = kGroup * kGroup;
@@ -26,9 +28,9 @@ struct Config {
   // Of rows in shared memory: 4 rows x 8 columns lie in different banks.
   static constexpr int kWidthStride = width + 8, kRefsStride = references + 8;
   static constexpr int kTileSize = kTile * (kWidthStride + kRefsStride);
-  // Parts of a product's operands: of all that value_map or score_map amplify, and of
-  // what is rounded to 16 bits soon.
-  static constexpr int kFine = 2, kCoarse = exact ? 2 : 1;
+  // Parts of a product's operands: of what value_map, score_map or the gradient of
+  // their making amplify; and of what comes in 16 bits or is rounded to them at once.
+  static constexpr int kFine = exact ? 3 : 2, kCoarse = exact ? 3 : 1;
   // Sums of all tokens, and products with value_map, which amplify errors.
   using Sum = std::conditional_t<exact, double, float>;
   static constexpr int kForwardSums = references * (1 + width);
@@ -39,8 +41,8 @@ struct Config {
 // How heads are cut into chunks of tokens, one a block.
 struct Cut {
   int chunk_tokens, num_chunks;
-  bool fused;   // all phases in one launch: the chunks of a head are a cluster, and
-  int tiles;    // so many tiles keep features and Gibbs kernel in shared memory
+  bool fused;  // all phases in one launch: the chunks of a head are a cluster, and
+  int tiles;   // so many tiles keep features and Gibbs kernel in shared memory
   int64_t shared_bytes;
 };
 
@@ -52,13 +54,14 @@ __host__ __device__ inline int num_phases(int iters) {
 
 struct Call {
   Problem problem;
-  Tokens in, out;        // grad_out (backward alone); out or grad_x
+  Tokens in, out;                           // grad_out (backward alone); out or grad_x
   bool x_aligned, in_aligned, out_aligned;  // rows may be read 16 bytes at once
   Cut cut;
   float alpha, inv_epsilon, inv_tau, norm_floor;
 
   // Of each head; operands are arranged as multiply() reads them.
-  float *differences, *mean, *score_map;  // anchors less their mean: D x K; D; K x M
+  float *mean, *differences, *score_map;  // of anchors: D; z less that: D x K; K x M
+  float* differences_by_mean;             // products of these: K
   float *anchors_n, *score_map_t;         // K x D and M x K, backward
   // Factors of Pi on an image, rows of M: one for each row, one for each column.
   float *row_factors, *col_factors;
@@ -86,7 +89,9 @@ struct Call {
   __host__ __device__ bool is_image() const {
     return inv_tau > 0 && problem.fields.height > 0;
   }
-  __host__ __device__ int num_groups() const { return ceil_div(cut.num_chunks, kGroup); }
+  __host__ __device__ int num_groups() const {
+    return ceil_div(cut.num_chunks, kGroup);
+  }
 };
 
 // Hands out the workspace piece by piece; from null, it only measures.

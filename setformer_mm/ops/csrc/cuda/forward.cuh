@@ -45,7 +45,8 @@ struct Forward {
     block.emit_columns(sums, M, 0);
     if (!block.arrive(M) || t >= call.iters()) return;
     const int m = call.references();
-    double* const next = call.problem.saved.scalings + (int64_t(block.slot) * call.iters() + t) * m;
+    double* const next =
+        call.problem.saved.scalings + (int64_t(block.slot) * call.iters() + t) * m;
     for (int j = threadIdx.x; j < m; j += kThreads)
       next[j] = double(call.tokens()) / (m * double(block.totals()[j]));
   }
@@ -73,8 +74,8 @@ struct Forward {
       store_shared(rows, C::kRefsStride, block.gibbs(tile));
       store_shared(values, C::kWidthStride, block.features(tile));
       __syncthreads();
-      sums.template add<C::kCoarse, C::kFine>(block.gibbs(tile), C::kRefsStride,
-                                              block.features(tile), C::kWidthStride);
+      sums.template add<C::kFine, C::kFine>(block.gibbs(tile), C::kRefsStride,
+                                            block.features(tile), C::kWidthStride);
       __syncthreads();
     }
     block.emit_columns(column_sums, C::kForwardSums, 0);
@@ -88,7 +89,8 @@ struct Forward {
     const int m = call.references(), k = call.anchors();
     const Sum* const column_sums = block.totals();
     Sum* const aggregates = block.totals() + M;
-    double* const saved = call.problem.saved.aggregates + int64_t(block.slot) * m * (k + 1);
+    double* const saved =
+        call.problem.saved.aggregates + int64_t(block.slot) * m * (k + 1);
     for (int i = threadIdx.x; i < M * K; i += kThreads) {
       const int j = i / K, c = i % K;
       const bool is_real = j < m && c < k;
@@ -98,8 +100,8 @@ struct Forward {
         saved[j * (k + 1) + k] = double(column_sums[j]) / double(call.tokens());
     }
     __syncthreads();
-    const Padded<double> value_map{call.problem.maps.value_map + block.head() * k * k, k, k,
-                                   k};
+    const Padded<double> value_map{call.problem.maps.value_map + block.head() * k * k,
+                                   k, k, k};
     float* const mixed = call.mixed + int64_t(block.slot) * M * K;
     small_product<Sum>(
         M, K, k, [&](int j, int i) { return aggregates[j * K + i]; },
@@ -126,8 +128,7 @@ struct Forward {
       fill(out, 0);
       multiply<C::kCoarse, C::kCoarse>(rows, mixed, out);
 #pragma unroll
-      for (int r = 0; r < 2; ++r)
-        scale_row(out, r, unit);
+      for (int r = 0; r < 2; ++r) scale_row(out, r, unit);
       store_tokens<C>(out, call.problem.scalar, call.out_aligned, call.anchors(), place,
                       call.out);
     }

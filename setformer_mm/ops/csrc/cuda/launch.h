@@ -1,12 +1,12 @@
 // The passes on the host: how heads are cut, where things lie in the workspace, which
-// kernels run. To be included after the platform.
+// kernels are launched. To be included after the platform.
 
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <type_traits>
 
-#include "set_attention_cuda.h"
+#include "kernels.h"
 
 namespace setformer_mm {
 namespace cuda {
@@ -36,28 +36,13 @@ __global__ void __launch_bounds__(kThreads)
 // Phases [first, last) of a pass; more than one only if the blocks of a head can wait
 // for each other.
 template <typename Pass>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kMinBlocks)
     pass_kernel(const Call call, int first, int last) {
   Pass pass(call);
   for (int phase = first; phase < last; ++phase) {
     pass.run(phase);
     if (phase + 1 < last) pass.block.leave();
   }
-}
-
-// Runs visit(Config) for the smallest sizes that hold the problem.
-template <typename Visit>
-auto with_config(const Problem& problem, const Visit& visit) {
-  const Sizes& sizes = problem.sizes;
-  const int64_t width = sizes.dim > sizes.anchors ? sizes.dim : sizes.anchors;
-  if (width > kMaxWidth || sizes.references > kMaxReferences ||
-      problem.scalar == Scalar::kDouble || problem.wide)
-    throw std::invalid_argument(
-        "the CUDA kernels take D and K up to 64, M up to 128 and arithmetic in float");
-  const bool is_small = width <= 32 && sizes.references <= 64;
-  if (problem.scalar == Scalar::kFloat)
-    return is_small ? visit(Config<32, 64, true>()) : visit(Config<64, 128, true>());
-  return is_small ? visit(Config<32, 64, false>()) : visit(Config<64, 128, false>());
 }
 
 template <typename C>
@@ -107,6 +92,7 @@ Call call_of(const Problem& problem, const Tokens& in, const Tokens& out,
   const int64_t num_sums = is_backward ? C::kBackwardSums : C::kForwardSums;
   call.differences = arena.take<float>(sizes.heads * K * K);
   call.mean = arena.take<float>(sizes.heads * K);
+  call.differences_by_mean = arena.take<float>(sizes.heads * K);
   call.score_map = arena.take<float>(sizes.heads * K * M);
   call.row_factors = arena.take<float>(fields.height * M);
   call.col_factors = arena.take<float>(fields.width * M);
@@ -142,48 +128,43 @@ void run_phases(const Call& call, bool is_backward, Stream stream) {
   const int at_once = call.cut.fused ? phases : 1;
   const int cluster = call.cut.fused ? call.cut.num_chunks : 1;
   for (int phase = 0; phase < phases; phase += at_once)
-    launch(pass_kernel<Pass>, grid, kThreads, cluster, call.cut.shared_bytes, stream, call,
-           phase, phase + at_once);
+    launch(pass_kernel<Pass>, grid, kThreads, cluster, call.cut.shared_bytes, stream,
+           call, phase, phase + at_once);
 }
 
-size_t workspace_of(const Problem& problem, bool is_backward) {
-  return with_config(problem, [&](auto config) {
-    Arena arena(nullptr);
-    call_of<decltype(config)>(problem, problem.x, problem.x, is_backward, arena);
-    return arena.used();
-  });
+template <typename C>
+size_t workspace(const Problem& problem, bool is_backward) {
+  Arena arena(nullptr);
+  call_of<C>(problem, problem.x, problem.x, is_backward, arena);
+  return arena.used();
+}
+
+template <typename C>
+void forward_in(const Problem& problem, const Tokens& out, void* memory, void* stream) {
+  if (problem.sizes.batch == 0) return;
+  Arena arena(memory);
+  const Call call = call_of<C>(problem, out, out, false, arena);
+  run_phases<C, Forward<C>>(call, false, static_cast<Stream>(stream));
+}
+
+template <typename C>
+void backward_in(const Problem& problem, const Tokens& grad_out, const Tokens& grad_x,
+                 const Maps& grad_maps, void* memory, void* stream) {
+  Arena arena(memory);
+  const Call call = call_of<C>(problem, grad_out, grad_x, true, arena);
+  if (problem.sizes.batch > 0)
+    run_phases<C, Backward<C>>(call, true, static_cast<Stream>(stream));
+  const int elements = C::kMapSums + C::kWidth * C::kWidth;
+  const dim3 grid(unsigned(ceil_div(elements, kThreads)), unsigned(call.heads()));
+  launch(reduce_kernel<C>, grid, kThreads, 1, 0, static_cast<Stream>(stream), call,
+         grad_maps);
+}
+
+template <typename C>
+constexpr Kernels kernels_of() {
+  return {workspace<C>, forward_in<C>, backward_in<C>};
 }
 
 }  // namespace
-
-size_t forward_workspace(const Problem& problem) { return workspace_of(problem, false); }
-size_t backward_workspace(const Problem& problem) { return workspace_of(problem, true); }
-
-void forward(const Problem& problem, const Tokens& out, void* workspace, void* stream) {
-  if (problem.sizes.batch == 0) return;
-  with_config(problem, [&](auto config) {
-    using C = decltype(config);
-    Arena arena(workspace);
-    const Call call = call_of<C>(problem, out, out, false, arena);
-    run_phases<C, Forward<C>>(call, false, static_cast<Stream>(stream));
-  });
-}
-
-void backward(const Problem& problem, const Tokens& grad_out, const Tokens& grad_x,
-              const Maps& grad_maps, void* workspace, void* stream) {
-  with_config(problem, [&](auto config) {
-    using C = decltype(config);
-    Arena arena(workspace);
-    const Call call = call_of<C>(problem, grad_out, grad_x, true, arena);
-    if (problem.sizes.batch > 0)
-      run_phases<C, Backward<C>>(call, true, static_cast<Stream>(stream));
-    const int64_t elements = C::kMapSums + C::kWidth * C::kWidth;
-    const dim3 grid(unsigned(ceil_div<int64_t>(elements, kThreads)),
-                    unsigned(problem.sizes.heads));
-    launch(reduce_kernel<C>, grid, kThreads, 1, 0, static_cast<Stream>(stream), call,
-           grad_maps);
-  });
-}
-
 }  // namespace cuda
 }  // namespace setformer_mm

@@ -14,7 +14,8 @@ __device__ inline void prepare(const Call& call, bool is_backward) {
     const int64_t thread = (head - sizes.heads) * kThreads + threadIdx.x;
     const int64_t stride = kTableBlocks * kThreads;
     const int64_t slots = sizes.batch * sizes.heads;
-    for (int64_t i = thread; i < slots * (kGroup + 1); i += stride) call.arrivals[i] = 0;
+    for (int64_t i = thread; i < slots * (kGroup + 1); i += stride)
+      call.arrivals[i] = 0;
     for (int64_t i = thread; i < slots; i += stride) call.unit[i] = 0;
     if (!call.is_image()) return;
     const Fields& fields = call.problem.fields;
@@ -24,9 +25,9 @@ __device__ inline void prepare(const Call& call, bool is_backward) {
         const int64_t position = i / M, j = i % M;
         const int64_t reference =
             is_row ? j / fields.reference_width : j % fields.reference_width;
-        const double gap = ((position + 0.5) / count -
-                            (reference + 0.5) / reference_count) /
-                           fields.tau;
+        const double gap =
+            ((position + 0.5) / count - (reference + 0.5) / reference_count) /
+            fields.tau;
         factors[i] = float(exp(-gap * gap));
       }
     };
@@ -45,10 +46,18 @@ __device__ inline void prepare(const Call& call, bool is_backward) {
     mean[c] = float(sum / k);
   }
   __syncthreads();
+  const auto difference = [&](int anchor, int c) {
+    return anchor < k && c < d ? z(anchor, c) - double(mean[c]) : 0.0;
+  };
+  for (int i = threadIdx.x; i < K; i += kThreads) {
+    double product = 0;
+    for (int c = 0; c < d; ++c) product += difference(i, c) * double(mean[c]);
+    call.differences_by_mean[head * K + i] = float(product);
+  }
   for (int i = threadIdx.x; i < K * K; i += kThreads) {
     const int row = i / K, col = i % K;
-    const double difference = col < k && row < d ? z(col, row) - double(mean[row]) : 0;
-    call.differences[head * K * K + operand_index<K, K>(row, col)] = float(difference);
+    call.differences[head * K * K + operand_index<K, K>(row, col)] =
+        float(difference(col, row));
     if (is_backward)
       call.anchors_n[head * K * K + operand_index<K, K>(row, col)] = float(z(row, col));
   }
@@ -56,8 +65,7 @@ __device__ inline void prepare(const Call& call, bool is_backward) {
     const int row = i / M, col = i % M;
     const float v = float(g(row, col));
     call.score_map[head * K * M + operand_index<K, M>(row, col)] = v;
-    if (is_backward)
-      call.score_map_t[head * K * M + operand_index<M, K>(col, row)] = v;
+    if (is_backward) call.score_map_t[head * K * M + operand_index<M, K>(col, row)] = v;
   }
 }
 
@@ -81,7 +89,8 @@ __device__ inline void reduce_map_grads(const Call& call, const Maps& grads) {
     const float unit = fmaxf(__uint_as_float(call.unit[slot]), call.norm_floor);
     double sum = 0;
     if (is_score || is_anchor) {
-      const float* const from = call.map_grads + slot * call.cut.num_chunks * C::kMapSums;
+      const float* const from =
+          call.map_grads + slot * call.cut.num_chunks * C::kMapSums;
 #pragma unroll 4
       for (int chunk = 0; chunk < call.cut.num_chunks; ++chunk)
         sum += from[chunk * int64_t(C::kMapSums) + i];

@@ -22,8 +22,7 @@ __device__ inline float* shared_memory() {
 // at (c, g), (c + 4, g); acc at (g, 2c), (g, 2c + 1), (g + 8, 2c), (g + 8, 2c + 1).
 __device__ inline void multiply_8(float (&acc)[4], const float (&a)[4],
                                   const float (&b)[2]) {
-  asm(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
       : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
       : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])),
@@ -81,8 +80,8 @@ struct Device {
 inline Device current_device() {
   int device, shared, major;
   check(cudaGetDevice(&device));
-  check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                               device));
+  check(
+      cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   return {shared, major >= 9};
 }

@@ -4,8 +4,9 @@
 // visit(row, col, sum_i left(row, i) right(i, col)) for all rows and columns, in `Sum`.
 // A thread takes four columns of a row at a time.
 template <typename Sum, typename Left, typename Right, typename Visit>
-__device__ __forceinline__ void small_product(int rows, int cols, int depth, const Left& left,
-                                     const Right& right, const Visit& visit) {
+__device__ __forceinline__ void small_product(int rows, int cols, int depth,
+                                              const Left& left, const Right& right,
+                                              const Visit& visit) {
   for (int item = threadIdx.x; item < rows * cols / 4; item += kThreads) {
     const int row = item / (cols / 4), col = item % (cols / 4) * 4;
     Sum sums[4] = {0, 0, 0, 0};

@@ -29,26 +29,31 @@ __device__ __forceinline__ float max_of_row(float value) {
   return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
 }
 
-// The part of v that tensor cores see, and the rest: together 21 bits or more.
+// A number in parts of 11 bits, which is what tensor cores see of each.
 template <int parts>
 struct Split {
   float part[parts];
   __device__ __forceinline__ explicit Split(float v) {
-    part[0] = __uint_as_float(__float_as_uint(v) & 0xffffe000u);
-    if constexpr (parts == 2) part[1] = v - part[0];
+#pragma unroll
+    for (int p = 0; p < parts; ++p) {
+      part[p] = __uint_as_float(__float_as_uint(v) & 0xffffe000u);
+      v -= part[p];
+    }
   }
 };
 
-// Products of 8 columns with 8 rows, of all parts but the least times the least.
+// acc += a b of 8 columns and 8 rows, up to products as small as the last parts. The
+// small ones come first.
 template <int a_parts, int b_parts>
-__device__ __forceinline__ void multiply_split(float (&acc)[4], const Split<a_parts> (&a)[4],
-                                      const Split<b_parts> (&b)[2]) {
+__device__ __forceinline__ void multiply_split(float (&acc)[4],
+                                               const Split<a_parts> (&a)[4],
+                                               const Split<b_parts> (&b)[2]) {
 #pragma unroll
-  for (int i = a_parts + b_parts - 2; i >= 0; --i) {  // the small ones first
+  for (int order = (a_parts > b_parts ? a_parts : b_parts) - 1; order >= 0; --order) {
 #pragma unroll
     for (int p = 0; p < a_parts; ++p) {
-      const int q = i - p;
-      if (q < 0 || q >= b_parts || p + q == 2) continue;
+      const int q = order - p;
+      if (q < 0 || q >= b_parts) continue;
       const float left[4] = {a[0].part[p], a[1].part[p], a[2].part[p], a[3].part[p]};
       const float right[2] = {b[0].part[q], b[1].part[q]};
       multiply_8(acc, left, right);
@@ -67,7 +72,8 @@ __host__ __device__ __forceinline__ int operand_index(int row, int col) {
 
 // acc += a b, with a and b in so many parts.
 template <int a_parts, int b_parts, int k, int n>
-__device__ __forceinline__ void multiply(const Rows<k>& a, const float* b, Rows<n>& acc) {
+__device__ __forceinline__ void multiply(const Rows<k>& a, const float* b,
+                                         Rows<n>& acc) {
 #pragma unroll
   for (int step = 0; step < k / 8; ++step) {
     const Split<a_parts> left[4] = {
@@ -75,9 +81,8 @@ __device__ __forceinline__ void multiply(const Rows<k>& a, const float* b, Rows<
         Split<a_parts>(a.v[0][2 * step + 1]), Split<a_parts>(a.v[1][2 * step + 1])};
 #pragma unroll
     for (int tile = 0; tile < n / 8; ++tile) {
-      const float2 pair =
-          reinterpret_cast<const float2*>(b)[(step * (n / 8) + tile) * 32 +
-                                             lane_index()];
+      const float2 pair = reinterpret_cast<const float2*>(
+          b)[(step * (n / 8) + tile) * 32 + lane_index()];
       const Split<b_parts> right[2] = {Split<b_parts>(pair.x), Split<b_parts>(pair.y)};
       float sums[4] = {acc.v[0][2 * tile], acc.v[0][2 * tile + 1], acc.v[1][2 * tile],
                        acc.v[1][2 * tile + 1]};
@@ -128,7 +133,8 @@ __device__ __forceinline__ void load_quarter(const float* vector, float (&own)[n
 }
 
 template <int n>
-__device__ __forceinline__ void store_quarter(const float (&own)[n / 4], float* vector) {
+__device__ __forceinline__ void store_quarter(const float (&own)[n / 4],
+                                              float* vector) {
   float4* const to = reinterpret_cast<float4*>(vector + quarter_of_thread() * (n / 4));
 #pragma unroll
   for (int i = 0; i < n / 16; ++i)
@@ -137,7 +143,8 @@ __device__ __forceinline__ void store_quarter(const float (&own)[n / 4], float* 
 
 // Rows of the warp in a tile in shared memory; a thread reads back what it wrote.
 template <int n>
-__device__ __forceinline__ void load_shared(const float* tile, int stride, Rows<n>& rows) {
+__device__ __forceinline__ void load_shared(const float* tile, int stride,
+                                            Rows<n>& rows) {
 #pragma unroll
   for (int r = 0; r < 2; ++r)
     load_quarter<n>(tile + (16 * warp_index() + row_of_thread() + 8 * r) * stride,
@@ -145,7 +152,8 @@ __device__ __forceinline__ void load_shared(const float* tile, int stride, Rows<
 }
 
 template <int n>
-__device__ __forceinline__ void store_shared(const Rows<n>& rows, int stride, float* tile) {
+__device__ __forceinline__ void store_shared(const Rows<n>& rows, int stride,
+                                             float* tile) {
 #pragma unroll
   for (int r = 0; r < 2; ++r)
     store_quarter<n>(rows.v[r],
@@ -228,7 +236,9 @@ struct Packet {
 struct Place {
   int image, head, first, end;
 
-  __device__ __forceinline__ int token(int r) const { return first + row_of_thread() + 8 * r; }
+  __device__ __forceinline__ int token(int r) const {
+    return first + row_of_thread() + 8 * r;
+  }
   __device__ __forceinline__ bool exists(int r) const { return token(r) < end; }
   __device__ __forceinline__ int64_t offset(const Tokens& tokens, int r) const {
     return image * tokens.batch_stride + token(r) * tokens.token_stride +
@@ -331,11 +341,11 @@ struct TokenSums {
   // Adds a tile in shared memory, of kTile rows each; whole warps take part, and the
   // block waits before (for what is read) and after (before it is written again).
   template <int left_parts, int right_parts>
-  __device__ __forceinline__ void add(const float* left, int left_stride, const float* right,
-                      int right_stride) {
+  __device__ __forceinline__ void add(const float* left, int left_stride,
+                                      const float* right, int right_stride) {
     const int g = row_of_thread(), c = quarter_of_thread();
     const int row_warp = warp_index() % kRowWarps, col_warp = warp_index() / kRowWarps;
-#pragma unroll 2
+#pragma unroll 1
     for (int step = 0; step < kTile / 8; ++step) {
       const float* const l = left + (8 * step + c) * left_stride;
       const float* const r = right + (8 * step + c) * right_stride;

@@ -2,8 +2,8 @@
 #pragma once
 
 // Names are those of docs/method.md: features are F = k(x, z), gibbs is
-// exp((S - 1) / epsilon), a and b are the scalings of the plan T, and W = T * Pi. F lies
-// in shared memory, because registers are scarce.
+// exp((S - 1) / epsilon), a and b are the scalings of the plan T, and W = T * Pi. Both
+// lie in shared memory as well, because registers are scarce.
 template <typename C>
 struct Strip {
   Rows<C::kRefs> gibbs;
@@ -13,10 +13,10 @@ struct Strip {
 // Directions and lengths of tokens; 0 for those no longer than norm_floor.
 template <typename C>
 __device__ __forceinline__ void load_units(const Block<C>& block, const Place& place,
-                                  Rows<C::kWidth>& x, float (&lengths)[2]) {
+                                           Rows<C::kWidth>& x, float (&lengths)[2]) {
   const Call& call = block.call;
-  load_tokens<C>(call.problem.x, call.problem.scalar, call.x_aligned,
-                 call.dim(), place, x);
+  load_tokens<C>(call.problem.x, call.problem.scalar, call.x_aligned, call.dim(), place,
+                 x);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     // Squares of representable norms need not be representable.
@@ -48,33 +48,40 @@ __device__ __forceinline__ float exp_of(float v) {
     return fast_exp(v);
 }
 
-// With anchors z = c + e around their mean, the exponents of F are
-// alpha ((u c - 1) + u e). Errors of the first term are the same for all anchors; those
-// of the second are small where anchors lie close together and k(z, z)^-1 amplifies
-// what differs between them.
+// From directions u. With w = u - c, their differences from the mean c of the anchors,
+// and anchors z = c + e, the exponents of F are
+//   alpha (u z - 1) = alpha ((c c - 1 + w c) + c e + w e),
+// and the rounding errors that matter, those that are not the same for all anchors, are
+// of the size of w e: small where anchors lie close together and k(z, z)^-1 amplifies
+// errors.
 template <typename C>
 __device__ __forceinline__ void compute_strip(const Block<C>& block, const Place& place,
                                               Strip<C>& strip, float* features_tile) {
   constexpr int K = C::kWidth, M = C::kRefs;
   const Call& call = block.call;
-  Rows<K> u, features;
+  Rows<K> u, features;  // u becomes w
   load_units<C>(block, place, u, strip.lengths);
-  float mean[K / 4], common[2];
+  float mean[K / 4], by_mean[K / 4], common[2];
   load_quarter<K>(call.mean + block.head() * K, mean);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     common[r] = 0;
 #pragma unroll
-    for (int e = 0; e < K / 4; ++e) common[r] += u.v[r][e] * mean[e];
+    for (int e = 0; e < K / 4; ++e) {
+      u.v[r][e] -= mean[e];
+      common[r] += (u.v[r][e] + mean[e]) * mean[e];
+    }
     common[r] = sum_of_row(common[r]) - 1;
   }
   fill(features, 0);
   multiply<C::kFine, C::kFine>(u, call.differences + block.head() * K * K, features);
+  load_quarter<K>(call.differences_by_mean + block.head() * K, by_mean);
 #pragma unroll
   for (int r = 0; r < 2; ++r)
 #pragma unroll
     for (int e = 0; e < K / 4; ++e)
-      features.v[r][e] = exp_of<C>((features.v[r][e] + common[r]) * call.alpha);
+      features.v[r][e] =
+          exp_of<C>((features.v[r][e] + by_mean[e] + common[r]) * call.alpha);
   store_shared(features, C::kWidthStride, features_tile);
   // Sums start at -1 because the exponents are small where it matters.
   fill(strip.gibbs, -1);
@@ -103,11 +110,9 @@ __device__ __forceinline__ void look_at(const Block<C>& block, int tile, bool is
     return;
   }
   compute_strip<C>(block, block.place_of(tile), strip, features);
-  if (is_kept) {
-    store_shared(strip.gibbs, C::kRefsStride, block.gibbs(tile));
-    if (quarter_of_thread() == 0)
-      for (int r = 0; r < 2; ++r) lengths[8 * r * C::kWidthStride] = strip.lengths[r];
-  }
+  store_shared(strip.gibbs, C::kRefsStride, block.gibbs(tile));
+  if (is_kept && quarter_of_thread() == 0)
+    for (int r = 0; r < 2; ++r) lengths[8 * r * C::kWidthStride] = strip.lengths[r];
   if (is_first) {
     unsigned bits = __float_as_uint(fmaxf(strip.lengths[0], strip.lengths[1]));
 #pragma unroll
@@ -125,8 +130,9 @@ struct RowScales {
 
 // N a after a b of which the thread has its quarter.
 template <typename C>
-__device__ __forceinline__ float row_scaling(const Strip<C>& strip, int r, const Place& place,
-                                    const float (&b)[C::kRefs / 4]) {
+__device__ __forceinline__ float row_scaling(const Strip<C>& strip, int r,
+                                             const Place& place,
+                                             const float (&b)[C::kRefs / 4]) {
   float sum = 0;
 #pragma unroll
   for (int e = 0; e < C::kRefs / 4; ++e) sum += strip.gibbs.v[r][e] * b[e];
@@ -138,9 +144,9 @@ __device__ __forceinline__ float row_scaling(const Strip<C>& strip, int r, const
 // not exist.
 template <typename C>
 __device__ __forceinline__ RowScales weigh(const Block<C>& block, const Place& place,
-                                  const Strip<C>& strip,
-                                  const float (&b)[C::kRefs / 4],
-                                  Rows<C::kRefs>& rows) {
+                                           const Strip<C>& strip,
+                                           const float (&b)[C::kRefs / 4],
+                                           Rows<C::kRefs>& rows) {
   constexpr int M = C::kRefs, own = M / 4;
   const Call& call = block.call;
   const Fields& fields = call.problem.fields;

@@ -1,4 +1,0 @@
-// The kernels compiled for CUDA devices.
-#include "platform.cuh"
-// The platform comes first.
-#include "launch.h"

@@ -1,0 +1,75 @@
+"""What nvcc makes of the CUDA kernels: registers, and what does not fit them."""
+
+import os
+import re
+import shutil
+import subprocess
+from typing import NamedTuple
+
+import pytest
+
+from .cuda_on_cpu import CSRC
+
+_HOME = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+NVCC = shutil.which("nvcc") or shutil.which("nvcc", path=f"{_HOME}/bin")
+
+pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc")
+
+
+class Kernel(NamedTuple):
+    name: str
+    registers: int
+    spilled: int  # bytes stored and loaded
+
+
+def compile_kernels(source: str, architecture: str, folder) -> list[Kernel]:
+    command = [NVCC, "-std=c++17", "-O3", "-Xptxas=-v", "-cubin"]
+    command += [f"-arch=sm_{architecture}", "-o", str(folder / "kernels.cubin")]
+    done = subprocess.run(
+        [*command, str(CSRC / "cuda" / source)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    kernels, name, spilled = [], "", 0
+    for line in done.stderr.splitlines():
+        if found := re.search(r"Compiling entry function '(\w+)'", line):
+            name = found[1]
+        elif found := re.search(r"(\d+) bytes spill stores, (\d+) bytes spill", line):
+            spilled = int(found[1]) + int(found[2])
+        elif found := re.search(r"Used (\d+) registers", line):
+            kernels.append(Kernel(_readable(name), int(found[1]), spilled))
+    return kernels
+
+
+def _readable(mangled: str) -> str:
+    """As "Backward for 16 bits, 32 wide", of a kernel that does a pass."""
+    found = re.search(r"(prepare|reduce|Forward|Backward).*?ConfigILi(\d+)E", mangled)
+    tokens = "float" if "ELb1E" in mangled else "16 bits"
+    return f"{found[1]} for {tokens}, {found[2]} wide"
+
+
+def report(kernels: list[Kernel], architecture: str, capsys) -> None:
+    with capsys.disabled():
+        print(f"\nsm_{architecture}:")
+        for kernel in sorted(kernels):
+            print(
+                f"  {kernel.name:32}{kernel.registers:4} registers"
+                + (f", {kernel.spilled} bytes spilled" if kernel.spilled else "")
+            )
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("architecture", ["80", "90"])
+def test_kernels_of_the_family_fit_the_registers(architecture, tmp_path, capsys):
+    kernels = compile_kernels("kernels_32.cu", architecture, tmp_path)
+    report(kernels, architecture, capsys)
+    assert len(kernels) == 8
+    assert not [k for k in kernels if k.spilled and "16 bits" in k.name]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("architecture", ["80", "90"])
+def test_kernels_of_all_sizes_compile(architecture, tmp_path, capsys):
+    report(
+        compile_kernels("kernels_64.cu", architecture, tmp_path), architecture, capsys
+    )

@@ -38,7 +38,7 @@ def check(kernels: Kernels, device: str, tensors: list, dtype: torch.dtype, **fi
 def test_random_cases_agree_with_float64(kernels, device, dtype):
     for _ in range(23):
         limits = MIN_SCALING_EPSILON, MIN_SCALING_EXPONENT
-        tensors, fields = random_case(80, 2, *limits)
+        tensors, fields = random_case(70, 1, *limits)
         check(kernels, device, tensors, dtype, **fields)
 
 
@@ -148,7 +148,7 @@ def test_planted_bugs_are_found(bug, tmp_path):
     source = csrc / "cuda" / name
     assert source.read_text().count(right) == 1
     source.write_text(source.read_text().replace(right, wrong))
-    kernels = compile_kernels(tmp_path, csrc)
+    kernels = compile_kernels(tmp_path, csrc, optimize="-O1")
     # Many blocks without clusters, and several blocks that keep what they need.
     tensors = random_tensors(1, 603, 1, 32, 32, 20)
     with pytest.raises((AssertionError, RuntimeError)):

@@ -63,11 +63,18 @@ _Problem = _structure(
 )
 
 
-def compile_kernels(folder: Path, csrc: Path = CSRC) -> "Kernels":
+def compile_kernels(
+    folder: Path, csrc: Path = CSRC, optimize: str = "-O2"
+) -> "Kernels":
     """Compile the kernels in ``csrc`` to a library in ``folder`` and load it."""
     library = folder / "kernels_on_cpu.so"
-    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O2", "-w", "-fPIC"]
-    command += ["-shared", f"-I{csrc / 'cuda'}", str(HERE / "kernels_on_cpu.cpp")]
+    command = [os.environ.get("CXX", "c++"), "-std=c++17", optimize, "-w"]
+    command += [
+        "-fPIC",
+        "-shared",
+        f"-I{csrc / 'cuda'}",
+        str(HERE / "kernels_on_cpu.cpp"),
+    ]
     subprocess.run([*command, "-o", str(library)], check=True)
     return Kernels(library)
 

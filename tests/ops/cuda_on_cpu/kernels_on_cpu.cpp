@@ -13,23 +13,24 @@ const Kernels kernels_32_half = kernels_of<Config<32, 64, false>>();
 const Kernels kernels_64_exact = kernels_of<Config<64, 128, true>>();
 const Kernels kernels_64_half = kernels_of<Config<64, 128, false>>();
 
-} // namespace cuda
-} // namespace setformer_mm
+}  // namespace cuda
+}  // namespace setformer_mm
 
 namespace {
 
-template <typename Work> const char *caught(const Work &work) {
+template <typename Work>
+const char* caught(const Work& work) {
   static std::string error;
   try {
     work();
-  } catch (const std::exception &e) {
+  } catch (const std::exception& e) {
     error = e.what();
     return error.c_str();
   }
   return nullptr;
 }
 
-} // namespace
+}  // namespace
 
 using setformer_mm::Maps;
 using setformer_mm::Problem;
@@ -44,27 +45,23 @@ void imitate(int64_t shared_bytes, bool has_clusters, unsigned seed) {
   cuda_on_cpu::state.random.seed(seed);
 }
 
-const char *workspace(const Problem *problem, bool is_backward,
-                      int64_t *bytes) {
+const char* workspace(const Problem* problem, bool is_backward, int64_t* bytes) {
   return caught([&] {
-    *bytes =
-        int64_t(is_backward ? setformer_mm::cuda::backward_workspace(*problem)
-                            : setformer_mm::cuda::forward_workspace(*problem));
+    *bytes = int64_t(is_backward ? setformer_mm::cuda::backward_workspace(*problem)
+                                 : setformer_mm::cuda::forward_workspace(*problem));
   });
 }
 
-const char *forward(const Problem *problem, const Tokens *out, void *memory) {
-  return caught(
-      [&] { setformer_mm::cuda::forward(*problem, *out, memory, nullptr); });
+const char* forward(const Problem* problem, const Tokens* out, void* memory) {
+  return caught([&] { setformer_mm::cuda::forward(*problem, *out, memory, nullptr); });
 }
 
-const char *backward(const Problem *problem, const Tokens *grad_out,
-                     const Tokens *grad_x, const Maps *grad_maps,
-                     void *memory) {
+const char* backward(const Problem* problem, const Tokens* grad_out,
+                     const Tokens* grad_x, const Maps* grad_maps, void* memory) {
   return caught([&] {
-    setformer_mm::cuda::backward(*problem, *grad_out, *grad_x, *grad_maps,
-                                 memory, nullptr);
+    setformer_mm::cuda::backward(*problem, *grad_out, *grad_x, *grad_maps, memory,
+                                 nullptr);
   });
 }
 
-} // extern "C"
+}  // extern "C"

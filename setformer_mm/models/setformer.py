@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from ..ops import Folded
+from .gelu import GELU
 from .pointwise_linear import PointwiseLinear
 from .set_attention import SeTAttention, fold_together
 
@@ -101,7 +102,7 @@ class SeTBlock(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dims)
         self.mlp = nn.Sequential(
             PointwiseLinear(embed_dims, hidden_dims),
-            nn.GELU(),
+            GELU(),
             PointwiseLinear(hidden_dims, embed_dims),
         )
         self.drop_path = StochasticDepth(drop_path, mode="row")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 from typing import NamedTuple
@@ -12,6 +13,9 @@ from .cuda_on_cpu import CSRC
 
 _HOME = os.environ.get("CUDA_HOME", "/usr/local/cuda")
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path=f"{_HOME}/bin")
+
+GPU_CHECK = CSRC.parents[2] / "benchmarks" / "gpu_check.py"
+read_ptxas = runpy.run_path(str(GPU_CHECK))["read_ptxas"]
 
 pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc")
 
@@ -29,15 +33,10 @@ def compile_kernels(source: str, architecture: str, folder) -> list[Kernel]:
         [*command, str(CSRC / "cuda" / source)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    kernels, name, spilled = [], "", 0
-    for line in done.stderr.splitlines():
-        if found := re.search(r"Compiling entry function '(\w+)'", line):
-            name = found[1]
-        elif found := re.search(r"(\d+) bytes spill stores, (\d+) bytes spill", line):
-            spilled = int(found[1]) + int(found[2])
-        elif found := re.search(r"Used (\d+) registers", line):
-            kernels.append(Kernel(_readable(name), int(found[1]), spilled))
-    return kernels
+    return [
+        Kernel(_readable(found["kernel"]), found["registers"], found["spilled_bytes"])
+        for found in read_ptxas(done.stderr.splitlines())
+    ]
 
 
 def _readable(mangled: str) -> str:

@@ -68,8 +68,8 @@ __device__ __forceinline__ void compute_strip(const Block<C>& block, const Place
     common[r] = 0;
 #pragma unroll
     for (int e = 0; e < K / 4; ++e) {
+      common[r] += u.v[r][e] * mean[e];
       u.v[r][e] -= mean[e];
-      common[r] += (u.v[r][e] + mean[e]) * mean[e];
     }
     common[r] = sum_of_row(common[r]) - 1;
   }

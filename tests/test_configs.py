@@ -87,7 +87,7 @@ def check_parameter_counts(cfg: Config, model: nn.Module) -> None:
         return
     if cfg.default_scope == "mmpretrain":
         assert num_parameters(model) == CLASSIFIER_PARAMETERS[backbone.arch]
-    elif "reference_shape" not in backbone:
+    elif "attention" not in backbone:
         assert num_parameters(model.backbone) == BACKBONE_PARAMETERS[backbone.arch]
 
 

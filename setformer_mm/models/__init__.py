@@ -1,6 +1,26 @@
-"""The backbone family and its attention module."""
+"""The backbone family, its attention, and what that is compared with."""
 
+from .mixers import (
+    AgentAttention,
+    CosFormerAttention,
+    FlowAttention,
+    NoMixing,
+    SOFTAttention,
+    SoftmaxAttention,
+)
 from .set_attention import SeTAttention
 from .setformer import SeTformer
+from .token_mixer import TOKEN_MIXERS, TokenMixer
 
-__all__ = ["SeTAttention", "SeTformer"]
+__all__ = [
+    "TOKEN_MIXERS",
+    "AgentAttention",
+    "CosFormerAttention",
+    "FlowAttention",
+    "NoMixing",
+    "SOFTAttention",
+    "SeTAttention",
+    "SeTformer",
+    "SoftmaxAttention",
+    "TokenMixer",
+]

@@ -10,9 +10,11 @@ from torch.nn import functional as F
 
 from ..ops import Folded, check_fields, fold, set_attention_folded
 from .pointwise_linear import PointwiseLinear
+from .token_mixer import TOKEN_MIXERS, TokenMixer, require_divisible
 
 
-class SeTAttention(nn.Module):
+@TOKEN_MIXERS.register_module()
+class SeTAttention(TokenMixer):
     """Multi-head SeT attention over a grid of tokens.
 
     Args:
@@ -44,11 +46,8 @@ class SeTAttention(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if embed_dims % num_heads:
-            raise ValueError(
-                "embed_dims must be divisible by num_heads, "
-                f"got {embed_dims} and {num_heads}"
-            )
+        require_divisible(embed_dims, num_heads)
+        _check_grid(reference_shape)
         check_fields(epsilon, num_iters, alpha, tau, backend)
         self.num_heads = num_heads
         self.head_dim = embed_dims // num_heads
@@ -69,13 +68,29 @@ class SeTAttention(nn.Module):
     def _random_unit_vectors(self, count: int) -> Tensor:
         return F.normalize(torch.randn(self.num_heads, count, self.head_dim), dim=-1)
 
-    def forward(self, x: Tensor, folded: Folded | None = None) -> Tensor:
+    @classmethod
+    def prepare(cls, mixers: Sequence["SeTAttention"]) -> list[Folded]:
+        """Fold the blocks of a stage at once: one decomposition of all their matrices
+        takes a fraction of the launches, and on an accelerator of the time, of one a
+        block.
+        """
+        if not all(attention.folds_anew() for attention in mixers):
+            return [attention.folded() for attention in mixers]
+        *maps, alpha = fold(
+            torch.cat([attention.anchors for attention in mixers]),
+            torch.cat([attention.references for attention in mixers]),
+            mixers[0].alpha,
+        )
+        of_blocks = zip(*(m.chunk(len(mixers)) for m in maps))
+        return [Folded(*block_maps, alpha) for block_maps in of_blocks]
+
+    def forward(self, x: Tensor, prepared: Folded | None = None) -> Tensor:
         """Attend.
 
         Args:
             x (Tensor): Tokens of shape ``(B, H, W, C)``.
-            folded (Folded, optional): What :meth:`folded` would return, if it has been
-                computed together with other blocks'.
+            prepared (Folded, optional): What :meth:`folded` would return, if it has
+                been computed together with other blocks'.
 
         Returns:
             Tensor: Of the same shape.
@@ -86,7 +101,7 @@ class SeTAttention(nn.Module):
         )
         out = set_attention_folded(
             tokens,
-            self.folded() if folded is None else folded,
+            self.folded() if prepared is None else prepared,
             spatial_shape=(height, width),
             reference_shape=self.reference_shape,
             epsilon=self.epsilon,
@@ -186,25 +201,12 @@ class SeTAttention(nn.Module):
         )
 
 
-def fold_together(attentions: Sequence[SeTAttention]) -> list[Folded]:
-    """Fold the blocks of a stage at once: one decomposition of all their matrices takes
-    a fraction of the launches, and on an accelerator of the time, of one a block.
-
-    Args:
-        attentions (Sequence[SeTAttention]): Blocks equal in all but their parameters.
-
-    Returns:
-        list[Folded]: One a block.
-    """
-    if not all(attention.folds_anew() for attention in attentions):
-        return [attention.folded() for attention in attentions]
-    *maps, alpha = fold(
-        torch.cat([attention.anchors for attention in attentions]),
-        torch.cat([attention.references for attention in attentions]),
-        attentions[0].alpha,
-    )
-    of_blocks = zip(*(m.chunk(len(attentions)) for m in maps))
-    return [Folded(*block_maps, alpha) for block_maps in of_blocks]
+def _check_grid(shape: tuple[int, int]) -> None:
+    is_pair = isinstance(shape, (list, tuple)) and len(shape) == 2
+    if not is_pair or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(
+            f"reference_shape must be a pair of positive integers, got {shape}"
+        )
 
 
 class _CachedFold:

@@ -9,6 +9,7 @@ the stated ones (docs/method.md).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
-from ..ops import Folded
 from .gelu import GELU
 from .pointwise_linear import PointwiseLinear
-from .set_attention import SeTAttention, fold_together
+from .set_attention import SeTAttention
+from .token_mixer import build_token_mixer, spread_over_stages
 
 NUM_STAGES = 4
+REFERENCE_SHAPES = (8, 8), (8, 8), (8, 8), (7, 7)
 
 ARCHITECTURES = {
     "mini": dict(
@@ -77,14 +79,14 @@ class Downsample(nn.Module):
 
 
 class SeTBlock(nn.Module):
-    """Pre-norm block: SeT attention and an MLP, each with a residual connection.
+    """Pre-norm block: attention and an MLP, each with a residual connection.
 
     Args:
         embed_dims (int): Channels ``C``.
         num_heads (int): Heads.
         mlp_ratio (float): Hidden channels of the MLP over ``C``.
         drop_path (float): Probability of skipping a branch, a sample.
-        **attention: Further arguments of :class:`SeTAttention`.
+        attention (dict): See :func:`build_token_mixer`.
     """
 
     def __init__(
@@ -93,12 +95,12 @@ class SeTBlock(nn.Module):
         num_heads: int,
         mlp_ratio: float,
         drop_path: float,
-        **attention,
+        attention: dict,
     ) -> None:
         super().__init__()
         hidden_dims = int(embed_dims * mlp_ratio)
         self.norm1 = nn.LayerNorm(embed_dims)
-        self.attn = SeTAttention(embed_dims, num_heads, **attention)
+        self.attn = build_token_mixer(attention, embed_dims, num_heads)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.mlp = nn.Sequential(
             PointwiseLinear(embed_dims, hidden_dims),
@@ -107,14 +109,14 @@ class SeTBlock(nn.Module):
         )
         self.drop_path = StochasticDepth(drop_path, mode="row")
 
-    def forward(self, x: Tensor, folded: Folded | None = None) -> Tensor:
+    def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
         """Take tokens ``(B, H, W, C)`` to tokens of the same shape.
 
         Args:
             x (Tensor): The tokens.
-            folded (Folded, optional): See :meth:`SeTAttention.forward`.
+            prepared (Any): See :meth:`TokenMixer.prepare`.
         """
-        x = x + self.drop_path(self.attn(self.norm1(x), folded))
+        x = x + self.drop_path(self.attn(self.norm1(x), prepared))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -148,12 +150,12 @@ class SeTStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the blocks alone: the output of a stage is taken before downsampling."""
-        folds = fold_together([block.attn for block in self.blocks])
-        for block, folded in zip(self.blocks, folds):
+        mixers = [block.attn for block in self.blocks]
+        for block, prepared in zip(self.blocks, type(mixers[0]).prepare(mixers)):
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, folded, use_reentrant=False)
+                x = checkpoint(block, x, prepared, use_reentrant=False)
             else:
-                x = block(x, folded)
+                x = block(x, prepared)
         return x
 
 
@@ -171,13 +173,11 @@ class SeTformer(BaseModule):
         in_channels (int): Channels of the images.
         out_indices (Sequence[int]): Stages to return, rising, in 0..3; each gets a norm
             ``norm{i}`` of its own.
-        reference_shape (Sequence): Grid of references ``(r_h, r_w)``; as for the next
-            four, one for all stages or a list or tuple of four.
-        epsilon (float | Sequence[float]): Entropic regularisation.
-        num_iters (int | Sequence[int]): Sinkhorn iterations.
-        alpha (float | Sequence[float]): Inverse squared bandwidth of the kernel.
-        tau (float | None | Sequence): Width of the position weights as a fraction of
-            the side; None switches them off.
+        attention (dict, optional): ``dict(type=..., **fields)``: what stands in the
+            attention slot of the blocks, :class:`SeTAttention` by default with 8 x 8
+            references a head (7 x 7 in the last stage), or another one of
+            ``TOKEN_MIXERS``. Each field is one for all stages, or a list or tuple of
+            four.
         drop_path_rate (float): Stochastic depth of the last block in [0, 1), growing
             linearly from 0 at the first.
         frozen_stages (int): -1 freezes nothing, 0 the stem, ``n`` the stem and the
@@ -185,8 +185,6 @@ class SeTformer(BaseModule):
         gap_before_final_norm (bool): Average over the grid before the output norm, and
             return vectors ``(B, channels)`` instead of maps.
         with_cp (bool): Trade time for memory: recompute blocks in the backward pass.
-        backend (str): Backend of the operator, see
-            :func:`setformer_mm.ops.available_backends`.
         init_cfg (dict | list[dict], optional): mmengine's initialisation; for weights
             ``dict(type="Pretrained", checkpoint=..., prefix="backbone.")``. References
             trained on another grid are resampled.
@@ -200,27 +198,19 @@ class SeTformer(BaseModule):
         arch: str | dict = "tiny",
         in_channels: int = 3,
         out_indices: Sequence[int] = (0, 1, 2, 3),
-        reference_shape: Sequence = ((8, 8), (8, 8), (8, 8), (7, 7)),
-        epsilon: float | Sequence[float] = 0.1,
-        num_iters: int | Sequence[int] = 3,
-        alpha: float | Sequence[float] = 2.0,
-        tau: float | None | Sequence[float | None] = 0.15,
+        attention: dict | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         gap_before_final_norm: bool = False,
         with_cp: bool = False,
-        backend: str = "auto",
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         arch = _resolve_architecture(arch)
-        attention = _per_stage_attention(
-            reference_shape=reference_shape,
-            epsilon=epsilon,
-            num_iters=num_iters,
-            alpha=alpha,
-            tau=tau,
-        )
+        attention = dict(type="SeTAttention") | dict(attention or {})
+        if attention["type"] in ("SeTAttention", SeTAttention):
+            attention = dict(reference_shape=REFERENCE_SHAPES) | attention
+        attention = spread_over_stages(attention, NUM_STAGES)
         if not out_indices or list(out_indices) != sorted(
             set(out_indices) & set(range(NUM_STAGES))
         ):
@@ -252,8 +242,7 @@ class SeTformer(BaseModule):
                 with_cp=with_cp,
                 num_heads=arch["num_heads"][i],
                 mlp_ratio=arch["mlp_ratio"],
-                backend=backend,
-                **attention[i],
+                attention=attention[i],
             )
             for i in range(NUM_STAGES)
         )
@@ -296,7 +285,7 @@ class SeTformer(BaseModule):
     def switch_to_deploy(self) -> None:
         """Keep what attention folds of its parameters, for compiled inference.
 
-        See :meth:`SeTAttention.switch_to_deploy`; call it after loading a checkpoint.
+        See :meth:`TokenMixer.switch_to_deploy`; call it after loading a checkpoint.
         """
         for stage in self.stages:
             for block in stage.blocks:
@@ -375,26 +364,3 @@ def _resolve_architecture(arch: str | dict) -> dict:
                 f"arch[{key!r}] must hold four positive numbers, got {arch[key]}"
             )
     return arch
-
-
-def _per_stage_attention(reference_shape: Sequence, **fields) -> list[dict]:
-    """Spread attention fields given once, or once a stage, over the stages."""
-    if all(isinstance(side, int) for side in reference_shape):
-        reference_shape = [reference_shape] * NUM_STAGES
-    fields = {
-        name: value if isinstance(value, (list, tuple)) else [value] * NUM_STAGES
-        for name, value in fields.items()
-    }
-    fields["reference_shape"] = [tuple(shape) for shape in reference_shape]
-    for name, values in fields.items():
-        if len(values) != NUM_STAGES:
-            raise ValueError(
-                f"{name} must be given once or once for each of the four stages, "
-                f"got {values}"
-            )
-    for shape in fields["reference_shape"]:
-        if len(shape) != 2 or min(shape) < 1:
-            raise ValueError(
-                f"reference_shape must hold pairs of positive numbers, got {shape}"
-            )
-    return [{k: v[i] for k, v in fields.items()} for i in range(NUM_STAGES)]

@@ -341,7 +341,7 @@ def test_in_a_training_run_and_off_when_it_is_resumed(tmp_path):
                         num_heads=(1, 2, 4, 8),
                         mlp_ratio=1,
                     ),
-                    reference_shape=(2, 2),
+                    attention=dict(reference_shape=(2, 2)),
                     out_indices=(3,),
                     gap_before_final_norm=True,
                 ),

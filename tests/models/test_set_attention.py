@@ -263,7 +263,7 @@ def test_deployed_fold_is_undone(undo):
 
 def test_blocks_fold_together_as_they_do_alone(folds):
     attentions = [build() for _ in range(3)]
-    together = module.fold_together(attentions)
+    together = SeTAttention.prepare(attentions)
     assert len(folds) == 1
     for attention, folded in zip(attentions, together):
         alone = attention.folded()
@@ -284,9 +284,9 @@ def test_blocks_fold_together_as_they_do_alone(folds):
 def test_blocks_take_their_caches_in_evaluation(folds):
     attentions = [build().eval() for _ in range(3)]
     with torch.no_grad():
-        first = module.fold_together(attentions)
+        first = SeTAttention.prepare(attentions)
         assert len(folds) == 3
-        for a, b in zip(module.fold_together(attentions), first):
+        for a, b in zip(SeTAttention.prepare(attentions), first):
             assert a is b
     assert len(folds) == 3
 

@@ -18,8 +18,9 @@ SMALL = dict(embed_dims=8, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), mlp_rati
 STRIDES = (4, 8, 16, 32)
 
 
-def build(**fields) -> SeTformer:
-    return SeTformer(**dict(arch=SMALL, reference_shape=(2, 3)) | fields)
+def build(attention: dict | None = None, **fields) -> SeTformer:
+    attention = dict(reference_shape=(2, 3)) | (attention or {})
+    return SeTformer(**dict(arch=SMALL, attention=attention) | fields)
 
 
 def count(model: nn.Module) -> int:
@@ -151,8 +152,10 @@ def test_attention_fields_are_spread_over_the_stages():
         alpha=(1.0, 2.0, 3.0, 4.0),
         tau=(0.1, None, 0.2, None),
     )
-    model = build(**per_stage)
-    once = build(reference_shape=[4, 2], epsilon=0.5, num_iters=0, alpha=6.0, tau=None)
+    model = build(per_stage)
+    once = build(
+        dict(reference_shape=[4, 2], epsilon=0.5, num_iters=0, alpha=6.0, tau=None)
+    )
     for i in range(4):
         for block, single in zip(model.stages[i].blocks, once.stages[i].blocks):
             for name, values in per_stage.items():
@@ -321,7 +324,7 @@ def test_input_channels(channels):
 
 def save_detector(path, **fields) -> SeTformer:
     """A checkpoint with the backbone under its prefix, beside other weights."""
-    model = build(**fields)
+    model = build(fields)
     state = {f"backbone.{k}": v for k, v in model.state_dict().items()}
     torch.save(dict(state_dict=state | {"head.weight": torch.ones(3)}), path)
     return model
@@ -329,10 +332,9 @@ def save_detector(path, **fields) -> SeTformer:
 
 def load_backbone(path, **fields) -> SeTformer:
     init = dict(type="Pretrained", checkpoint=str(path), prefix="backbone.")
+    attention = dict(reference_shape=(2, 3)) | fields
     model = MODELS.build(
-        dict(type="SeTformer", arch=SMALL, init_cfg=init)
-        | dict(reference_shape=(2, 3))
-        | fields
+        dict(type="SeTformer", arch=SMALL, init_cfg=init, attention=attention)
     )
     model.init_weights()
     return model
@@ -433,29 +435,39 @@ INVALID = {
         "out_indices must be rising numbers in 0..3, got (3, 0)",
     ),
     "epsilon of a stage": (
-        dict(epsilon=(0.1, 0.1, 0.0, 0.1)),
+        dict(attention=dict(epsilon=(0.1, 0.1, 0.0, 0.1))),
         "epsilon must be a number in [1e-6, 1e6], got 0.0",
     ),
-    "unknown backend": (dict(backend="fast"), "got 'fast'"),
+    "unknown backend": (dict(attention=dict(backend="fast")), "got 'fast'"),
     "frozen 5": (dict(frozen_stages=5), "frozen_stages must be in -1..4, got 5"),
     "drop all": (
         dict(drop_path_rate=1.0),
         "drop_path_rate must be in [0, 1), got 1.0",
     ),
     "three epsilons": (
-        dict(epsilon=(0.1, 0.1, 0.1)),
-        "epsilon must be given once or once for each of the four stages, "
-        "got (0.1, 0.1, 0.1)",
+        dict(attention=dict(epsilon=(0.1, 0.1, 0.1))),
+        "epsilon must be a number in [1e-6, 1e6], got (0.1, 0.1, 0.1)",
     ),
     "three grids": (
-        dict(reference_shape=((8, 8), (8, 8), (8, 8))),
-        "reference_shape must be given once or once for each of the four stages",
+        dict(attention=dict(reference_shape=((8, 8), (8, 8), (8, 8)))),
+        "reference_shape must be a pair of positive integers, got ((8, 8), (8, 8)",
     ),
     "grid of four sides": (
-        dict(reference_shape=(8, 8, 8, 7)),
-        "reference_shape must hold pairs of positive numbers, got (8, 8, 8, 7)",
+        dict(attention=dict(reference_shape=(8, 8, 8, 7))),
+        "reference_shape must be a pair of positive integers, got 8",
     ),
-    "empty grid": (dict(reference_shape=(8, 0)), "must hold pairs of positive numbers"),
+    "empty grid": (
+        dict(attention=dict(reference_shape=(8, 0))),
+        "reference_shape must be a pair of positive integers, got (8, 0)",
+    ),
+    "no such mixer": (
+        dict(attention=dict(type="Attention")),
+        "the type of attention must be one of AgentAttention, CosFormerAttention, ",
+    ),
+    "field of another mixer": (
+        dict(attention=dict(type="SoftmaxAttention")),
+        "unexpected keyword argument 'reference_shape'",
+    ),
 }
 
 

@@ -26,7 +26,7 @@ def test_only_the_area_of_the_image_is_compared():
 
 def test_transport_mass_of_padding_changes_every_output():
     arch = dict(embed_dims=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), mlp_ratio=1)
-    backbone = SeTformer(arch, reference_shape=(4, 4)).eval()
+    backbone = SeTformer(arch, attention=dict(reference_shape=(4, 4))).eval()
     image = torch.rand(1, 3, 64, 64)
     assert not measure_padding.relative_changes(backbone, image, 0).any()
     changes = measure_padding.relative_changes(backbone, image, 0.5)

@@ -1,0 +1,50 @@
+"""Flow-Attention: linear attention that conserves what flows in and out of a token."""
+
+import torch
+from torch import Tensor
+
+from ..token_mixer import TOKEN_MIXERS, QueryKeyValueMixer, at_least_float32
+
+
+def flow_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Competition among values, aggregation, allocation to queries.
+
+    With ``q, k`` passed through a sigmoid: incoming flow ``I_i = <q_i, sum_j k_j>``,
+    outgoing ``O_j = <k_j, sum_i q_i>``; conserved ``I'_i = <q_i, sum_j k_j / O_j>``,
+    ``O'_j = <k_j, sum_i q_i / I_i>``;
+
+        O_i = sigmoid(I'_i) / I_i  q_i^T  sum_j k_j (N softmax(O')_j v_j)^T
+
+    Args:
+        q (Tensor): Queries of shape ``(B, h, N, D)``.
+        k (Tensor): Keys, likewise.
+        v (Tensor): Values, likewise.
+
+    Returns:
+        Tensor: Of shape ``(B, h, N, D)``.
+    """
+    q, k = q.sigmoid(), k.sigmoid()
+    incoming = q @ k.sum(-2, keepdim=True).mT
+    outgoing = k @ q.sum(-2, keepdim=True).mT
+    conserved_incoming = q @ (k / outgoing).sum(-2, keepdim=True).mT
+    conserved_outgoing = k @ (q / incoming).sum(-2, keepdim=True).mT
+    competition = q.shape[-2] * conserved_outgoing.softmax(-2)
+    aggregated = (q / incoming) @ (k.mT @ (competition * v))
+    return conserved_incoming.sigmoid() * aggregated
+
+
+@TOKEN_MIXERS.register_module()
+class FlowAttention(QueryKeyValueMixer):
+    """Linear attention under conservation of flow.
+
+    "Flowformer: Linearizing Transformers with Conservation Flows", arXiv 2202.06258,
+    equations 4 to 8. The factor ``N`` of the competition, which keeps the mean weight
+    at 1, is not in the paper's equation but in its authors' code; their bound on
+    ``O'`` at 1, "for stability", is left out.
+    """
+
+    def mix(
+        self, q: Tensor, k: Tensor, v: Tensor, spatial_shape: tuple[int, int]
+    ) -> Tensor:
+        with torch.autocast(q.device.type, enabled=False):
+            return flow_attention(*at_least_float32(q, k, v)).to(q.dtype)

@@ -1,0 +1,29 @@
+"""The control of a comparison: projections, and nothing between the tokens."""
+
+from typing import Any
+
+from torch import Tensor
+
+from ..pointwise_linear import PointwiseLinear
+from ..token_mixer import TOKEN_MIXERS, TokenMixer
+
+
+@TOKEN_MIXERS.register_module()
+class NoMixing(TokenMixer):
+    """The two projections of :class:`~setformer_mm.models.SeTAttention` alone.
+
+    Tokens meet in the convolutions between stages only; what a mixer is worth is what
+    it adds to this.
+
+    Args:
+        embed_dims (int): Channels.
+        num_heads (int): Not used.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int) -> None:
+        super().__init__()
+        self.in_proj = PointwiseLinear(embed_dims, embed_dims)
+        self.out_proj = PointwiseLinear(embed_dims, embed_dims)
+
+    def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
+        return self.out_proj(self.in_proj(x))

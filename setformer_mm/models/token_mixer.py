@@ -1,0 +1,164 @@
+"""The attention slot of a block: what may stand in it, and how a config chooses.
+
+:class:`~setformer_mm.models.SeTAttention` is what SeTformer is; the others in
+:mod:`setformer_mm.models.mixers` are there to be compared with it at equal everything
+else. ``attention=dict(type=...)`` of the backbone names one of them, or one that a user
+has registered in :data:`TOKEN_MIXERS`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.registry import Registry
+from torch import Tensor, nn
+
+from .pointwise_linear import PointwiseLinear
+
+TOKEN_MIXERS = Registry("token mixer", locations=["setformer_mm.models"])
+
+
+class TokenMixer(nn.Module):
+    """Base class: takes tokens ``(B, H, W, C)`` to tokens of the same shape.
+
+    A subclass takes ``embed_dims`` (``C``) and ``num_heads`` first, and then fields of
+    its own, which are those of ``attention=dict(type=..., field=...)``.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
+        """Mix tokens.
+
+        Args:
+            x (Tensor): Tokens of shape ``(B, H, W, C)``.
+            prepared (Any): What :meth:`prepare` returned for this block.
+
+        Returns:
+            Tensor: Of the same shape.
+        """
+
+    @classmethod
+    def prepare(cls, mixers: Sequence["TokenMixer"]) -> list:
+        """Compute for all blocks of a stage at once what needs no tokens.
+
+        Args:
+            mixers (Sequence[TokenMixer]): Those of the stage, equal in all but their
+                parameters.
+
+        Returns:
+            list: One entry a block.
+        """
+        return [None] * len(mixers)
+
+    def switch_to_deploy(self) -> None:
+        """Keep what depends on parameters alone, for compiled inference."""
+
+
+class QueryKeyValueMixer(TokenMixer):
+    """Projections to queries, keys and values a head, and back; a subclass mixes.
+
+    Args:
+        embed_dims (int): Channels ``C``, divisible by ``num_heads``.
+        num_heads (int): Heads ``h``; each has ``D = C / h`` channels.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int) -> None:
+        super().__init__()
+        require_divisible(embed_dims, num_heads)
+        self.num_heads = num_heads
+        self.qkv_proj = PointwiseLinear(embed_dims, 3 * embed_dims)
+        self.out_proj = PointwiseLinear(embed_dims, embed_dims)
+
+    @abstractmethod
+    def mix(
+        self, q: Tensor, k: Tensor, v: Tensor, spatial_shape: tuple[int, int]
+    ) -> Tensor:
+        """Mix values.
+
+        Args:
+            q (Tensor): Queries of shape ``(B, h, N, D)``, row-major.
+            k (Tensor): Keys, likewise.
+            v (Tensor): Values, likewise.
+            spatial_shape (tuple[int, int]): Grid ``(H, W)`` of the tokens.
+
+        Returns:
+            Tensor: Of the same shape.
+        """
+
+    def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
+        q, k, v = split_heads(self.qkv_proj(x), 3, self.num_heads)
+        return self.out_proj(merge_heads(self.mix(q, k, v, x.shape[1:3]), x.shape))
+
+
+def require_divisible(embed_dims: int, num_heads: int) -> None:
+    """Refuse channels that cannot be split evenly."""
+    if embed_dims % num_heads:
+        raise ValueError(
+            "embed_dims must be divisible by num_heads, "
+            f"got {embed_dims} and {num_heads}"
+        )
+
+
+def split_heads(x: Tensor, parts: int, num_heads: int) -> Tensor:
+    """Take ``(B, H, W, parts * C)`` to ``(parts, B, h, N, D)``."""
+    return x.flatten(1, 2).unflatten(2, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+
+def merge_heads(x: Tensor, shape: torch.Size) -> Tensor:
+    """Take ``(B, h, N, D)`` to ``(B, H, W, C)``."""
+    return x.transpose(1, 2).reshape(shape)
+
+
+def at_least_float32(*tensors: Tensor) -> list[Tensor]:
+    """Sums over all tokens would round away most of a 16-bit number."""
+    return [x.float() if x.dtype.itemsize < 4 else x for x in tensors]
+
+
+def build_token_mixer(attention: dict, embed_dims: int, num_heads: int) -> TokenMixer:
+    """Build what ``attention=dict(type=..., **fields)`` describes.
+
+    Args:
+        attention (dict): ``type``, a name in :data:`TOKEN_MIXERS` or a class, and its
+            fields.
+        embed_dims (int): Channels.
+        num_heads (int): Heads.
+
+    Raises:
+        ValueError: If there is no mixer of that name, or it has no such field.
+    """
+    fields = dict(attention)
+    kind = fields.pop("type")
+    # Not `build`: it looks in the host library's scope first, and warns each time.
+    mixer = TOKEN_MIXERS.get(kind) if isinstance(kind, str) else kind
+    if mixer is None:
+        known = ", ".join(TOKEN_MIXERS.module_dict)
+        raise ValueError(f"the type of attention must be one of {known}, got {kind!r}")
+    try:
+        return mixer(embed_dims, num_heads, **fields)
+    except TypeError as error:  # Python's message names class and field
+        raise ValueError(
+            f"attention={dict(attention)} is not possible: {error}"
+        ) from error
+
+
+def spread_over_stages(attention: dict, num_stages: int) -> list[dict]:
+    """Give each stage its fields.
+
+    Args:
+        attention (dict): Fields; a list or tuple of ``num_stages`` is one value a
+            stage, anything else holds for all.
+        num_stages (int): Number of stages.
+
+    Returns:
+        list[dict]: One a stage.
+    """
+    return [
+        {
+            name: value[i]
+            if isinstance(value, (list, tuple)) and len(value) == num_stages
+            else value
+            for name, value in attention.items()
+        }
+        for i in range(num_stages)
+    ]

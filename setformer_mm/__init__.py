@@ -24,7 +24,12 @@ def _mmengine_is_installed() -> bool:
 if _mmengine_is_installed():
     # mmengine resolves `type="setformer_mm.SeTformer"` from any library's scope only
     # if the class is found at the top level of the package.
-    from .hooks import AtomicCheckpointHook, ExactResumeHook, KMeansReferenceInitHook
+    from .hooks import (
+        AtomicCheckpointHook,
+        ExactResumeHook,
+        KMeansReferenceInitHook,
+        TrainResultHook,
+    )
     from .models import SeTAttention, SeTformer
     from .optim import SeTformerLayerDecayConstructor
     from .utils import complexity  # noqa: F401  tells mmengine's counter the operator
@@ -36,4 +41,5 @@ if _mmengine_is_installed():
         "SeTAttention",
         "SeTformer",
         "SeTformerLayerDecayConstructor",
+        "TrainResultHook",
     ]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.results import FILE_NAMES, read_result
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,7 +28,7 @@ class Task:
 
     Attributes:
         name: of config and checkpoint; the short run's config ends in ``_demo``.
-        metrics: what to show of metrics.json, with its meaning.
+        metrics: what to show of a test's result, with its meaning.
     """
 
     name: str
@@ -79,7 +80,7 @@ def test(config: str, checkpoint: str, work_dir: Path, sheet: Path) -> dict[str,
     flags = ("--work-dir", work_dir, "--out", predictions)
     run("test.py", config, checkpoint, *flags)
     run("contact_sheet.py", config, predictions, sheet)
-    return json.loads((ROOT / work_dir / "metrics.json").read_text())
+    return read_result(ROOT / work_dir / FILE_NAMES["test"]).metrics
 
 
 def print_table(names: dict[str, str], results: dict[str, dict[str, float]]) -> None:

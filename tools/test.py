@@ -1,15 +1,14 @@
 """Test any model: ``python tools/test.py CONFIG CHECKPOINT [--show-dir DIR] ...``."""
 
 import argparse
-import json
 import os.path as osp
+from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
-from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.launch import (
     add_common_arguments,
     load_checkpoints_safely,
@@ -23,12 +22,13 @@ from setformer_mm.utils.preflight import (
     require_data,
     require_fitting_weights,
 )
+from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Test a model; its metrics are printed and go to "
-        "<work-dir>/metrics.json."
+        f"<work-dir>/{FILE_NAMES['test']}."
     )
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file")
@@ -99,6 +99,7 @@ def dump_predictions(runner: Runner, path: str) -> None:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
+    given_cfg = deepcopy(cfg)  # what follows changes it
     if args.show or args.show_dir:
         draw_predictions(cfg, args.show_dir, args.show)
     if args.tta:
@@ -116,11 +117,18 @@ def main() -> None:
         dump_predictions(runner, args.out)
     metrics = runner.test()
     if is_main_process():
-        path = osp.join(cfg.work_dir, "metrics.json")
-        # Metrics may be NumPy scalars or arrays, which know how to become plain.
-        text = json.dumps(metrics, indent=2, default=lambda value: value.tolist())
-        write_atomically(path, text + "\n")
-        print(f"Metrics written to {path}")
+        path = osp.join(cfg.work_dir, FILE_NAMES["test"])
+        result = describe_run(
+            given_cfg,
+            kind="test",
+            metrics=metrics,
+            model=runner.model,
+            checkpoint=args.checkpoint,
+            seed=runner.seed,
+            tta=args.tta,
+        )
+        write_result(path, result)
+        print(f"Result written to {path}")
 
 
 if __name__ == "__main__":

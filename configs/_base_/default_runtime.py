@@ -8,6 +8,7 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(type="AtomicCheckpointHook", interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type="DistSamplerSeedHook"),
+    result=dict(type="TrainResultHook"),
 )
 custom_hooks = [dict(type="ExactResumeHook")]
 

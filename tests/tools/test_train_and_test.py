@@ -1,6 +1,5 @@
 """tools/train.py and tools/test.py: flags, mistakes, safe loading."""
 
-import json
 import os
 import pickle
 import subprocess
@@ -13,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from setformer_mm.utils.preflight import UserError, read_checkpoint
+from setformer_mm.utils.results import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,8 +29,8 @@ def test_trains_tests_and_resumes(tool, toy, trained, tmp_path):
     work_dir = tmp_path / "test"
     out = tmp_path / "predictions.pkl"
     tool("test", config, trained, "--work-dir", work_dir, "--out", out)
-    metrics = json.loads((work_dir / "metrics.json").read_text())
-    assert 0 <= metrics["accuracy"] <= 1
+    result = read_result(work_dir / "test_result.json")
+    assert 0 <= result.metrics["accuracy"] <= 1
     assert len(pickle.loads(out.read_bytes())) == 12
 
     options = ["--cfg-options", "train_cfg.max_epochs=5"]
@@ -164,4 +164,5 @@ def test_two_processes_on_cpus(toy, tmp_path, config):
         subprocess.run(
             [*command, "--work-dir", tmp_path], cwd=ROOT, env=environment, check=True
         )
-    assert "accuracy" in json.loads((tmp_path / "metrics.json").read_text())
+    assert "accuracy" in read_result(tmp_path / "train_result.json").metrics
+    assert "accuracy" in read_result(tmp_path / "test_result.json").metrics

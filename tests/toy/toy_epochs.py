@@ -24,6 +24,7 @@ param_scheduler = dict(type="CosineAnnealingLR", T_max=4)
 
 default_hooks = dict(
     checkpoint=dict(type="AtomicCheckpointHook", interval=1, max_keep_ckpts=2),
+    result=dict(type="TrainResultHook"),
 )
 custom_hooks = [dict(type="ExactResumeHook")]
 randomness = dict(seed=0)

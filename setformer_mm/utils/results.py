@@ -1,0 +1,198 @@
+"""Results of training and testing as files, each with what it takes to repeat it."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import os.path as osp
+import platform
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from mmengine.config import Config
+from torch import nn
+
+from .files import write_atomically
+from .preflight import UserError
+
+# By the kind of the result; both are written into the work directory.
+FILE_NAMES = dict(train="train_result.json", test="test_result.json")
+
+# Fields of a config that do not change its result, or that a resumed run changes.
+IGNORED_FIELDS = (
+    "ablation",  # a title
+    "launcher",
+    "load_from",  # a test names its checkpoint; a resumed run has its own here
+    "log_level",
+    "model_wrapper_cfg",  # of distributed running
+    "resume",
+    "work_dir",
+)
+LIBRARIES = (
+    "setformer_mm",
+    "torch",
+    "mmengine",
+    "mmcv",
+    "mmpretrain",
+    "mmdet",
+    "mmseg",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run measured, and of what.
+
+    Attributes:
+        kind: "train" (the validation at the end of a training) or "test".
+        config: path of the config file, with ``/``; relative to the current directory
+            if it lies below that.
+        config_sha256: see :func:`config_sha256`.
+        checkpoint: file name of the measured weights; None if a training saved none.
+        checkpoint_sha256: of that file.
+        metrics: as the host library names them, in its units.
+        num_parameters: of the whole model.
+        seed: of the run.
+        tta: whether test-time augmentation was on.
+        versions: of Python and of those libraries of :data:`LIBRARIES` that the run had
+            loaded.
+        date: of the end of the run, UTC, ISO 8601.
+        best: the best validations of a training that looked for them (``save_best``).
+    """
+
+    kind: str
+    config: str
+    config_sha256: str
+    checkpoint: str | None
+    checkpoint_sha256: str | None
+    metrics: dict[str, float]
+    num_parameters: int
+    seed: int
+    tta: bool
+    versions: dict[str, str]
+    date: str
+    best: dict[str, float] = field(default_factory=dict)
+
+
+def describe_run(
+    cfg: Config,
+    kind: str,
+    metrics: dict,
+    model: nn.Module,
+    checkpoint: str | None,
+    seed: int,
+    tta: bool = False,
+    best: dict | None = None,
+) -> Result:
+    """Gather a :class:`Result` at the end of a run.
+
+    Args:
+        cfg: the config as the user gave it, flags included.
+        kind: "train" or "test".
+        metrics: of the host library; NumPy's and torch's types become Python's.
+        model: whose parameters are counted.
+        checkpoint: path of its weights.
+        seed: of the run.
+        tta: whether test-time augmentation was on.
+        best: as ``metrics``.
+    """
+    is_file = checkpoint is not None and osp.isfile(checkpoint)
+    return Result(
+        kind=kind,
+        config=_displayed_path(cfg.filename),
+        config_sha256=config_sha256(cfg),
+        checkpoint=checkpoint and osp.basename(checkpoint),
+        checkpoint_sha256=file_sha256(checkpoint) if is_file else None,
+        metrics=_plain(metrics),
+        num_parameters=sum(p.numel() for p in model.parameters()),
+        seed=seed,
+        tta=tta,
+        versions=_loaded_versions(),
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        best=_plain(best or {}),
+    )
+
+
+def config_sha256(cfg: Config) -> str:
+    """Hash what a config says after inheritance and flags.
+
+    Without :data:`IGNORED_FIELDS` and the seed, so that runs which differ in chance
+    alone have one hash. The contents of files that it names are not part of it.
+    """
+    content = deepcopy(cfg.to_dict())
+    for name in IGNORED_FIELDS:
+        content.pop(name, None)
+    if isinstance(randomness := content.get("randomness"), dict):
+        randomness.pop("seed", None)
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """Hash a file without holding all of it in memory."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_result(path: str | os.PathLike, result: Result) -> None:
+    """Write a result as JSON, atomically."""
+    write_atomically(path, json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+
+
+def read_result(path: str | os.PathLike) -> Result:
+    """Read what :func:`write_result` wrote.
+
+    Raises:
+        UserError: if there is no such file, or it does not hold a result.
+    """
+    try:
+        return Result(**json.loads(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"the result {path} does not exist") from error
+    except (ValueError, TypeError) as error:  # no JSON; other fields
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} does not hold a result: {reason}") from error
+
+
+def read_results(folder: str | os.PathLike) -> list[Result]:
+    """Read the results of both kinds in ``folder`` and all folders below it.
+
+    Returns:
+        In the order of their paths; none if the folder does not exist.
+
+    Raises:
+        UserError: naming the first file that does not hold a result.
+    """
+    return [read_result(path) for path in sorted(_result_files(Path(folder)))]
+
+
+def _result_files(folder: Path) -> Iterator[Path]:
+    for name in FILE_NAMES.values():
+        yield from folder.rglob(name)
+
+
+def _displayed_path(path: str) -> str:
+    path = Path(path).resolve()
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return path.as_posix()
+
+
+def _loaded_versions() -> dict[str, str]:
+    versions = dict(python=platform.python_version())
+    for name in LIBRARIES:
+        if name in sys.modules:
+            versions[name] = str(sys.modules[name].__version__)
+    return versions
+
+
+def _plain(metrics: dict) -> dict:
+    """Python's numbers and lists for NumPy's and torch's scalars and arrays."""
+    return json.loads(json.dumps(metrics, default=lambda value: value.tolist()))

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import get_torch_safe_globals
+from torch import nn
 
 DIGITS_HINT = "run `python tools/prepare_mini_data.py` first"
 
@@ -95,7 +96,14 @@ def read_checkpoint(path: str) -> dict:
 
 
 def require_fitting_weights(runner: Runner, path: str) -> None:
-    """Load ``path`` into the runner's model, which must get all of its parameters.
+    """Load ``path`` into the runner's model; see :func:`load_fitting_weights`."""
+    # Both a distributed wrapper and one for test-time augmentation hold it so.
+    model = getattr(runner.model, "module", runner.model)
+    load_fitting_weights(getattr(model, "module", model), path)
+
+
+def load_fitting_weights(model: nn.Module, path: str) -> None:
+    """Load ``path`` into ``model``, which must get all of its parameters.
 
     mmengine only warns of parameters that a checkpoint lacks or that have another
     shape, and then evaluates what is left of the random initialisation.
@@ -105,9 +113,6 @@ def require_fitting_weights(runner: Runner, path: str) -> None:
     """
     state_dict = read_checkpoint(path)
     state_dict = state_dict.get("state_dict", state_dict)
-    # Both a distributed wrapper and one for test-time augmentation hold it so.
-    model = getattr(runner.model, "module", runner.model)
-    model = getattr(model, "module", model)
     try:
         missing = model.load_state_dict(state_dict, strict=False).missing_keys
     except RuntimeError as error:  # another shape, even if not strict

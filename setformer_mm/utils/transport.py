@@ -1,0 +1,211 @@
+"""What SeT attention transports in one image, for looking at it.
+
+Everything is computed in float64 by the reference implementation. Shapes: ``h`` heads,
+``N`` tokens of a grid ``(H, W)``, ``M`` references a head; steps are those of
+docs/method.md.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from ..models import SeTAttention
+from ..ops import set_attention, transport_plan
+from ..ops.positions import position_exponents
+
+
+class Transport:
+    """What one attention transports in one image.
+
+    Args:
+        attention (SeTAttention): Its parameters and fields are used, and not changed.
+        tokens (Tensor): Output of its ``in_proj`` for one image, ``(H, W, C)``, any
+            floating dtype.
+        with_positions (bool): Whether its position weights, if it has any, take part.
+
+    Attributes:
+        spatial_shape (tuple[int, int]): ``(H, W)``.
+        reference_shape (tuple[int, int]): Grid of the ``M`` references.
+    """
+
+    def __init__(
+        self, attention: SeTAttention, tokens: Tensor, with_positions: bool = True
+    ) -> None:
+        self.attention = attention
+        self.spatial_shape = tuple(tokens.shape[:2])
+        self.reference_shape = attention.reference_shape
+        self._tokens = tokens.detach().double()
+        self._tau = attention.tau if with_positions else None
+        heads = attention.num_heads, attention.head_dim
+        self._arguments = dict(
+            x=self._tokens.reshape(1, -1, *heads),
+            anchors=attention.anchors.detach().double(),
+            references=attention.references.detach().double(),
+            spatial_shape=self.spatial_shape,
+            reference_shape=self.reference_shape,
+            epsilon=attention.epsilon,
+            alpha=attention.alpha,
+            tau=self._tau,
+            backend="reference",
+        )
+
+    def without_positions(self) -> "Transport":
+        """The same with all position weights 1: what content alone does."""
+        return Transport(self.attention, self._tokens, with_positions=False)
+
+    def without_content(self) -> "Transport":
+        """The same with tokens that are all alike: what positions alone do.
+
+        Every reference then scores all tokens equally, and the plan is ``1 / (N M)``
+        from the first Sinkhorn iteration on.
+        """
+        alike = torch.zeros_like(self._tokens)
+        return Transport(self.attention, alike, self._tau is not None)
+
+    def plan(self, num_iters: int | None = None) -> Tensor:
+        """The transport plan ``T`` before position weights (step 5).
+
+        Args:
+            num_iters (int, optional): Sinkhorn iterations, at least 0; None for the
+                attention's own.
+
+        Returns:
+            Tensor: ``(h, N, M)``, non-negative; rows sum to ``1 / N``.
+        """
+        if num_iters is None:
+            num_iters = self.attention.num_iters
+        return transport_plan(**self._arguments, num_iters=num_iters)[0]
+
+    def output(self, num_iters: int | None = None) -> Tensor:
+        """What the attention returns to the tokens (step 8), ``(N, h, K)``.
+
+        Args:
+            num_iters (int, optional): As for :meth:`plan`.
+        """
+        if num_iters is None:
+            num_iters = self.attention.num_iters
+        return set_attention(**self._arguments, num_iters=num_iters)[0]
+
+    @cached_property
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """``P`` and ``Q``, whose product is the attention matrix (steps 6 to 8).
+
+        Returns:
+            tuple[Tensor, Tensor]: ``P`` of shape ``(h, N, M)``, the plan with position
+            weights and its rows divided by their sums; ``Q`` of shape ``(h, M, N)``,
+            the same with its columns divided by theirs, transposed. The rows of both
+            are distributions.
+        """
+        plan = self.plan()
+        # On logarithms, where no weight vanishes however small tau is.
+        log_weights = plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
+        if self._tau is not None:
+            rows, cols = position_exponents(
+                self.spatial_shape,
+                self.reference_shape,
+                *plan.shape[-2:],
+                self._tau,
+                like=plan,
+            )
+            log_weights += (rows[:, None] + cols).flatten(0, 1)
+        return log_weights.softmax(-1), log_weights.softmax(-2).mT
+
+    def attention_rows(self, tokens: Sequence[int]) -> Tensor:
+        """Rows of ``P Q``: what some tokens attend to. No ``N x N`` matrix is formed.
+
+        Args:
+            tokens (Sequence[int]): ``t`` numbers of tokens, row-major, in 0..N-1.
+
+        Returns:
+            Tensor: ``(h, t, N)``; each row is a distribution over the tokens.
+        """
+        to_tokens, from_tokens = self.factors
+        return to_tokens[:, tokens] @ from_tokens
+
+    def singular_values(self) -> Tensor:
+        """Those of ``P Q`` that can differ from 0, ``(h, min(N, M))``, falling.
+
+        With ``P = U R`` and ``Q^T = V S`` (QR decompositions) they are those of the
+        ``M x M`` matrix ``R S^T``.
+        """
+        to_tokens, from_tokens = self.factors
+        left = torch.linalg.qr(to_tokens, mode="r").R
+        right = torch.linalg.qr(from_tokens.mT, mode="r").R
+        return torch.linalg.svdvals(left @ right.mT)
+
+    def convergence(
+        self, iterations: Sequence[int], converged: int
+    ) -> tuple[Tensor, Tensor]:
+        """Follow Sinkhorn's algorithm.
+
+        Args:
+            iterations (Sequence[int]): ``n`` numbers of iterations, at least 0 each.
+            converged (int): Iterations of the output ``o*`` to compare with.
+
+        Returns:
+            tuple[Tensor, Tensor]: Column sums of the plans, ``(n, h, M)``, and the
+            distances ``|o - o*| / |o*|`` of the outputs, ``(n, h)``.
+        """
+        limit = self.output(converged)
+        sums, distances = [], []
+        for num_iters in iterations:
+            sums.append(self.plan(num_iters).sum(-2))
+            distances.append((self.output(num_iters) - limit).norm(dim=(0, 2)))
+        return torch.stack(sums), torch.stack(distances) / limit.norm(dim=(0, 2))
+
+
+def marginal_violation(sums: Tensor) -> Tensor:
+    """How far row or column sums of a plan are from being equal.
+
+    Args:
+        sums (Tensor): ``T 1`` or ``T^T 1``, ``(..., n)``.
+
+    Returns:
+        Tensor: ``|sums - 1/n|_1``, ``(...)``, in [0, 2) for a plan of mass 1.
+    """
+    return (sums - 1 / sums.shape[-1]).abs().sum(-1)
+
+
+def effective_rank(singular_values: Tensor) -> Tensor:
+    """How many singular values count: the exponential of the entropy of their shares.
+
+    Roy and Vetterli, "The effective rank: a measure of effective dimensionality",
+    EUSIPCO 2007.
+
+    Args:
+        singular_values (Tensor): ``(..., r)``, non-negative, not all 0.
+
+    Returns:
+        Tensor: ``(...)``, in [1, r]; r if all are equal.
+    """
+    shares = singular_values / singular_values.sum(-1, keepdim=True)
+    return torch.special.entr(shares).sum(-1).exp()
+
+
+@torch.no_grad()
+def record_transports(
+    backbone: nn.Module, attentions: Sequence[SeTAttention], image: Tensor
+) -> list[Transport]:
+    """Run a backbone on an image and keep what its attentions see.
+
+    Args:
+        backbone (nn.Module): In eval mode.
+        attentions (Sequence[SeTAttention]): Modules of the backbone, each run once.
+        image (Tensor): ``(1, C, H, W)``, preprocessed.
+
+    Returns:
+        list[Transport]: One an attention.
+    """
+    seen = {}
+
+    def keep(projection: nn.Module, inputs: tuple, tokens: Tensor) -> None:
+        seen[projection] = tokens[0]
+
+    with ExitStack() as hooks:
+        for attention in attentions:
+            hooks.enter_context(attention.in_proj.register_forward_hook(keep))
+        backbone(image)
+    return [Transport(attention, seen[attention.in_proj]) for attention in attentions]

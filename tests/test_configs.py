@@ -29,10 +29,12 @@ EXAMPLES = [
     "cascade_mask_rcnn_setformer_s",
     "upernet_setformer_t_attention",
 ]
+ABLATIONS = sorted(path.stem for path in (CONFIGS / "ablation").glob("*.py"))
 FILES = {
     **{name: CONFIGS / f"{name}.py" for name in REAL},
     **{name: CONFIGS / "mini" / f"{name}.py" for name in MINI + DEMO},
     **{name: CONFIGS / "examples" / f"{name}.py" for name in EXAMPLES},
+    **{name: CONFIGS / "ablation" / f"{name}.py" for name in ABLATIONS},
 }
 # Backbones with four output norms; classifiers with one and a head for 1000 classes.
 BACKBONE_PARAMETERS = {

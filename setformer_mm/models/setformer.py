@@ -172,7 +172,7 @@ class SeTformer(BaseModule):
             (four numbers each) and ``mlp_ratio``.
         in_channels (int): Channels of the images.
         out_indices (Sequence[int]): Stages to return, rising, in 0..3; each gets a norm
-            ``norm{i}`` of its own.
+            ``norm{i}`` of its own. Stages after the last one are not built.
         attention (dict, optional): ``dict(type=..., **fields)``: what stands in the
             attention slot of the blocks, :class:`SeTAttention` by default with 8 x 8
             references a head (7 x 7 in the last stage), or another one of
@@ -217,12 +217,15 @@ class SeTformer(BaseModule):
             raise ValueError(
                 f"out_indices must be rising numbers in 0..3, got {out_indices}"
             )
-        if frozen_stages not in range(-1, NUM_STAGES + 1):
-            raise ValueError(f"frozen_stages must be in -1..4, got {frozen_stages}")
+        num_stages = out_indices[-1] + 1
+        if frozen_stages not in range(-1, num_stages + 1):
+            raise ValueError(
+                f"frozen_stages must be in -1..{num_stages}, got {frozen_stages}"
+            )
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
 
-        depths = arch["depths"]
+        depths = arch["depths"][:num_stages]
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.gap_before_final_norm = gap_before_final_norm
@@ -238,13 +241,13 @@ class SeTformer(BaseModule):
                 depths[i],
                 self.embed_dims[i],
                 drop_paths[sum(depths[:i]) : sum(depths[: i + 1])],
-                downsample=i < NUM_STAGES - 1,
+                downsample=i < num_stages - 1,
                 with_cp=with_cp,
                 num_heads=arch["num_heads"][i],
                 mlp_ratio=arch["mlp_ratio"],
                 attention=attention[i],
             )
-            for i in range(NUM_STAGES)
+            for i in range(num_stages)
         )
         for i in self.out_indices:
             self.add_module(f"norm{i}", nn.LayerNorm(self.embed_dims[i]))

@@ -188,6 +188,16 @@ def test_output_stages(out_indices):
         torch.testing.assert_close(out, expected[i])
 
 
+def test_stages_after_the_last_output_are_not_built():
+    model = build(out_indices=(1,), frozen_stages=2)
+    assert len(model.stages) == 2
+    assert model.stages[1].downsample is None
+    assert not any(p.requires_grad for p in model.parameters())
+    assert model.get_layer_depth("backbone.stages.1.blocks.1.attn.anchors") == (3, 5)
+    with pytest.raises(ValueError, match=r"frozen_stages must be in -1..2, got 3"):
+        build(out_indices=(1,), frozen_stages=3)
+
+
 def test_output_norms_are_their_own():
     model = build()
     images = torch.randn(2, 3, 40, 40)

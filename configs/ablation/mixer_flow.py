@@ -1,0 +1,5 @@
+_base_ = "./mixer_set.py"
+
+ablation = dict(group="token mixer", name="Flow-Attention")
+
+model = dict(backbone=dict(attention=dict(_delete_=True, type="FlowAttention")))

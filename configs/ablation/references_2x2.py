@@ -1,0 +1,5 @@
+_base_ = "./mixer_set.py"
+
+ablation = dict(group="references", name="2x2")
+
+model = dict(backbone=dict(attention=dict(reference_shape=(2, 2))))

@@ -18,6 +18,7 @@ from setformer_mm.utils.preflight import (
     read_checkpoint,
     require_data,
     require_pretrained_weights,
+    require_training_state,
 )
 
 
@@ -76,7 +77,8 @@ def main() -> None:
     require_data(cfg, ("train", "val"))
     require_pretrained_weights(cfg)
     if cfg.get("load_from") and "://" not in cfg.load_from:
-        read_checkpoint(cfg.load_from)
+        check = require_training_state if cfg.resume else read_checkpoint
+        check(cfg.load_from)
     use_gloo_on_cpu(cfg)
     Runner.from_cfg(cfg).train()
 

@@ -85,7 +85,7 @@ def read_checkpoint(path: str) -> dict:
         raise
     except Exception as error:  # of any type: bytes that are no pickle mean anything
         # torch's own text advises to load the file unsafely; its useful part is a name.
-        foreign = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+        foreign = re.search(r"GLOBAL (\S+) (was not an allowed|whose)", str(error))
         reason = f"it holds a {foreign[1]}" if foreign else "or is damaged"
         raise UserError(f"{path} is not a checkpoint of weights, {reason}") from error
     if not isinstance(checkpoint, dict):
@@ -93,6 +93,19 @@ def read_checkpoint(path: str) -> dict:
             f"{path} is not a checkpoint: expected a dict, got {type(checkpoint)}"
         )
     return checkpoint
+
+
+def require_training_state(path: str) -> None:
+    """Check that a checkpoint holds what resuming a training needs besides weights.
+
+    Raises:
+        UserError: if it does not, or is no checkpoint.
+    """
+    if "message_hub" not in read_checkpoint(path):
+        raise UserError(
+            f"{path} holds weights and no state of a training to resume; to start a "
+            f"new one from these weights pass --cfg-options load_from={path}"
+        )
 
 
 def require_fitting_weights(runner: Runner, path: str) -> None:

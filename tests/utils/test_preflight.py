@@ -1,5 +1,7 @@
 """What a run will miss is named before it starts."""
 
+import os
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -9,6 +11,7 @@ from setformer_mm.utils.preflight import (
     read_checkpoint,
     require_data,
     require_pretrained_weights,
+    require_training_state,
 )
 
 
@@ -117,6 +120,13 @@ class Foreign:
     """Code that a weights-only load must refuse."""
 
 
+class Blocked:
+    """Code of a module that torch names in another sentence."""
+
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
 def test_read_checkpoint_refuses_what_is_none(tmp_path):
     path = tmp_path / "file.pth"
     with pytest.raises(UserError, match="does not exist"):
@@ -128,9 +138,21 @@ def test_read_checkpoint_refuses_what_is_none(tmp_path):
     torch.save(dict(meta=Foreign()), path)
     with pytest.raises(UserError, match="it holds a .*Foreign"):
         read_checkpoint(str(path))
+    torch.save(dict(meta=Blocked()), path)
+    with pytest.raises(UserError, match="it holds a .*system"):
+        read_checkpoint(str(path))
     torch.save([1, 2], path)
     with pytest.raises(UserError, match="expected a dict"):
         read_checkpoint(str(path))
+
+
+def test_weights_alone_cannot_be_resumed(tmp_path):
+    path = tmp_path / "file.pth"
+    torch.save(dict(state_dict={}, message_hub={}), path)
+    require_training_state(str(path))
+    torch.save(dict(state_dict={}, meta=dict(epoch=3)), path)
+    with pytest.raises(UserError, match="no state of a training .* load_from=.*file"):
+        require_training_state(str(path))
 
 
 def test_truncated_checkpoint(tmp_path):

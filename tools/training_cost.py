@@ -19,9 +19,9 @@ import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
-from torch import Tensor, nn
+from torch import nn
 
-from setformer_mm.utils.complexity import count_multiply_adds
+from setformer_mm.utils.complexity import DenseDetector, count_multiply_adds
 from setformer_mm.utils.launch import run_tool
 from setformer_mm.utils.preflight import UserError
 
@@ -168,18 +168,6 @@ class Plan:
     def images_a_second(self) -> float:
         """Images of one GPU while it does not wait for their loading."""
         return self.batch / self.gpus / (self.compute + self.exchange)
-
-
-class DenseDetector(nn.Module):
-    """The part of a detector whose cost grows with the image."""
-
-    def __init__(self, detector: nn.Module) -> None:
-        super().__init__()
-        self.backbone, self.neck = detector.backbone, detector.neck
-        self.rpn_head = detector.rpn_head
-
-    def forward(self, images: Tensor) -> tuple:
-        return self.rpn_head(self.neck(self.backbone(images)))
 
 
 def parse_args() -> argparse.Namespace:

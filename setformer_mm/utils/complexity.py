@@ -4,14 +4,20 @@ Counters see the matrix products that the reference happens to run, which are fe
 logarithms than in the scaling form, and of a compiled kernel what a formula tells them;
 torch's is in :mod:`setformer_mm.ops.registration`, mmengine's here. In
 :func:`count_multiply_adds` the operator counts by its formula, whichever backend runs,
-and everything else by torch's own counter.
+and everything else by torch's own counter. It runs on shapes alone, so that a detector
+at full size takes seconds and no memory.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
 from mmengine.analysis import complexity_analysis
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..models import SeTAttention
@@ -52,19 +58,26 @@ def set_attention_multiply_adds(
 
 
 @torch.no_grad()
-def count_multiply_adds(model: nn.Module, *inputs: Tensor) -> int:
+def count_multiply_adds(model: nn.Module, *inputs: object) -> int:
     """Count the multiply-adds of ``model(*inputs)``.
 
     Args:
-        model (nn.Module): Any model; :class:`SeTAttention` inside it counts by
-            :func:`set_attention_multiply_adds`, convolutions, linear layers and other
-            matrix products as torch's ``FlopCounterMode`` sees them (which reports two
-            operations a multiply-add).
-        *inputs (Tensor): Arguments of the forward pass.
+        model (nn.Module): Any model whose forward pass depends on shapes, not on values;
+            :class:`SeTAttention` inside it counts by
+            :func:`set_attention_multiply_adds`, convolutions, linear layers, softmax
+            attention and other matrix products as torch's ``FlopCounterMode`` sees them
+            (which reports two operations a multiply-add). Norms, activations, resizing
+            and operators of other extensions count nothing.
+        *inputs (object): Arguments of the forward pass: tensors, or lists of them, of
+            which the shapes matter.
 
     Returns:
         int: Multiply-adds of the whole batch.
     """
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with FakeCopyMode(fake):
+        model = deepcopy(model)
+    inputs = tree_map_only(Tensor, fake.from_tensor, inputs)
     counter = FlopCounterMode(display=False)
     seen_in_operator = 0
     by_formula = 0
@@ -92,13 +105,94 @@ def count_multiply_adds(model: nn.Module, *inputs: Tensor) -> int:
         attention.in_proj.register_forward_hook(operator_starts)
         attention.out_proj.register_forward_pre_hook(operator_ends)
 
-    model = deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, SeTAttention):
-            watch(module)
-    with counter:
-        model(*inputs)
+    with fake, _attention_in_products():
+        for module in model.modules():
+            if isinstance(module, SeTAttention):
+                watch(module)
+        with counter:
+            model(*inputs)
     return (counter.get_total_flops() - seen_in_operator) // 2 + by_formula
+
+
+@contextmanager
+def _attention_in_products() -> Iterator[None]:
+    """Make torch's softmax attention run as two matrix products.
+
+    Its fused kernels for the CPU have no formula in the counter, which sees nothing.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+class DenseDetector(nn.Module):
+    """The part of a detector whose cost grows with the image.
+
+    Args:
+        detector (nn.Module): A two-stage detector of mmdet.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.neck = detector.backbone, detector.neck
+        self.rpn_head = detector.rpn_head
+
+    def forward(self, images: Tensor) -> tuple:
+        return self.rpn_head(self.neck(self.backbone(images)))
+
+
+def count_detector(
+    detector: nn.Module, image: Tensor, num_boxes: int = 1000, num_masks: int = 100
+) -> int:
+    """Count the multiply-adds of a Mask R-CNN.
+
+    By default as in the tables of Swin and ConvNeXt, which mmdet 2 counted: as many
+    regions as the RPN proposes at most go through the box head, and as many as are
+    detected at most through the mask head. RoIAlign and NMS count nothing.
+
+    Args:
+        detector (nn.Module): A Mask R-CNN of mmdet.
+        image (Tensor): A batch of images ``(1, 3, H, W)``, of which the shape matters.
+        num_boxes (int): Regions that the box head gets.
+        num_masks (int): Regions that the mask head gets.
+
+    Returns:
+        int: Multiply-adds of an image.
+    """
+    count = count_multiply_adds(DenseDetector(detector), image)
+    heads = detector.roi_head
+    for extractor, head, regions in (
+        (heads.bbox_roi_extractor, heads.bbox_head, num_boxes),
+        (heads.mask_roi_extractor, heads.mask_head, num_masks),
+    ):
+        size = extractor.roi_layers[0].output_size
+        region = image.new_zeros(1, extractor.out_channels, *size)
+        count += regions * count_multiply_adds(head, region)
+    return count
+
+
+def count_model(model: nn.Module, image: Tensor) -> int:
+    """Count the multiply-adds of a whole model as papers do.
+
+    Of a segmenter of mmseg these are backbone and decode head: the auxiliary head has
+    no part in inference. Swin-T with UperNet has 60 M parameters with that head, and
+    945 G multiply-adds at 512 x 2048 without it, which is what its authors publish.
+
+    Args:
+        model (nn.Module): A classifier of mmpretrain, a Mask R-CNN of mmdet (see
+            :func:`count_detector`) or a segmenter of mmseg.
+        image (Tensor): A batch of images ``(1, 3, H, W)``, of which the shape matters.
+
+    Returns:
+        int: Multiply-adds of an image.
+    """
+    if hasattr(model, "roi_head"):
+        return count_detector(model, image)
+    return count_multiply_adds(model, image)
 
 
 def _traced_multiply_adds(inputs: list, outputs: list) -> int:

@@ -6,8 +6,11 @@ from mmengine.analysis import get_model_complexity_info
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.models import TOKEN_MIXERS, SeTAttention, SeTformer
 from setformer_mm.utils.complexity import (
+    DenseDetector,
+    count_detector,
+    count_model,
     count_multiply_adds,
     set_attention_multiply_adds,
 )
@@ -79,3 +82,68 @@ def test_count_does_not_depend_on_the_mode(training):
     expected = count_multiply_adds(model.eval(), images)
     model(images)  # folds are cached now
     assert count_multiply_adds(model.train(training), images) == expected
+
+
+class SoftmaxAttention(nn.Module):
+    def forward(self, q: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(q, q, q)
+
+
+def test_fused_softmax_attention_is_counted():
+    """Torch's own counter sees nothing of the CPU's kernels."""
+    tokens, channels = 24, 32
+    products = 2 * tokens**2 * channels
+    x = torch.rand(2, tokens, channels)
+    assert count_multiply_adds(SoftmaxAttention(), x[:, None]) == 2 * products
+    attention = nn.MultiheadAttention(channels, 4, batch_first=True).eval()
+    projections = 4 * tokens * channels**2
+    assert count_multiply_adds(attention, x, x, x) == 2 * (products + projections)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("name", TOKEN_MIXERS.module_dict)
+def test_token_mixers_count_what_they_do_between_projections(name):
+    mixer = TOKEN_MIXERS.get(name)(embed_dims=64, num_heads=2).eval()
+    tokens = torch.rand(1, 8, 8, 64)
+    linears = [m for m in mixer.modules() if isinstance(m, nn.Linear)]
+    projections = 64 * sum(linear.weight.numel() for linear in linears)
+    counted = count_multiply_adds(mixer, tokens)
+    assert counted > projections if name != "NoMixing" else counted == projections
+
+
+def test_counting_takes_no_memory():
+    """A whole image's pixels attend to each other: 16 TiB of scores in float32."""
+    tokens = 2**21
+    q = torch.empty(1, 1, 1, 8).expand(1, 1, tokens, 8)
+    assert count_multiply_adds(SoftmaxAttention(), q) == 2 * tokens**2 * 8
+
+
+class RoIExtractor(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.out_channels = 4
+        self.roi_layers = [nn.Identity()]
+        self.roi_layers[0].output_size = (size, size)
+
+
+class Detector(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 4, 2, stride=2)
+        self.neck = nn.Conv2d(4, 4, 1)
+        self.rpn_head = nn.Conv2d(4, 1, 1)
+        self.roi_head = nn.Module()
+        self.roi_head.bbox_roi_extractor = RoIExtractor(3)
+        self.roi_head.bbox_head = nn.Sequential(nn.Flatten(), nn.Linear(4 * 9, 5))
+        self.roi_head.mask_roi_extractor = RoIExtractor(6)
+        self.roi_head.mask_head = nn.Conv2d(4, 2, 1)
+
+
+def test_detector_counts_dense_part_once_and_heads_by_region():
+    detector, image = Detector(), torch.rand(1, 3, 8, 6)
+    dense = 12 * (12 * 4 + 4 * 4 + 4)
+    box, mask = 4 * 9 * 5, 36 * 4 * 2
+    assert count_multiply_adds(DenseDetector(detector), image) == dense
+    assert count_detector(detector, image, 10, 3) == dense + 10 * box + 3 * mask
+    assert count_model(detector, image) == dense + 1000 * box + 100 * mask
+    assert count_model(detector.backbone, image) == 12 * 12 * 4

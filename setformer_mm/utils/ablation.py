@@ -1,0 +1,380 @@
+"""What an ablation measured: its runs as data, and the table and picture of them.
+
+A config says where it stands in the comparison, apart from what it computes::
+
+    ablation = dict(group="epsilon", name=0.05)
+
+and which row of a group the others are compared with; configs inherit it::
+
+    ablation = dict(
+        group="token mixer",
+        name="SeT",
+        baselines={"token mixer": "SeT", "epsilon": 0.1},
+    )
+
+The config that carries the name of its group's baseline, as this one does, stands for
+the baseline in all the groups.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from mmengine.config import Config
+
+from .files import write_atomically
+from .preflight import UserError
+from .results import Result
+
+# What is compared, by what the evaluator reports: the axis, and the decimals of a mean.
+METRICS = {
+    "accuracy/top1": ("top-1 accuracy (%)", 2),
+    "mIoU": ("mIoU (%)", 2),
+    "coco/bbox_mAP": ("box mAP", 3),
+}
+
+
+@dataclass(frozen=True)
+class AblationRun:
+    """One config, trained with one seed.
+
+    Attributes:
+        rows: where it stands: ``{group: name}``.
+        baseline_of: the groups whose other rows are compared with this config.
+        multiply_adds: of the whole model for one validation image; None if they cannot
+            be counted.
+        seconds: of training, validations and start-up included.
+        result: of the validation at the end.
+    """
+
+    rows: dict[str, str]
+    baseline_of: list[str]
+    multiply_adds: int | None
+    seconds: float
+    result: Result
+
+    @property
+    def metric(self) -> str:
+        """The metric to compare: one of :data:`METRICS`, or else the first."""
+        names = list(self.result.metrics)
+        return next((name for name in METRICS if name in names), names[0])
+
+    @property
+    def score(self) -> float:
+        """Its value, as the host library reports it."""
+        return self.result.metrics[self.metric]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one config in a group.
+
+    Attributes:
+        name: of the config in this group.
+        is_baseline: whether the other rows are compared with this one.
+        runs: in the order of their seeds.
+    """
+
+    name: str
+    is_baseline: bool
+    runs: list[AblationRun]
+
+    @property
+    def scores(self) -> list[float]:
+        return [run.score for run in self.runs]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.scores)
+
+
+def place_in_ablation(cfg: Config) -> tuple[dict[str, str], list[str]]:
+    """Read a config's field ``ablation``.
+
+    Returns:
+        ``rows`` and ``baseline_of`` of :class:`AblationRun`. A config without the field
+        stands in the group "config" under the name of its file.
+
+    Raises:
+        UserError: if the field lacks group or name.
+    """
+    field = cfg.get("ablation", dict(group="config", name=Path(cfg.filename).stem))
+    if not {"group", "name"} <= field.keys() <= {"group", "name", "baselines"}:
+        raise UserError(
+            "`ablation` of a config has the keys group, name and perhaps baselines, "
+            f"got {sorted(field)} in {cfg.filename}"
+        )
+    group, name = field["group"], str(field["name"])
+    baselines = {g: str(n) for g, n in field.get("baselines", {}).items()}
+    if baselines.get(group) == name:
+        return baselines, list(baselines)
+    return {group: name}, []
+
+
+def write_runs(path: str | os.PathLike, runs: Iterable[AblationRun]) -> None:
+    """Write runs as JSON, atomically."""
+    content = [dataclasses.asdict(run) for run in runs]
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_runs(paths: Iterable[str | os.PathLike]) -> list[AblationRun]:
+    """Read what :func:`write_runs` wrote, from several files.
+
+    Returns:
+        The runs, each once.
+
+    Raises:
+        UserError: if a file does not exist or does not hold runs.
+    """
+    runs = {}
+    for path in paths:
+        try:
+            for content in json.loads(Path(path).read_text(encoding="utf-8")):
+                result = Result(**content.pop("result"))
+                run = AblationRun(**content, result=result)
+                runs[result.config, result.config_sha256, result.seed] = run
+        except FileNotFoundError as error:
+            raise UserError(f"the runs {path} do not exist") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} does not hold runs of an ablation") from error
+    return list(runs.values())
+
+
+def group_runs(runs: Iterable[AblationRun]) -> dict[str, list[Row]]:
+    """Sort runs into groups and rows.
+
+    Rows whose names are numbers come in their order, others by their mean.
+
+    Raises:
+        UserError: if runs of one row are not of one config, or a group has several
+            metrics.
+    """
+    found: dict[str, dict[str, list[AblationRun]]] = {}
+    for run in sorted(runs, key=lambda run: run.result.seed):
+        for group, name in run.rows.items():
+            found.setdefault(group, {}).setdefault(name, []).append(run)
+
+    groups = {}
+    for group, names in found.items():
+        rows = []
+        for name, members in names.items():
+            configs = {(run.result.config, run.result.config_sha256) for run in members}
+            if len(configs) > 1:
+                raise UserError(
+                    f"all runs of {name!r} in {group!r} must be of one config in one "
+                    f"version, got {len(configs)}: {_listed(c for c, _ in configs)}"
+                )
+            is_baseline = group in members[0].baseline_of
+            rows.append(Row(name, is_baseline, members))
+        if len(metrics := {run.metric for row in rows for run in row.runs}) > 1:
+            raise UserError(
+                f"a group compares one metric, got {_listed(metrics)} in {group!r}"
+            )
+        numbers_first = [(_number(row.name), -row.mean, row) for row in rows]
+        groups[group] = [row for *_, row in sorted(numbers_first, key=lambda x: x[:2])]
+    return groups
+
+
+def pooled_deviation(runs: Iterable[AblationRun], metric: str) -> float | None:
+    """Standard deviation that the choice of the seed makes.
+
+    Pooled over all configs that were trained with several seeds.
+
+    Returns:
+        In the unit of ``metric``; None if there is no such config.
+    """
+    scores: dict[str, list[float]] = {}
+    for run in runs:
+        if run.metric == metric:
+            scores.setdefault(run.result.config, []).append(run.score)
+    squares = sum((len(s) - 1) * statistics.variance(s) for s in _repeated(scores))
+    degrees = sum(len(s) - 1 for s in _repeated(scores))
+    return math.sqrt(squares / degrees) if degrees else None
+
+
+def markdown(runs: Sequence[AblationRun]) -> str:
+    """Tables of an ablation, one a group, and below them how to read them."""
+    groups = group_runs(runs)
+    parts = [_table(group, rows, runs) for group, rows in groups.items()]
+    return "\n\n".join([*parts, _legend(runs)]) + "\n"
+
+
+def draw(runs: Sequence[AblationRun], path: str | os.PathLike) -> None:
+    """Draw an ablation as a picture.
+
+    Groups of names get a row a config and a dot a seed; groups of numbers a panel each,
+    with the metric against the number.
+    """
+    groups = group_runs(runs)
+    curves = {g: rows for g, rows in groups.items() if _is_numeric(rows)}
+    dots = {g: rows for g, rows in groups.items() if g not in curves}
+
+    columns = 3
+    curve_lines = math.ceil(len(curves) / columns)
+    heights = [0.9 + 0.32 * len(rows) for rows in dots.values()] + [2.4] * curve_lines
+    figure = Figure(figsize=(8, sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+    for line, (group, rows) in enumerate(dots.items()):
+        _draw_dots(figure.add_subplot(grid[line, :]), group, rows)
+    first: dict[str, Axes] = {}  # one scale a metric
+    for i, (group, rows) in enumerate(curves.items()):
+        metric = rows[0].runs[0].metric
+        place = grid[len(dots) + i // columns, i % columns]
+        axes = figure.add_subplot(place, sharey=first.get(metric))
+        first.setdefault(metric, axes)
+        _draw_curve(axes, group, rows)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _table(group: str, rows: list[Row], runs: Sequence[AblationRun]) -> str:
+    metric = rows[0].runs[0].metric
+    label, decimals = _display(metric)
+    baseline = next((row for row in rows if row.is_baseline), None)
+    deviation = pooled_deviation(runs, metric)
+    header = [group, "parameters", "multiply-adds", label, "deviation", "seeds"]
+    if baseline:
+        header.append(f"against {baseline.name}")
+    lines = [header]
+    for row in rows:
+        run = row.runs[0]
+        spread = "–"
+        if len(row.runs) > 1:
+            spread = f"{statistics.stdev(row.scores):.{decimals}f}"
+        operations = run.multiply_adds
+        line = [
+            f"**{row.name}**" if row.is_baseline else row.name,
+            f"{run.result.num_parameters / 1e6:.2f} M",
+            "–" if operations is None else f"{operations / 1e6:.1f} M",
+            f"{row.mean:.{decimals}f}",
+            spread,
+            ", ".join(f"{score:.{max(decimals - 1, 1)}f}" for score in row.scores),
+        ]
+        if baseline:
+            line.append("" if row.is_baseline else _against(row, baseline, deviation))
+        lines.append(line)
+    return _align(lines)
+
+
+def _against(row: Row, baseline: Row, deviation: float | None) -> str:
+    """The difference of means, bold where it is more than chance would make of it."""
+    difference = row.mean - baseline.mean
+    text = f"{difference:+.{_display(row.runs[0].metric)[1]}f}".replace("-", "−")
+    if deviation is None:
+        return text
+    error = deviation * math.sqrt(1 / len(row.runs) + 1 / len(baseline.runs))
+    return f"**{text}**" if abs(difference) > 2 * error else text
+
+
+def _legend(runs: Sequence[AblationRun]) -> str:
+    metrics = dict.fromkeys(run.metric for run in runs)
+    deviations = {metric: pooled_deviation(runs, metric) for metric in metrics}
+    sentences = [
+        "Means over seeds, their standard deviation (n - 1), and the value of each "
+        "seed, all on the validation split after the last iteration."
+    ]
+    if known := {metric: d for metric, d in deviations.items() if d is not None}:
+        spreads = ", ".join(
+            f"{d:.{_display(metric)[1]}f} in {_display(metric)[0]}"
+            for metric, d in known.items()
+        )
+        sentences.append(
+            "Differences are bold where they exceed twice their standard error; the "
+            "error follows from the deviation over seeds, pooled over all configs with "
+            f"several seeds: {spreads}. Other differences cannot be told from chance."
+        )
+    else:
+        sentences.append("One seed each: nothing is known of what chance does.")
+    versions = [run.result.versions for run in runs]
+    names = dict.fromkeys(name for known in versions for name in known)
+    used = "; ".join(
+        f"{name} {_listed({known[name] for known in versions if name in known})}"
+        for name in names
+    )
+    dates = sorted({run.result.date[:10] for run in runs})
+    minutes = sum(run.seconds for run in runs) / 60
+    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    sentences.append(f"{len(runs)} runs, {minutes:.0f} min in all; {days}; {used}.")
+    return "\n".join(sentences)
+
+
+def _draw_dots(axes: Axes, group: str, rows: list[Row]) -> None:
+    """A row a config, the best on top; a dot a seed, a bar the mean."""
+    rows = sorted(rows, key=lambda row: row.mean)
+    for y, row in enumerate(rows):
+        color = "tab:red" if row.is_baseline else "tab:blue"
+        axes.plot(
+            row.scores, [y] * len(row.scores), "o", color=color, alpha=0.6, ms=5, mew=0
+        )
+        axes.plot([row.mean] * 2, [y - 0.3, y + 0.3], color=color, linewidth=2)
+        if row.is_baseline:
+            axes.axvline(row.mean, color=color, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel(_display(rows[0].runs[0].metric)[0])
+    axes.set_title(f"{group}: a dot a seed, a bar their mean", fontsize=10, loc="left")
+    axes.grid(alpha=0.3, axis="x")
+
+
+def _draw_curve(axes: Axes, group: str, rows: list[Row]) -> None:
+    """The metric against a number, whose values are drawn at equal distances."""
+    axes.plot([row.mean for row in rows], "-", color="tab:blue", linewidth=1)
+    for x, row in enumerate(rows):
+        color = "tab:red" if row.is_baseline else "tab:blue"
+        axes.plot(
+            [x] * len(row.scores), row.scores, "o", color=color, alpha=0.6, ms=5, mew=0
+        )
+        if row.is_baseline and len(row.scores) > 1:
+            axes.axhspan(min(row.scores), max(row.scores), color=color, alpha=0.1, lw=0)
+    axes.set_xticks(range(len(rows)), [row.name for row in rows])
+    for label, row in zip(axes.get_xticklabels(), rows):
+        label.set_color("tab:red" if row.is_baseline else "black")
+    axes.set_xlim(-0.5, len(rows) - 0.5)
+    axes.set_xlabel(group)
+    axes.set_ylabel(_display(rows[0].runs[0].metric)[0])
+    axes.grid(alpha=0.3, axis="y")
+
+
+def _align(lines: list[list[str]]) -> str:
+    """A Markdown table that reads well as text; first column left, others right."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [
+        [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]
+        for line in lines
+    ]
+    return "\n".join(
+        "| " + " | ".join(cells) + " |" for cells in [padded[0], rule, *padded[1:]]
+    )
+
+
+def _display(metric: str) -> tuple[str, int]:
+    return METRICS.get(metric, (metric, 3))
+
+
+def _repeated(scores: dict[str, list[float]]) -> list[list[float]]:
+    return [values for values in scores.values() if len(values) > 1]
+
+
+def _number(name: str) -> float:
+    """A name as a number, infinity if it is none."""
+    try:
+        return float(name)
+    except ValueError:
+        return math.inf
+
+
+def _is_numeric(rows: list[Row]) -> bool:
+    """Whether a group compares values of a number, perhaps beside its absence."""
+    return sum(math.isfinite(_number(row.name)) for row in rows) > 1
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,333 @@
+"""Train configs with several seeds and compare them.
+
+``python tools/ablate.py CONFIG [CONFIG ...] --seeds 0 1 2 [--out FOLDER] [--jobs 1]``
+
+Each run is ``tools/train.py`` in a process of its own and leaves
+``FOLDER/<config>/seed_<seed>``. Started again, the grid skips what is finished and
+continues what was interrupted. A config says by its field ``ablation`` where it stands
+in the tables (:mod:`setformer_mm.utils.ablation`).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+
+from setformer_mm.utils.ablation import (
+    AblationRun,
+    draw,
+    markdown,
+    place_in_ablation,
+    read_runs,
+    write_runs,
+)
+from setformer_mm.utils.complexity import count_model
+from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.launch import read_config, run_tool
+from setformer_mm.utils.preflight import (
+    UserError,
+    require_data,
+    require_pretrained_weights,
+)
+from setformer_mm.utils.results import (
+    FILE_NAMES,
+    Result,
+    config_sha256,
+    read_result,
+)
+
+TRAIN = Path(__file__).resolve().with_name("train.py")
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One config to train with one seed."""
+
+    config: str
+    config_sha256: str
+    seed: int
+    work_dir: Path
+
+    def __str__(self) -> str:
+        return f"{Path(self.config).stem}, seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """What the processes print."""
+        return self.work_dir / "train.log"
+
+    @property
+    def note(self) -> Path:
+        """What this tool knows about the job: the config's hash and the seconds."""
+        return self.work_dir / "ablation_job.json"
+
+    def is_known(self) -> bool:
+        """Whether it has been started, with its config as it is now or another one."""
+        return self.note.exists()
+
+    def is_outdated(self) -> bool:
+        """Whether it was started with a config that has changed since."""
+        return self.is_known() and self._read_note()["sha256"] != self.config_sha256
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run, all its processes together."""
+        return self._read_note()["seconds"] if self.is_known() else 0.0
+
+    def add_seconds(self, seconds: float) -> None:
+        content = dict(sha256=self.config_sha256, seconds=self.seconds + seconds)
+        write_atomically(self.note, json.dumps(content) + "\n")
+
+    def result(self) -> Result | None:
+        """The result, if the job is finished."""
+        path = self.work_dir / FILE_NAMES["train"]
+        if not self.is_known() or not path.exists():
+            return None
+        result = read_result(path)
+        identity = result.config_sha256, result.seed
+        return result if identity == (self.config_sha256, self.seed) else None
+
+    def _read_note(self) -> dict:
+        return json.loads(self.note.read_text())
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train configs and compare them.")
+    parser.add_argument("configs", nargs="*", metavar="CONFIG", help="config files")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
+    parser.add_argument(
+        "--out", type=Path, default=Path("ablation_output"), help="where to write"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes at a time"
+    )
+    parser.add_argument(
+        "--report-only",
+        nargs="+",
+        metavar="FILE.json",
+        help="train nothing; table and picture of what earlier grids collected",
+    )
+    args = parser.parse_args()
+    if bool(args.configs) == bool(args.report_only):
+        parser.error("name configs to train, or files with --report-only")
+    if args.jobs < 1:
+        parser.error(f"--jobs must be positive, got {args.jobs}")
+    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
+        parser.error(f"--seeds must differ and not be negative, got {args.seeds}")
+    return args
+
+
+def plan(configs: Sequence[str], seeds: Sequence[int], out: Path) -> list[Job]:
+    """Lay out the grid: all configs with the first seed, then with the next one.
+
+    Raises:
+        UserError: if a config cannot be trained, two would share a folder, or a folder
+            was written by something else.
+    """
+    jobs = []
+    hashes = {config: config_sha256(_read_checked(config)) for config in configs}
+    names = [Path(config).stem for config in configs]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise UserError(
+            f"configs must have different file names, got {', '.join(sorted(repeated))}"
+            " more than once"
+        )
+    for seed in seeds:
+        for name, config in zip(names, configs):
+            job = Job(config, hashes[config], seed, out / name / f"seed_{seed}")
+            if not job.is_known() and any(job.work_dir.glob("*")):
+                raise UserError(
+                    f"{job.work_dir} has files that are not of an ablation; name "
+                    "another folder with --out"
+                )
+            jobs.append(job)
+    return jobs
+
+
+def _read_checked(config: str) -> Config:
+    """Read a config and find what its training would miss."""
+    cfg = read_config(config)
+    place_in_ablation(cfg)
+    require_data(cfg, ("train", "val"))
+    require_pretrained_weights(cfg)
+    return cfg
+
+
+def start_training(job: Job, num_threads: int) -> subprocess.Popen:
+    """Start or continue ``tools/train.py``; what it prints goes to the job's log."""
+    command = [sys.executable, TRAIN, job.config, "--work-dir", job.work_dir]
+    command += ["--resume", "--cfg-options", f"randomness.seed={job.seed}"]
+    environment = {"OMP_NUM_THREADS": str(num_threads), **os.environ}
+    with open(job.log, "ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def run_grid(
+    jobs: Sequence[Job],
+    start: Callable[[Job], subprocess.Popen],
+    num_parallel: int,
+    finished: Callable[[], None],
+) -> list[Job]:
+    """Run all jobs that are not finished, ``num_parallel`` at a time.
+
+    Args:
+        jobs: the grid.
+        start: starts the process of a job.
+        num_parallel: processes at a time.
+        finished: called when a job has been finished.
+
+    Returns:
+        The jobs that failed.
+    """
+    done = [job for job in jobs if not job.is_outdated() and job.result()]
+    waiting = [job for job in jobs if job not in done]
+    if done:
+        print(f"[{len(done)}/{len(jobs)}] finished before", flush=True)
+    failed: list[Job] = []
+    running: dict[Job, tuple[subprocess.Popen, float]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < num_parallel:
+                job = waiting.pop(0)
+                _prepare(job)
+                running[job] = start(job), time.monotonic()
+            ended = [job for job, (p, _) in running.items() if p.poll() is not None]
+            for job in ended:
+                process, since = running.pop(job)
+                job.add_seconds(time.monotonic() - since)
+                result = None if process.returncode else job.result()
+                (done if result else failed).append(job)
+                if result:
+                    finished()
+                elapsed = [time.monotonic() - since for _, since in running.values()]
+                left = _seconds_left(done, len(waiting), elapsed) / num_parallel
+                count = len(done) + len(failed)
+                estimate = f", about {_duration(left)} left" if done else ""
+                progress = f"[{count}/{len(jobs)}{estimate}]"
+                print(f"{progress} {job}: {_outcome(job, result)}", flush=True)
+            if not ended:
+                time.sleep(POLL_SECONDS)
+    finally:  # Ctrl-C
+        for process, _ in running.values():
+            process.terminate()
+        for job, (process, since) in running.items():
+            process.wait()
+            job.add_seconds(time.monotonic() - since)
+    return failed
+
+
+def _prepare(job: Job) -> None:
+    """Make the job's folder ready, and say so unless the job is new."""
+    if job.is_outdated():
+        print(f"{job}: its config has changed since; trained anew", flush=True)
+        shutil.rmtree(job.work_dir)
+    elif job.is_known():
+        print(f"{job}: goes on where it stopped", flush=True)
+    job.add_seconds(0)
+
+
+def _seconds_left(done: list[Job], waiting: int, elapsed: list[float]) -> float:
+    """Seconds of work left if each job takes as long as those that are done."""
+    if not done:
+        return 0.0
+    mean = sum(job.seconds for job in done) / len(done)
+    return waiting * mean + sum(max(mean - seconds, 0) for seconds in elapsed)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _outcome(job: Job, result: Result | None) -> str:
+    if result:
+        return f"{to_run(job, result).score:.4g}"
+    lines = job.log.read_text(errors="replace").split("\n") if job.log.exists() else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"failed; see {job.log}: {last}"
+
+
+def to_run(job: Job, result: Result) -> AblationRun:
+    """What the report needs to know about a finished job."""
+    rows, baseline_of = place_in_ablation(_read(job.config))
+    operations = count_multiply_adds(job.config)
+    return AblationRun(rows, baseline_of, operations, round(job.seconds, 1), result)
+
+
+@cache
+def _read(config: str) -> Config:
+    return read_config(config)
+
+
+@cache
+def count_multiply_adds(config: str) -> int | None:
+    """Multiply-adds of a config's model for the first validation image.
+
+    None of a model without backbone, for which nobody has said what an image is.
+    """
+    cfg = _read(config)
+    if "backbone" not in cfg.model:
+        return None
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model).eval()
+    sample = DATASETS.build(cfg.val_dataloader.dataset)[0]
+    image = model.data_preprocessor(pseudo_collate([sample]), False)["inputs"]
+    return count_model(model, image)
+
+
+def collect(jobs: Sequence[Job], path: Path) -> list[AblationRun]:
+    """Write the runs of all jobs that are finished."""
+    runs = [to_run(job, result) for job in jobs if (result := job.result())]
+    write_runs(path, runs)
+    return runs
+
+
+def report(runs: list[AblationRun], out: Path) -> None:
+    """Print and write the tables, draw the picture."""
+    tables = markdown(runs)
+    write_atomically(out / "ablation.md", tables)
+    draw(runs, out / "ablation.png")
+    print(f"\n{tables}\nTable and picture are in {out}")
+
+
+def main() -> None:
+    args = parse_args()
+    if args.report_only:
+        report(read_runs(args.report_only), args.out)
+        return
+    jobs = plan(args.configs, args.seeds, args.out)
+    path = args.out / "ablation.json"
+    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+    try:
+        failed = run_grid(
+            jobs,
+            lambda job: start_training(job, threads),
+            args.jobs,
+            lambda: collect(jobs, path),
+        )
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command goes on from here") from None
+    if runs := collect(jobs, path):
+        report(runs, args.out)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(jobs)} runs failed; see above")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    run_tool(main)

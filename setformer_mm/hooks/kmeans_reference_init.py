@@ -14,7 +14,7 @@ from mmengine.dist import broadcast, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import PretrainedInit, is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
@@ -27,7 +27,7 @@ COINCIDENT = 1e-6
 
 @HOOKS.register_module()
 class KMeansReferenceInitHook(Hook):
-    """Initialise every SeTAttention by K-means before a training from scratch.
+    """Initialise every SeTAttention by K-means before a training.
 
     Layer after layer, in forward order, the features of a head (the output of
     ``in_proj``, normalised) are clustered twice: the centroids, normalised again,
@@ -40,9 +40,11 @@ class KMeansReferenceInitHook(Hook):
     by itself, so that no padding for batching enters the clusters. The images are kept
     in host memory meanwhile.
 
-    The hook does nothing when a checkpoint was loaded or resumed, when the model was
-    initialised from pretrained weights, or when training has begun. Frozen stages are
-    initialised like others: without loaded weights they hold nothing worth keeping.
+    The hook does nothing when training has begun, or when anchors came with loaded
+    weights (``load_from``, resume, or ``init_cfg`` of type "Pretrained"). Weights
+    without anchors, as converted from another network, leave them to the hook. Frozen
+    stages are initialised like others: without loaded anchors they hold nothing worth
+    keeping.
     Random states, gradients, the training mode and the training dataloader are left as
     they were; the result depends on ``seed``, the model, the dataset and how many
     workers load it.
@@ -74,11 +76,11 @@ class KMeansReferenceInitHook(Hook):
         self.num_images = num_images
         self.max_samples = max_samples
         self.seed = seed
-        self._checkpoint_was_loaded = False
+        self._anchors_were_loaded = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note that the weights come from a checkpoint (``load_from`` or resume)."""
-        self._checkpoint_was_loaded = True
+        """Note whether a checkpoint (``load_from`` or resume) brings anchors."""
+        self._anchors_were_loaded |= _has_anchors(checkpoint)
 
     def before_train(self, runner: Runner) -> None:
         """Initialise all layers, or log why not."""
@@ -118,15 +120,14 @@ class KMeansReferenceInitHook(Hook):
     ) -> str | None:
         if not layers:
             return "the model has no SeTAttention layer"
-        if self._checkpoint_was_loaded:
-            return "the weights come from a checkpoint"
+        if self._anchors_were_loaded:
+            return "the anchors come from a checkpoint"
         if runner.iter > 0:
             return "training has already begun"
         for name, module in model.named_modules():
-            if _is_pretrained(module) and any(
-                isinstance(child, SeTAttention) for child in module.modules()
-            ):
-                return f"init_cfg of {name or 'the model'} loads pretrained weights"
+            has_layers = any(isinstance(m, SeTAttention) for m in module.modules())
+            if has_layers and any(map(_has_anchors, _pretrained_weights(module))):
+                return f"init_cfg of {name or 'the model'} loads pretrained anchors"
         return None
 
     def _load_batches(self, dataloader: DataLoader, model: nn.Module) -> list[Tensor]:
@@ -313,11 +314,17 @@ def _extract_features(model: nn.Module, inputs: Tensor) -> None:
         model(inputs)
 
 
-def _is_pretrained(module: nn.Module) -> bool:
+def _has_anchors(checkpoint: dict) -> bool:
+    names = checkpoint.get("state_dict", checkpoint)
+    return any(name.endswith(".anchors") for name in names)
+
+
+def _pretrained_weights(module: nn.Module) -> Iterator[dict]:
+    """Load the checkpoints that ``init_cfg`` has loaded."""
     init_cfg = getattr(module, "init_cfg", None) or []
-    if isinstance(init_cfg, dict):
-        init_cfg = [init_cfg]
-    return any(cfg["type"] in ("Pretrained", PretrainedInit) for cfg in init_cfg)
+    for cfg in [init_cfg] if isinstance(init_cfg, dict) else init_cfg:
+        if cfg["type"] in ("Pretrained", PretrainedInit):
+            yield CheckpointLoader.load_checkpoint(cfg["checkpoint"], "cpu")
 
 
 @contextmanager

@@ -270,14 +270,23 @@ def test_random_states_mode_gradients_and_dataloader_stay_as_they_were(mode):
     assert all(torch.equal(a, b) for a, b in zip(*batches))
 
 
+def load_weights(weights, why, hook, runner, folder):
+    """Tell model and hook that these weights were loaded in one of two ways."""
+    checkpoint = dict(state_dict=weights)
+    if why == "checkpoint":
+        hook.after_load_checkpoint(runner, checkpoint)
+    else:
+        torch.save(checkpoint, folder / "weights.pth")
+        path = str(folder / "weights.pth")
+        runner.model.init_cfg = [dict(type="Pretrained", checkpoint=path)]
+
+
 @pytest.mark.parametrize("why", ["checkpoint", "init_cfg", "begun"])
-def test_off_when_there_are_weights_to_keep(why, caplog):
+def test_off_when_there_are_anchors_to_keep(why, caplog, tmp_path):
     hook, model = KMeansReferenceInitHook(num_images=3), Toy()
     runner = make_runner(model, random_images())
-    if why == "checkpoint":
-        hook.after_load_checkpoint(runner, checkpoint={})
-    elif why == "init_cfg":
-        model.init_cfg = [dict(type="Pretrained", checkpoint="weights.pth")]
+    if why != "begun":
+        load_weights(model.state_dict(), why, hook, runner, tmp_path)
     else:
         runner.iter = 1
     before = parameters_of(model)
@@ -285,6 +294,22 @@ def test_off_when_there_are_weights_to_keep(why, caplog):
         hook.before_train(runner)
     assert all(map(torch.equal, before, model.parameters()))
     assert "K-means initialisation is off: " in caplog.text and why in caplog.text
+
+
+@pytest.mark.parametrize("why", ["checkpoint", "init_cfg"])
+def test_weights_without_anchors_leave_them_to_k_means(why, tmp_path):
+    hook, model = KMeansReferenceInitHook(num_images=3), Toy()
+    runner = make_runner(model, random_images())
+    weights = {
+        name: value
+        for name, value in model.state_dict().items()
+        if not name.endswith(("anchors", "references"))
+    }
+    load_weights(weights, why, hook, runner, tmp_path)
+    before = model.layers[0].anchors.clone()
+    hook.before_train(runner)
+    assert not torch.equal(before, model.layers[0].anchors)
+    assert_unit_and_finite(model)
 
 
 def test_arguments_are_checked():
@@ -380,7 +405,7 @@ def test_in_a_training_run_and_off_when_it_is_resumed(tmp_path):
         torch.testing.assert_close(norms, torch.ones_like(norms))
 
     second, _, log = train(max_epochs=2, resume=True)
-    assert "K-means initialisation is off: the weights come from a checkpoint" in log
+    assert "K-means initialisation is off: the anchors come from a checkpoint" in log
     # The learning rate is 0: what the first run left must still be there.
     for old, new in zip(first.parameters(), second.parameters()):
         assert torch.equal(old, new)

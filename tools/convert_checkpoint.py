@@ -163,11 +163,12 @@ def require_same_skeleton(ours: Skeleton, nat: Skeleton) -> None:
     Raises:
         ValueError: naming both skeletons.
     """
+    last = len(ours.depths) - 1
     fits = (
         ours[:2] == nat[:2]
-        and len(ours.depths) == len(nat.depths)
-        and ours.depths[:-1] == nat.depths[:-1]
-        and ours.depths[-1] <= nat.depths[-1]
+        and last < len(nat.depths)
+        and ours.depths[:last] == nat.depths[:last]
+        and ours.depths[last] <= nat.depths[last]
     )
     if not fits:
         raise ValueError(

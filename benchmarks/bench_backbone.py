@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import timm
 import torch
-from measuring import Call, backends_on, environment, interleave, peak_memory
+from measuring import backends_on, peak_memory
 from reporting import (
     Progress,
     add_common_arguments,
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.utils.timing import Call, environment, interleave
 
 if TYPE_CHECKING:  # only pictures need it
     from matplotlib.figure import Figure

@@ -39,11 +39,12 @@ from contenders import (
     prepare,
     through_op,
 )
-from measuring import Call, backends_on, environment, interleave, peak_memory, queued
+from measuring import backends_on, peak_memory, queued
 from reporting import start
 from roofline import Ceilings, cost, floors
 
 from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.timing import Call, environment, interleave
 
 # More tokens than these, and softmax attention takes too long to wait for.
 MOST_TOKENS_SDPA = 3136

@@ -30,7 +30,7 @@ from contenders import (
     check,
     prepare,
 )
-from measuring import backends_on, environment, interleave, peak_memory
+from measuring import backends_on, peak_memory
 from reporting import (
     Progress,
     add_common_arguments,
@@ -43,6 +43,7 @@ from reporting import (
 )
 
 from setformer_mm.ops import available_backends
+from setformer_mm.utils.timing import environment, interleave
 
 if TYPE_CHECKING:  # only pictures need it
     from matplotlib.figure import Figure

@@ -11,7 +11,6 @@ from functools import partial
 from itertools import cycle
 
 import torch
-from measuring import Call
 from opponents import (
     EagerAttention,
     agent_attention,
@@ -23,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from setformer_mm.ops import Folded, available_backends, fold, set_attention_folded
+from setformer_mm.utils.timing import Call
 
 FORWARD, BOTH = "forward", "forward + backward"
 DIRECTIONS = FORWARD, BOTH

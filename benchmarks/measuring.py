@@ -1,9 +1,5 @@
-"""How the benchmarks measure: interleaved times, and peaks of memory.
-
-Times: contenders take turns in one process, round after round, so that a change of the
-clock or other work on the machine meets all of them alike; the first to run changes
-from round to round. Reported are medians over the rounds, and ratios of medians between
-the ratios of opposite quartiles.
+"""How the benchmarks measure beside :mod:`setformer_mm.utils.timing`: peaks of memory,
+and times of the GPU alone.
 
 Memory: the peak during a call beyond what was there before it and what it returns. On a
 CPU every call is measured in a process of its own, by the operating system's high water
@@ -16,25 +12,20 @@ would not see. On a GPU it is the peak of torch's allocator.
 
 import ctypes
 import multiprocessing
-import os
-import platform
 import statistics
 import sys
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
 from setformer_mm.ops import available_backends
-
-Call = Callable[[], object]
+from setformer_mm.utils.timing import Call, seconds_a_call
 
 # What takes long to import.
 _SLOW = ("torch", "setformer_mm", "timm", "ot.batch")
@@ -43,48 +34,6 @@ _MOST_CYCLES_A_SECOND = 3e9
 # Numbers of glibc's mallopt.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-
-
-class Ratio(NamedTuple):
-    """A ratio of medians, and the ratios of opposite quartiles."""
-
-    value: float
-    low: float
-    high: float
-
-
-def interleave(
-    calls: Mapping[str, Call],
-    device: str,
-    rounds: int,
-    turn_seconds: float = 0.0,
-    tick: Callable[[], None] = lambda: None,
-) -> dict[str, list[float]]:
-    """Time ``calls``, which have run before, side by side.
-
-    Args:
-        calls: Contenders by name.
-        device: "cpu" or "cuda".
-        rounds: How often each contender gets its turn.
-        turn_seconds: A turn repeats its call for about so long, if it is shorter.
-        tick: Called after every turn.
-
-    Returns:
-        dict: Seconds a call, one number a round, for each contender.
-    """
-    repeats = dict.fromkeys(calls, 1)
-    if turn_seconds:
-        for name, call in calls.items():
-            seconds = max(_seconds(call, device, 1), 1e-9)
-            repeats[name] = min(max(1, round(turn_seconds / seconds)), 10_000)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    order = deque(calls)
-    for _ in range(rounds):
-        for name in order:
-            times[name].append(_seconds(calls[name], device, repeats[name]))
-            tick()
-        order.rotate(-1)
-    return times
 
 
 def queued(call: Call, device: str, rounds: int, repeats: int = 10) -> list[float]:
@@ -103,7 +52,7 @@ def queued(call: Call, device: str, rounds: int, repeats: int = 10) -> list[floa
         list[float]: Seconds a call, one number a round.
     """
     if device != "cuda":
-        return [_seconds(call, device, repeats) for _ in range(rounds)]
+        return [seconds_a_call(call, device, repeats) for _ in range(rounds)]
     torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(repeats):
@@ -113,15 +62,8 @@ def queued(call: Call, device: str, rounds: int, repeats: int = 10) -> list[floa
     times = []
     for _ in range(rounds):
         torch.cuda._sleep(int(2 * host_seconds * _MOST_CYCLES_A_SECOND))
-        times.append(_seconds(call, device, repeats))
+        times.append(seconds_a_call(call, device, repeats))
     return times
-
-
-def ratio(times: list[float], others: list[float]) -> Ratio:
-    """How many times as long ``times`` are as ``others``."""
-    low, value, high = _quartiles(times)
-    other_low, other, other_high = _quartiles(others)
-    return Ratio(value / other, low / other_high, high / other_low)
 
 
 def peak_memory(
@@ -166,42 +108,6 @@ def backends_on(device: str) -> tuple[list[str], dict[str, str]]:
         if reason is not None:
             missing[name] = reason
     return [name for name in available_backends() if name not in missing], missing
-
-
-def environment(device: str) -> dict[str, object]:
-    """What a reader has to know to judge the figures of a run."""
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
-        "threads": torch.get_num_threads(),
-        "cpus": _cpu_count(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def _quartiles(times: list[float]) -> list[float]:
-    if len(times) < 2:
-        return times * 3
-    return statistics.quantiles(times, n=4, method="inclusive")
-
-
-def _seconds(call: Call, device: str, repeats: int) -> float:
-    """Seconds a call, over ``repeats`` of them."""
-    if device == "cuda":
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        for _ in range(repeats):
-            call()
-        end.record()
-        torch.cuda.synchronize()
-        return start.elapsed_time(end) / 1000 / repeats
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
 
 
 def _peak_on_gpu(call: Call) -> int:
@@ -290,19 +196,3 @@ def _memory_status() -> dict[str, int]:
     lines = Path("/proc/self/status").read_text().splitlines()
     fields = (line.split() for line in lines if line.endswith(" kB"))
     return {name.rstrip(":"): 1024 * int(kibibytes) for name, kibibytes, _ in fields}
-
-
-def _cpu_count() -> int | None:
-    """CPUs this process may use, where the operating system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor()

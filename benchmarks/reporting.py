@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from measuring import ratio
 
 from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.timing import ratio
 
 if TYPE_CHECKING:  # only pictures need it
     from matplotlib.figure import Figure

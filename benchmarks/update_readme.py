@@ -15,7 +15,7 @@ import bench_backbone
 import bench_op
 from reporting import describe, save
 
-from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.files import replace_section, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN = "<!-- written by benchmarks/update_readme.py: -->"
@@ -80,19 +80,6 @@ def read_results(folder: Path) -> dict[str, dict]:
     }
 
 
-def replaced(readme: str, section: str) -> str:
-    """The text of README.md with another section.
-
-    Raises:
-        ValueError: If the marks are not there, once each.
-    """
-    before, *rest = readme.split(BEGIN)
-    _, *after = "".join(rest).split(END)
-    if len(rest) != 1 or len(after) != 1:
-        raise ValueError(f"README.md must have {BEGIN!r} and {END!r} once each")
-    return f"{before}{BEGIN}\n\n{section}\n{END}{after[0]}"
-
-
 def main() -> None:
     """Keep the figures, draw the pictures, write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -100,7 +87,7 @@ def main() -> None:
     folder = Path(parser.parse_args().folder)
     results = read_results(folder)
     readme = ROOT / "README.md"
-    text = replaced(readme.read_text(), section(results))
+    text = replace_section(readme.read_text(), BEGIN, END, section(results))
     (ROOT / RESULTS).mkdir(exist_ok=True)
     for name, benchmark in BENCHMARKS.items():
         shutil.copy(folder / f"{name}.json", ROOT / RESULTS)

@@ -62,7 +62,7 @@ def count_multiply_adds(model: nn.Module, *inputs: object) -> int:
     """Count the multiply-adds of ``model(*inputs)``.
 
     Args:
-        model (nn.Module): Any model whose forward pass depends on shapes, not on values;
+        model (nn.Module): Any model whose forward pass depends on shapes, not values;
             :class:`SeTAttention` inside it counts by
             :func:`set_attention_multiply_adds`, convolutions, linear layers, softmax
             attention and other matrix products as torch's ``FlopCounterMode`` sees them

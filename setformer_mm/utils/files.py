@@ -1,4 +1,4 @@
-"""Files that are either complete or not there at all."""
+"""Files that are either complete or not there at all, and sections inside of them."""
 
 import os
 from pathlib import Path
@@ -35,6 +35,25 @@ def remove_partial_files(folder: str | os.PathLike) -> list[Path]:
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return leftovers
+
+
+def replace_section(text: str, begin: str, end: str, section: str) -> str:
+    """Replace what stands between two marks, which stay.
+
+    Args:
+        text: the whole document.
+        begin: the mark before the section.
+        end: the mark after it.
+        section: what stands between them from now on, an empty line before and after.
+
+    Raises:
+        ValueError: if the marks are not there, once each, in this order.
+    """
+    before, *rest = text.split(begin)
+    _, *after = "".join(rest).split(end)
+    if len(rest) != 1 or len(after) != 1:
+        raise ValueError(f"the document must have {begin!r} and {end!r} once each")
+    return f"{before}{begin}\n\n{section.strip()}\n\n{end}{after[0]}"
 
 
 def _sync_folder(folder: Path) -> None:

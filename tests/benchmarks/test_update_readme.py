@@ -7,6 +7,8 @@ import pytest
 pytest.importorskip("timm")
 import update_readme  # noqa: E402  # needs timm
 
+from setformer_mm.utils.files import replace_section  # noqa: E402
+
 
 @pytest.fixture
 def results(run, tmp_path, capsys):
@@ -43,16 +45,11 @@ def test_section_takes_the_place_of_the_former_one(
     assert readme.read_text() == text
 
 
-@pytest.mark.parametrize("marks", ["", update_readme.BEGIN, 2 * update_readme.END])
-def test_marks_must_be_there(marks):
-    with pytest.raises(ValueError, match="once each"):
-        update_readme.replaced(f"# Title\n{marks}\n", "figures")
-
-
 def test_readme_is_up_to_date():
     folder = update_readme.ROOT / update_readme.RESULTS
     if not folder.exists():
         pytest.skip("no results are committed yet")
     readme = (update_readme.ROOT / "README.md").read_text()
     section = update_readme.section(update_readme.read_results(folder))
-    assert update_readme.replaced(readme, section) == readme
+    marks = update_readme.BEGIN, update_readme.END
+    assert replace_section(readme, *marks, section) == readme

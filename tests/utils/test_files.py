@@ -1,10 +1,14 @@
-"""Atomic writing."""
+"""Atomic writing, and sections between marks."""
 
 import os
 
 import pytest
 
-from setformer_mm.utils.files import remove_partial_files, write_atomically
+from setformer_mm.utils.files import (
+    remove_partial_files,
+    replace_section,
+    write_atomically,
+)
 
 
 def test_writes_bytes_and_text_and_makes_folders(tmp_path):
@@ -29,3 +33,16 @@ def test_failure_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_text() == "old"
     assert remove_partial_files(tmp_path) == [tmp_path / "file.partial"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_section_is_replaced_and_its_marks_stay():
+    text = "# Title\n<here>old\n<there>\nLicence\n"
+    expected = "# Title\n<here>\n\nnew\nlines\n\n<there>\nLicence\n"
+    assert replace_section(text, "<here>", "<there>", "new\nlines\n") == expected
+    assert replace_section(expected, "<here>", "<there>", "new\nlines") == expected
+
+
+@pytest.mark.parametrize("marks", ["", "<here>", "<there><there>", "<there><here>"])
+def test_marks_must_be_there(marks):
+    with pytest.raises(ValueError, match="once each"):
+        replace_section(f"# Title\n{marks}\n", "<here>", "<there>", "figures")

@@ -18,12 +18,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from tqdm import tqdm
 
 from setformer_mm.utils.ablation import (
     AblationRun,
@@ -43,7 +44,6 @@ from setformer_mm.utils.preflight import (
 )
 from setformer_mm.utils.results import (
     FILE_NAMES,
-    Result,
     config_sha256,
     read_result,
 )
@@ -53,16 +53,38 @@ POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Job:
-    """One config to train with one seed."""
+class Contender:
+    """A config, and what the report says of it whatever the seed.
+
+    Attributes:
+        config: path of the file.
+        sha256: see :func:`setformer_mm.utils.results.config_sha256`.
+        rows: see :class:`~setformer_mm.utils.ablation.AblationRun`, as what follows.
+        baseline_of: likewise.
+        multiply_adds: likewise.
+    """
 
     config: str
-    config_sha256: str
+    sha256: str
+    rows: dict[str, str]
+    baseline_of: list[str]
+    multiply_adds: int | None
+
+    @property
+    def name(self) -> str:
+        return Path(self.config).stem
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One contender to train with one seed."""
+
+    contender: Contender
     seed: int
     work_dir: Path
 
     def __str__(self) -> str:
-        return f"{Path(self.config).stem}, seed {self.seed}"
+        return f"{self.contender.name}, seed {self.seed}"
 
     @property
     def log(self) -> Path:
@@ -80,7 +102,7 @@ class Job:
 
     def is_outdated(self) -> bool:
         """Whether it was started with a config that has changed since."""
-        return self.is_known() and self._read_note()["sha256"] != self.config_sha256
+        return self.is_known() and self._read_note()["sha256"] != self.contender.sha256
 
     @property
     def seconds(self) -> float:
@@ -88,17 +110,25 @@ class Job:
         return self._read_note()["seconds"] if self.is_known() else 0.0
 
     def add_seconds(self, seconds: float) -> None:
-        content = dict(sha256=self.config_sha256, seconds=self.seconds + seconds)
+        content = dict(sha256=self.contender.sha256, seconds=self.seconds + seconds)
         write_atomically(self.note, json.dumps(content) + "\n")
 
-    def result(self) -> Result | None:
-        """The result, if the job is finished."""
+    def run(self) -> AblationRun | None:
+        """What the report needs to know, if the job is finished."""
         path = self.work_dir / FILE_NAMES["train"]
         if not self.is_known() or not path.exists():
             return None
         result = read_result(path)
-        identity = result.config_sha256, result.seed
-        return result if identity == (self.config_sha256, self.seed) else None
+        about = self.contender
+        if (result.config_sha256, result.seed) != (about.sha256, self.seed):
+            return None
+        return AblationRun(
+            rows=about.rows,
+            baseline_of=about.baseline_of,
+            multiply_adds=about.multiply_adds,
+            seconds=round(self.seconds, 1),
+            result=result,
+        )
 
     def _read_note(self) -> dict:
         return json.loads(self.note.read_text())
@@ -121,8 +151,11 @@ def parse_args() -> argparse.Namespace:
         help="train nothing; table and picture of what earlier grids collected",
     )
     args = parser.parse_args()
+    names = [Path(config).stem for config in args.configs]
     if bool(args.configs) == bool(args.report_only):
         parser.error("name configs to train, or files with --report-only")
+    if len(set(names)) < len(names):
+        parser.error(f"CONFIGs must have different file names, got {names}")
     if args.jobs < 1:
         parser.error(f"--jobs must be positive, got {args.jobs}")
     if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
@@ -130,45 +163,57 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def plan(configs: Sequence[str], seeds: Sequence[int], out: Path) -> list[Job]:
-    """Lay out the grid: all configs with the first seed, then with the next one.
+def read_contender(config: str) -> Contender:
+    """Read a config, find what its training would miss, and build its model once.
 
     Raises:
-        UserError: if a config cannot be trained, two would share a folder, or a folder
-            was written by something else.
+        UserError: if the config, its data or its pretrained weights are not there.
     """
-    jobs = []
-    hashes = {config: config_sha256(_read_checked(config)) for config in configs}
-    names = [Path(config).stem for config in configs]
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise UserError(
-            f"configs must have different file names, got {', '.join(sorted(repeated))}"
-            " more than once"
-        )
-    for seed in seeds:
-        for name, config in zip(names, configs):
-            job = Job(config, hashes[config], seed, out / name / f"seed_{seed}")
-            if not job.is_known() and any(job.work_dir.glob("*")):
-                raise UserError(
-                    f"{job.work_dir} has files that are not of an ablation; name "
-                    "another folder with --out"
-                )
-            jobs.append(job)
-    return jobs
-
-
-def _read_checked(config: str) -> Config:
-    """Read a config and find what its training would miss."""
     cfg = read_config(config)
-    place_in_ablation(cfg)
+    rows, baseline_of = place_in_ablation(cfg)
     require_data(cfg, ("train", "val"))
     require_pretrained_weights(cfg)
-    return cfg
+    sha256 = config_sha256(cfg)
+    return Contender(config, sha256, rows, baseline_of, count_multiply_adds(cfg))
+
+
+def count_multiply_adds(cfg: Config) -> int | None:
+    """Multiply-adds of a model for the first validation image.
+
+    None of a model without backbone, for which nobody has said what an image is.
+    """
+    if "backbone" not in cfg.model:
+        return None
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model).eval()
+    sample = DATASETS.build(cfg.val_dataloader.dataset)[0]
+    image = model.data_preprocessor(pseudo_collate([sample]), False)["inputs"]
+    return count_model(model, image)
+
+
+def plan(contenders: Sequence[Contender], seeds: Sequence[int], out: Path) -> list[Job]:
+    """Lay out the grid: all contenders with the first seed, then with the next one.
+
+    Raises:
+        UserError: if a folder was written by something else.
+    """
+    jobs = [
+        Job(contender, seed, out / contender.name / f"seed_{seed}")
+        for seed in seeds
+        for contender in contenders
+    ]
+    for job in jobs:
+        if not job.is_known() and any(job.work_dir.glob("*")):
+            raise UserError(
+                f"{job.work_dir} has files that are not of an ablation; name another "
+                "folder with --out"
+            )
+    return jobs
 
 
 def start_training(job: Job, num_threads: int) -> subprocess.Popen:
     """Start or continue ``tools/train.py``; what it prints goes to the job's log."""
-    command = [sys.executable, TRAIN, job.config, "--work-dir", job.work_dir]
+    command = [sys.executable, TRAIN, job.contender.config, "--work-dir", job.work_dir]
     command += ["--resume", "--cfg-options", f"randomness.seed={job.seed}"]
     environment = {"OMP_NUM_THREADS": str(num_threads), **os.environ}
     with open(job.log, "ab") as log:
@@ -192,7 +237,7 @@ def run_grid(
     Returns:
         The jobs that failed.
     """
-    done = [job for job in jobs if not job.is_outdated() and job.result()]
+    done = [job for job in jobs if not job.is_outdated() and job.run()]
     waiting = [job for job in jobs if job not in done]
     if done:
         print(f"[{len(done)}/{len(jobs)}] finished before", flush=True)
@@ -208,16 +253,16 @@ def run_grid(
             for job in ended:
                 process, since = running.pop(job)
                 job.add_seconds(time.monotonic() - since)
-                result = None if process.returncode else job.result()
-                (done if result else failed).append(job)
-                if result:
+                run = None if process.returncode else job.run()
+                (done if run else failed).append(job)
+                if run:
                     finished()
                 elapsed = [time.monotonic() - since for _, since in running.values()]
                 left = _seconds_left(done, len(waiting), elapsed) / num_parallel
                 count = len(done) + len(failed)
                 estimate = f", about {_duration(left)} left" if done else ""
                 progress = f"[{count}/{len(jobs)}{estimate}]"
-                print(f"{progress} {job}: {_outcome(job, result)}", flush=True)
+                print(f"{progress} {job}: {_outcome(job, run)}", flush=True)
             if not ended:
                 time.sleep(POLL_SECONDS)
     finally:  # Ctrl-C
@@ -254,45 +299,17 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-def _outcome(job: Job, result: Result | None) -> str:
-    if result:
-        return f"{to_run(job, result).score:.4g}"
+def _outcome(job: Job, run: AblationRun | None) -> str:
+    if run:
+        return f"{run.score:.4g}"
     lines = job.log.read_text(errors="replace").split("\n") if job.log.exists() else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return f"failed; see {job.log}: {last}"
 
 
-def to_run(job: Job, result: Result) -> AblationRun:
-    """What the report needs to know about a finished job."""
-    rows, baseline_of = place_in_ablation(_read(job.config))
-    operations = count_multiply_adds(job.config)
-    return AblationRun(rows, baseline_of, operations, round(job.seconds, 1), result)
-
-
-@cache
-def _read(config: str) -> Config:
-    return read_config(config)
-
-
-@cache
-def count_multiply_adds(config: str) -> int | None:
-    """Multiply-adds of a config's model for the first validation image.
-
-    None of a model without backbone, for which nobody has said what an image is.
-    """
-    cfg = _read(config)
-    if "backbone" not in cfg.model:
-        return None
-    init_default_scope(cfg.default_scope)
-    model = MODELS.build(cfg.model).eval()
-    sample = DATASETS.build(cfg.val_dataloader.dataset)[0]
-    image = model.data_preprocessor(pseudo_collate([sample]), False)["inputs"]
-    return count_model(model, image)
-
-
 def collect(jobs: Sequence[Job], path: Path) -> list[AblationRun]:
     """Write the runs of all jobs that are finished."""
-    runs = [to_run(job, result) for job in jobs if (result := job.result())]
+    runs = [run for job in jobs if (run := job.run())]
     write_runs(path, runs)
     return runs
 
@@ -310,9 +327,10 @@ def main() -> None:
     if args.report_only:
         report(read_runs(args.report_only), args.out)
         return
-    jobs = plan(args.configs, args.seeds, args.out)
+    progress = tqdm(args.configs, desc="reading configs", leave=False)
+    jobs = plan([read_contender(config) for config in progress], args.seeds, args.out)
     path = args.out / "ablation.json"
-    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+    threads = max(1, torch.get_num_threads() // args.jobs)
     try:
         failed = run_grid(
             jobs,

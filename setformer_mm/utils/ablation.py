@@ -39,6 +39,7 @@ METRICS = {
     "mIoU": ("mIoU (%)", 2),
     "coco/bbox_mAP": ("box mAP", 3),
 }
+DOTS = dict(alpha=0.6, markersize=5, markeredgewidth=0)  # one a seed
 
 
 @dataclass(frozen=True)
@@ -209,21 +210,29 @@ def markdown(runs: Sequence[AblationRun]) -> str:
 def draw(runs: Sequence[AblationRun], path: str | os.PathLike) -> None:
     """Draw an ablation as a picture.
 
-    Groups of names get a row a config and a dot a seed; groups of numbers a panel each,
-    with the metric against the number.
+    Groups of names get a line a config and a dot a seed; groups of numbers a panel
+    each, with the metric against the number. One metric has one scale in all of them.
     """
     groups = group_runs(runs)
     curves = {g: rows for g, rows in groups.items() if _is_numeric(rows)}
     dots = {g: rows for g, rows in groups.items() if g not in curves}
 
-    columns = 3
-    curve_lines = math.ceil(len(curves) / columns)
-    heights = [0.9 + 0.32 * len(rows) for rows in dots.values()] + [2.4] * curve_lines
-    figure = Figure(figsize=(8, sum(heights)), layout="constrained")
+    columns = max(1, min(4, len(curves)))
+    num_lines = math.ceil(len(curves) / columns)
+    heights = [0.9 + 0.3 * len(rows) for rows in dots.values()] + [2.5] * num_lines
+    figure = Figure(figsize=(9, 0.3 + sum(heights)), layout="constrained")
+    figure.suptitle(
+        "A dot a seed, a line their mean. Red: the baseline, the range of its seeds",
+        fontsize=10,
+    )
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+    first: dict[str, Axes] = {}
     for line, (group, rows) in enumerate(dots.items()):
-        _draw_dots(figure.add_subplot(grid[line, :]), group, rows)
-    first: dict[str, Axes] = {}  # one scale a metric
+        metric = rows[0].runs[0].metric
+        axes = figure.add_subplot(grid[line, :], sharex=first.get(metric))
+        first.setdefault(metric, axes)
+        _draw_dots(axes, group, rows)
+    first.clear()
     for i, (group, rows) in enumerate(curves.items()):
         metric = rows[0].runs[0].metric
         place = grid[len(dots) + i // columns, i % columns]
@@ -306,40 +315,40 @@ def _legend(runs: Sequence[AblationRun]) -> str:
 
 
 def _draw_dots(axes: Axes, group: str, rows: list[Row]) -> None:
-    """A row a config, the best on top; a dot a seed, a bar the mean."""
+    """A line a config, the best on top."""
     rows = sorted(rows, key=lambda row: row.mean)
     for y, row in enumerate(rows):
-        color = "tab:red" if row.is_baseline else "tab:blue"
-        axes.plot(
-            row.scores, [y] * len(row.scores), "o", color=color, alpha=0.6, ms=5, mew=0
-        )
+        color = _color(row)
+        axes.plot(row.scores, [y] * len(row.scores), "o", color=color, **DOTS)
         axes.plot([row.mean] * 2, [y - 0.3, y + 0.3], color=color, linewidth=2)
         if row.is_baseline:
-            axes.axvline(row.mean, color=color, linewidth=0.8, linestyle=":")
+            axes.axvspan(min(row.scores), max(row.scores), color=color, alpha=0.1, lw=0)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(_display(rows[0].runs[0].metric)[0])
-    axes.set_title(f"{group}: a dot a seed, a bar their mean", fontsize=10, loc="left")
+    axes.set_title(group, fontsize=10, loc="left")
     axes.grid(alpha=0.3, axis="x")
 
 
 def _draw_curve(axes: Axes, group: str, rows: list[Row]) -> None:
     """The metric against a number, whose values are drawn at equal distances."""
     axes.plot([row.mean for row in rows], "-", color="tab:blue", linewidth=1)
-    for x, row in enumerate(rows):
-        color = "tab:red" if row.is_baseline else "tab:blue"
-        axes.plot(
-            [x] * len(row.scores), row.scores, "o", color=color, alpha=0.6, ms=5, mew=0
-        )
-        if row.is_baseline and len(row.scores) > 1:
-            axes.axhspan(min(row.scores), max(row.scores), color=color, alpha=0.1, lw=0)
     axes.set_xticks(range(len(rows)), [row.name for row in rows])
-    for label, row in zip(axes.get_xticklabels(), rows):
-        label.set_color("tab:red" if row.is_baseline else "black")
+    for x, row in enumerate(rows):
+        color = _color(row)
+        axes.plot([x] * len(row.scores), row.scores, "o", color=color, **DOTS)
+        if row.is_baseline:
+            axes.axhspan(min(row.scores), max(row.scores), color=color, alpha=0.1, lw=0)
+            axes.get_xticklabels()[x].set_color(color)
     axes.set_xlim(-0.5, len(rows) - 0.5)
     axes.set_xlabel(group)
     axes.set_ylabel(_display(rows[0].runs[0].metric)[0])
+    axes.label_outer()
     axes.grid(alpha=0.3, axis="y")
+
+
+def _color(row: Row) -> str:
+    return "tab:red" if row.is_baseline else "tab:blue"
 
 
 def _align(lines: list[list[str]]) -> str:

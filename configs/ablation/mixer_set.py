@@ -39,6 +39,7 @@ train_dataloader = dict(
 custom_hooks = [dict(type="ExactResumeHook")]
 
 max_epochs = 7
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(
         type="LinearLR",

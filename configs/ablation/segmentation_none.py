@@ -1,0 +1,12 @@
+_base_ = "./segmentation_set.py"
+
+ablation = dict(group="token mixer, segmentation", name="none")
+
+model = dict(
+    backbone=dict(
+        attention=dict(_delete_=True, type="NoMixing"),
+        init_cfg=dict(
+            checkpoint="ablation_output/mixers/mixer_none/seed_0/epoch_7.pth"
+        ),
+    )
+)

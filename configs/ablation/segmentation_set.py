@@ -1,0 +1,40 @@
+# Token mixers in UperNet. The backbone starts from what the classifier with the same
+# mixer has learned: run mixer_set.py, mixer_softmax.py and mixer_none.py first.
+_base_ = "../mini/upernet_setformer_digits.py"
+
+ablation = dict(
+    group="token mixer, segmentation",
+    name="SeT",
+    baselines={"token mixer, segmentation": "SeT"},
+)
+
+model = dict(
+    backbone=dict(
+        arch=dict(depths=(1, 1, 2, 1)),
+        out_indices=(0, 1, 2),
+        init_cfg=dict(checkpoint="ablation_output/mixers/mixer_set/seed_0/epoch_7.pth"),
+    ),
+    decode_head=dict(in_channels=[32, 64, 128], in_index=[0, 1, 2]),
+)
+
+max_iters = 600
+warmup_iters = 50
+param_scheduler = [
+    dict(
+        type="LinearLR",
+        start_factor=1e-3,
+        by_epoch=False,
+        begin=0,
+        end=warmup_iters,
+    ),
+    dict(
+        type="PolyLR",
+        power=1.0,
+        eta_min=0.0,
+        by_epoch=False,
+        begin=warmup_iters,
+        end=max_iters,
+    ),
+]
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(max_iters=max_iters, val_interval=600)

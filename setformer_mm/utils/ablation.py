@@ -106,7 +106,9 @@ def place_in_ablation(cfg: Config) -> tuple[dict[str, str], list[str]]:
     Raises:
         UserError: if the field lacks group or name.
     """
-    field = cfg.get("ablation", dict(group="config", name=Path(cfg.filename).stem))
+    field = cfg.get("ablation")
+    if field is None:
+        return {"config": Path(cfg.filename).stem}, []
     if not {"group", "name"} <= field.keys() <= {"group", "name", "baselines"}:
         raise UserError(
             "`ablation` of a config has the keys group, name and perhaps baselines, "

@@ -1,0 +1,279 @@
+"""tools/ablate.py: the grid with made-up processes, and once for real."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.results import Result, write_result
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = Result(
+    kind="train",
+    config="a.py",
+    config_sha256="",
+    checkpoint=None,
+    checkpoint_sha256=None,
+    metrics=dict(accuracy=0.5),
+    num_parameters=1,
+    seed=0,
+    tta=False,
+    versions={},
+    date="2025-01-01T00:00:00+00:00",
+)
+
+
+@pytest.fixture
+def ablate(monkeypatch):
+    """The tool's module, with a clock that only sleeping advances."""
+    path = ROOT / "tools" / "ablate.py"
+    spec = importlib.util.spec_from_file_location("tool_ablate", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.now = 0.0
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return module.now
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            module.now += seconds
+
+    monkeypatch.setattr(module, "time", Clock)
+    return module
+
+
+class Trainer:
+    """Starts processes that take ``seconds`` and leave a result, or fail."""
+
+    def __init__(self, ablate, seconds: float = 30.0, failing: tuple = ()) -> None:
+        self.ablate, self.seconds, self.failing = ablate, seconds, failing
+        self.started: list[str] = []
+        self.running = 0
+        self.most_running = 0
+        self.change: dict = {}  # of the result, as if another run had left it
+
+    def start(self, job) -> "Process":
+        self.started.append(str(job))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        return Process(self, job)
+
+
+class Process:
+    def __init__(self, trainer: Trainer, job) -> None:
+        self.trainer, self.job = trainer, job
+        self.end = trainer.ablate.now + trainer.seconds
+        self.returncode = None
+        self.terminated = False
+
+    def poll(self) -> int | None:
+        if self.returncode is None and self.trainer.ablate.now >= self.end:
+            self.trainer.running -= 1
+            self.returncode = int(str(self.job) in self.trainer.failing)
+            if self.returncode:
+                self.job.log.write_text("Traceback\nerror: out of luck\n\n")
+            else:
+                identity = dict(
+                    config_sha256=self.job.contender.sha256, seed=self.job.seed
+                )
+                result = dataclasses.replace(
+                    RESULT, **{**identity, **self.trainer.change}
+                )
+                write_result(self.job.work_dir / "train_result.json", result)
+        return self.returncode
+
+    def terminate(self) -> None:
+        self.terminated = True
+
+    def wait(self) -> None:
+        assert self.terminated
+
+
+@pytest.fixture
+def make_jobs(ablate, tmp_path):
+    """``make_jobs("ab", seeds=2)``: configs a.py and b.py with two seeds."""
+
+    def make(names: str = "ab", seeds: int = 2, sha256: str = "0" * 64) -> list:
+        contenders = [
+            ablate.Contender(f"configs/{name}.py", sha256, {"config": name}, [], None)
+            for name in names
+        ]
+        return ablate.plan(contenders, range(seeds), tmp_path / "out")
+
+    return make
+
+
+def run(ablate, jobs, trainer: Trainer, num_parallel: int = 1) -> list:
+    return ablate.run_grid(jobs, trainer.start, num_parallel, lambda: None)
+
+
+def test_all_contenders_with_a_seed_before_the_next_seed(ablate, make_jobs, capsys):
+    trainer = Trainer(ablate, seconds=60)
+    assert run(ablate, make_jobs(), trainer) == []
+    expected = ["a, seed 0", "b, seed 0", "a, seed 1", "b, seed 1"]
+    assert trainer.started == expected and trainer.most_running == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/4, about 3 min left] a, seed 0: 0.5",
+        "[2/4, about 2 min left] b, seed 0: 0.5",
+        "[3/4, about 60 s left] a, seed 1: 0.5",
+        "[4/4, about 0 s left] b, seed 1: 0.5",
+    ]
+
+
+def test_parallel(ablate, make_jobs):
+    num_parallel = random.randint(2, 4)
+    trainer = Trainer(ablate, seconds=60)
+    jobs = make_jobs("abc", seeds=4)
+    assert run(ablate, jobs, trainer, num_parallel) == []
+    assert trainer.most_running == num_parallel
+    assert sorted(trainer.started) == sorted(map(str, jobs))
+    assert ablate.now == pytest.approx(60 * 12 / num_parallel, abs=5)
+    assert all(job.seconds == 60 for job in jobs)
+
+
+def test_finished_jobs_are_skipped(ablate, make_jobs, capsys):
+    run(ablate, make_jobs("a"), Trainer(ablate))
+    trainer = Trainer(ablate)
+    run(ablate, make_jobs("ab"), trainer)
+    assert trainer.started == ["b, seed 0", "b, seed 1"]
+    assert "[2/4] finished before" in capsys.readouterr().out
+
+
+def test_interrupted_jobs_go_on(ablate, make_jobs, monkeypatch, capsys):
+    jobs = make_jobs("ab", seeds=1)
+    trainer, processes = Trainer(ablate), []
+
+    def start(job) -> Process:
+        (job.work_dir / "epoch_1.pth").touch()
+        processes.append(trainer.start(job))
+        return processes[-1]
+
+    def sleep(seconds: float) -> None:
+        ablate.now += seconds
+        if ablate.now >= 40:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ablate.time, "sleep", sleep)
+        ablate.run_grid(jobs, start, 1, lambda: None)
+    assert [process.terminated for process in processes] == [False, True]
+    assert jobs[0].run() is not None and jobs[1].run() is None
+    assert jobs[1].seconds == pytest.approx(10, abs=1)
+
+    again = Trainer(ablate)
+    assert run(ablate, jobs, again) == []
+    assert again.started == ["b, seed 0"]
+    assert (jobs[1].work_dir / "epoch_1.pth").exists()
+    assert jobs[1].seconds == pytest.approx(40, abs=1)
+    assert "b, seed 0: goes on where it stopped" in capsys.readouterr().out
+
+
+def test_changed_config_is_trained_anew(ablate, make_jobs, capsys):
+    jobs = make_jobs("a", seeds=1)
+    run(ablate, jobs, Trainer(ablate))
+    checkpoint = jobs[0].work_dir / "epoch_1.pth"
+    checkpoint.touch()
+    changed = make_jobs("a", seeds=1, sha256="1" * 64)
+    assert changed[0].run() is None  # the old result is not the new config's
+    run(ablate, changed, Trainer(ablate))
+    assert changed[0].run().result.config_sha256 == "1" * 64
+    assert changed[0].seconds == 30 and not checkpoint.exists()
+    assert "its config has changed since; trained anew" in capsys.readouterr().out
+
+
+def test_failed_jobs(ablate, make_jobs, capsys):
+    jobs = make_jobs("abc", seeds=1)
+    failed = run(ablate, jobs, Trainer(ablate, failing=("b, seed 0",)))
+    assert failed == [jobs[1]]
+    output = capsys.readouterr().out
+    assert f"failed; see {jobs[1].log}: error: out of luck" in output
+    assert "[3/3, about 0 s left] c, seed 0: 0.5" in output
+    again = Trainer(ablate)
+    assert run(ablate, jobs, again) == []
+    assert again.started == ["b, seed 0"]
+
+
+@pytest.mark.parametrize("change", [dict(seed=5), dict(config_sha256="f" * 64)])
+def test_result_of_another_run_does_not_count(ablate, make_jobs, change):
+    """As when somebody edits the config between the start and the end of its job."""
+    trainer = Trainer(ablate)
+    trainer.change = change
+    jobs = make_jobs("a", seeds=1)
+    assert run(ablate, jobs, trainer) == jobs
+
+
+def test_folder_of_something_else(make_jobs, tmp_path):
+    stranger = tmp_path / "out" / "b" / "seed_1" / "thesis.txt"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("all of it")
+    make_jobs("a")
+    with pytest.raises(UserError, match="seed_1 has files that are not of an ablation"):
+        make_jobs("ab")
+    assert stranger.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name configs to train, or files"),
+        (["a.py", "--report-only", "b.json"], "name configs to train, or files"),
+        (["a.py", "--jobs", "0"], "--jobs must be positive, got 0"),
+        (["a.py", "--seeds", "1", "1"], r"--seeds must differ .* got \[1, 1\]"),
+        (["a.py", "--seeds", "-1"], r"not be negative, got \[-1\]"),
+        (["x/a.py", "y/a.py"], r"different file names, got \['a', 'a'\]"),
+    ],
+)
+def test_mistakes_in_flags(tool, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        tool("ablate", *arguments)
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_missing_config(tool, tmp_path):
+    with pytest.raises(UserError, match="none.py does not exist"):
+        tool("ablate", "none.py", "--out", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_grid_of_processes(tool, toy, tmp_path, monkeypatch, capsys):
+    """One job works, one fails; again, the first is skipped; then a report alone."""
+    paths = [str(ROOT), str(toy), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    failing = tmp_path / "failing.py"
+    failing.write_text(
+        f"_base_ = {str(toy / 'toy_epochs.py')!r}\n"
+        "ablation = dict(group='config', name='broken')\n"
+        "model = dict(width=-1)\n"
+    )
+    out = tmp_path / "out"
+    command = ["ablate", toy / "toy_epochs.py", failing]
+    command += ["--seeds", "3", "--jobs", "2", "--out", out]
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
+        tool(*command)
+    output = capsys.readouterr().out
+    assert "failing, seed 3: failed; see" in output
+    assert "| toy_epochs |" in output and "broken |" not in output
+    (run,) = json.loads((out / "ablation.json").read_text())
+    assert run["result"]["seed"] == 3 and run["rows"] == {"config": "toy_epochs"}
+    assert f"{run['result']['metrics']['accuracy']:.3f}" in output
+
+    result = out / "toy_epochs" / "seed_3" / "train_result.json"
+    before = result.stat().st_mtime_ns
+    command.remove(failing)
+    tool(*command)
+    assert "[1/1] finished before" in capsys.readouterr().out
+    assert result.stat().st_mtime_ns == before
+
+    again = tmp_path / "again"
+    tool("ablate", "--report-only", out / "ablation.json", "--out", again)
+    for name in ("ablation.md", "ablation.png"):
+        assert (again / name).read_bytes() == (out / name).read_bytes()

@@ -1,0 +1,228 @@
+"""The data of an ablation, its tables and its picture, from made-up runs."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from PIL import Image
+
+from setformer_mm.utils.ablation import (
+    AblationRun,
+    draw,
+    group_runs,
+    markdown,
+    place_in_ablation,
+    pooled_deviation,
+    read_runs,
+    write_runs,
+)
+from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.results import Result
+
+TOP1 = "accuracy/top1"
+BASELINES = {"mixer": "SeT", "epsilon": 0.1}
+
+
+def make_run(
+    group: str, name: object, score: float, seed: int = 0, **changes
+) -> AblationRun:
+    """A run of the config that an ablation of ``BASELINES`` would have for it."""
+    cfg = Config(
+        dict(ablation=dict(group=group, name=name, baselines=BASELINES)),
+        filename=None,
+    )
+    rows, baseline_of = place_in_ablation(cfg)
+    result = Result(
+        kind="train",
+        config=f"{group}_{name}.py",
+        config_sha256="0" * 64,
+        checkpoint=None,
+        checkpoint_sha256=None,
+        metrics={"loss": 9.0, TOP1: score},
+        num_parameters=1_234_567,
+        seed=seed,
+        tta=False,
+        versions=dict(python="3.11.7"),
+        date=f"2025-01-0{seed + 1}T00:00:00+00:00",
+    )
+    return AblationRun(
+        rows, baseline_of, 12_345_678, 60.0, dataclasses.replace(result, **changes)
+    )
+
+
+@pytest.fixture
+def runs() -> list[AblationRun]:
+    """Two mixers with three seeds, two values of epsilon with one, shuffled."""
+    runs = [
+        make_run("mixer", name, score, seed)
+        for name, scores in dict(SeT=(80, 81, 82), softmax=(84, 86, 85)).items()
+        for seed, score in enumerate(scores)
+    ]
+    runs += [make_run("epsilon", 0.05, 81.5), make_run("epsilon", 0.5, 77.0)]
+    random.shuffle(runs)
+    return runs
+
+
+def cells(table: str) -> dict[str, list[str]]:
+    """Cells of each line of all tables, by the first one."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {first: rest for first, *rest in found}
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        (dict(group="a", name=1.0), ({"a": "1.0"}, [])),
+        (dict(group="a", name="x", baselines=dict(a="y", b="z")), ({"a": "x"}, [])),
+        (
+            dict(group="a", name=3, baselines=dict(a=3, b="z")),
+            ({"a": "3", "b": "z"}, ["a", "b"]),
+        ),
+    ],
+)
+def test_place_in_ablation(field, expected):
+    assert place_in_ablation(Config(dict(ablation=field))) == expected
+
+
+def test_place_of_a_config_that_says_nothing(tmp_path):
+    (tmp_path / "job.py").write_text("a = 1")
+    cfg = Config.fromfile(tmp_path / "job.py")
+    assert place_in_ablation(cfg) == ({"config": "job"}, [])
+
+
+@pytest.mark.parametrize(
+    "field", [dict(name="a"), dict(group="a", nam="b"), dict(group="a", name="b", c=1)]
+)
+def test_wrong_keys(field):
+    with pytest.raises(UserError, match="has the keys group, name and perhaps"):
+        place_in_ablation(Config(dict(ablation=field)))
+
+
+def test_groups_and_order(runs):
+    groups = group_runs(runs)
+    names = {group: [row.name for row in rows] for group, rows in groups.items()}
+    assert names["mixer"] == ["softmax", "SeT"]  # the better one first
+    assert names["epsilon"] == ["0.05", "0.1", "0.5"]
+    assert [row.is_baseline for row in groups["epsilon"]] == [False, True, False]
+    seeds = [run.result.seed for run in groups["epsilon"][1].runs]
+    assert seeds == [0, 1, 2]
+
+
+def test_tables(runs):
+    rows = cells(markdown(runs))
+    assert rows["mixer"][-1] == "against SeT"
+    assert rows["epsilon"][-1] == "against 0.1"
+    size = ["1.23 M", "12.3 M"]
+    assert rows["softmax"] == [*size, "85.00", "1.00", "84.0, 86.0, 85.0", "**+4.00**"]
+    assert rows["**SeT**"] == [*size, "81.00", "1.00", "80.0, 81.0, 82.0", ""]
+    assert rows["**0.1**"] == rows["**SeT**"]
+    # One seed against three, deviation 1: twice the standard error is 2.31.
+    assert rows["0.05"] == [*size, "81.50", "–", "81.5", "+0.50"]
+    assert rows["0.5"][-1] == "**−4.00**"
+
+
+def test_legend(runs):
+    legend = markdown(runs).splitlines()[-3:]
+    assert "pooled over all configs with several seeds: 1.00 in top-1" in legend[1]
+    assert legend[2] == "8 runs, 8 min in all; 2025-01-01 to 2025-01-03; python 3.11.7."
+
+
+def test_pooled_deviation():
+    groups = [np.random.normal(50 * i, 3, size=i) for i in (1, 2, 3, 5)]
+    runs = [
+        make_run("mixer", i, score, seed)
+        for i, scores in enumerate(groups)
+        for seed, score in enumerate(scores)
+    ]
+    squares = sum(((scores - scores.mean()) ** 2).sum() for scores in groups)
+    assert pooled_deviation(runs, TOP1) == pytest.approx((squares / 7) ** 0.5)
+    assert pooled_deviation(runs, "mIoU") is None
+    # The baseline counts once, though it stands in two groups.
+    assert pooled_deviation(make_baselines((1, 2)), TOP1) == pytest.approx(0.5**0.5)
+
+
+def make_baselines(scores) -> list[AblationRun]:
+    return [make_run("mixer", "SeT", score, seed) for seed, score in enumerate(scores)]
+
+
+def test_one_seed_each_claims_nothing():
+    text = markdown([*make_baselines([80]), make_run("mixer", "none", 10)])
+    assert cells(text)["none"][-1] == "−70.00"
+    assert "One seed each" in text and "bold" not in text
+
+
+def test_group_without_baseline(runs):
+    others = [run for run in runs if not run.baseline_of]
+    rows = cells(markdown(others))
+    assert rows["mixer"][-1] == "seeds" and rows["softmax"][-1] == "84.0, 86.0, 85.0"
+
+
+def test_never_mixes_versions_of_a_config(runs):
+    runs.append(make_run("mixer", "softmax", 85.0, 3, config_sha256="1" * 64))
+    with pytest.raises(UserError, match="'softmax' in 'mixer' must be of one config"):
+        markdown(runs)
+
+
+def test_never_mixes_configs_of_one_name(runs):
+    runs.append(make_run("mixer", "softmax", 85.0, 3, config="other.py"))
+    with pytest.raises(UserError, match="got 2: mixer_softmax.py, other.py"):
+        markdown(runs)
+
+
+def test_never_mixes_metrics(runs):
+    runs.append(make_run("mixer", "none", 85.0, 3, metrics=dict(mIoU=50.0)))
+    with pytest.raises(UserError, match="got accuracy/top1, mIoU in 'mixer'"):
+        markdown(runs)
+
+
+def test_first_metric_if_none_is_known():
+    run = make_run("mixer", "none", 85.0, metrics=dict(error=0.25, other=1.0))
+    assert (run.metric, run.score) == ("error", 0.25)
+
+
+def test_files(runs, tmp_path):
+    half = len(runs) // 2
+    write_runs(tmp_path / "a" / "1.json", runs[: half + 1])
+    write_runs(tmp_path / "2.json", runs[half:])  # one of them twice
+    read = read_runs([tmp_path / "a" / "1.json", tmp_path / "2.json"])
+    assert read == runs
+
+
+@pytest.mark.parametrize("content", ["", "{", "3", "[3]", "[{}]", '[{"result": {}}]'])
+def test_broken_file(tmp_path, content):
+    (tmp_path / "runs.json").write_text(content)
+    with pytest.raises(UserError, match="runs.json does not hold runs"):
+        read_runs([tmp_path / "runs.json"])
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="none.json do not exist"):
+        read_runs([tmp_path / "none.json"])
+
+
+def test_picture(runs, tmp_path, monkeypatch):
+    drawn = []
+    savefig = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (drawn.append(self), savefig(self, *a))
+    )
+    draw(runs, tmp_path / "new" / "picture.png")
+    assert Image.open(tmp_path / "new" / "picture.png").width > 500
+    mixers, epsilon = drawn[0].axes
+    assert [t.get_text() for t in mixers.get_yticklabels()] == ["SeT", "softmax"]
+    assert mixers.get_xlabel() == epsilon.get_ylabel() == "top-1 accuracy (%)"
+    dots = [line for line in mixers.lines if line.get_marker() == "o"]
+    assert [sorted(line.get_xdata()) for line in dots] == [[80, 81, 82], [84, 85, 86]]
+    curve = next(line for line in epsilon.lines if line.get_marker() != "o")
+    assert list(curve.get_ydata()) == [81.5, 81.0, 77.0]
+    colors = {t.get_text(): t.get_color() for t in epsilon.get_xticklabels()}
+    assert [name for name, c in colors.items() if c == "tab:red"] == ["0.1"]
+
+
+def test_picture_of_names_alone(tmp_path):
+    draw(make_baselines((1, 2)), tmp_path / "picture.png")
+    assert Image.open(tmp_path / "picture.png").height > 50

@@ -25,14 +25,13 @@ from reporting import (
     describe,
     publish,
     start,
-    table,
-    three_digits,
     versus,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.utils.markdown import markdown_table, three_digits
 from setformer_mm.utils.timing import Call, environment, interleave
 
 if TYPE_CHECKING:  # only pictures need it
@@ -481,7 +480,7 @@ def cells_table(result: dict, cell: Callable[[dict, dict, str], str]) -> str:
         for record in result["records"]:
             row.append(cell(result, record, name) if name in record["times"] else "")
         rows.append(row)
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 def images_a_second(result: dict, record: dict, name: str) -> str:

@@ -37,12 +37,11 @@ from reporting import (
     describe,
     publish,
     start,
-    table,
-    three_digits,
     versus,
 )
 
 from setformer_mm.ops import available_backends
+from setformer_mm.utils.markdown import markdown_table, three_digits
 from setformer_mm.utils.timing import environment, interleave
 
 if TYPE_CHECKING:  # only pictures need it
@@ -284,7 +283,7 @@ def time_table(result: dict, direction: str) -> str:
             else:
                 row.append("")
         rows.append(row)
-    return table(("", f"{ours} (ms)", *others), rows)
+    return markdown_table(("", f"{ours} (ms)", *others), rows)
 
 
 def memory_table(result: dict, direction: str) -> str:
@@ -297,7 +296,7 @@ def memory_table(result: dict, direction: str) -> str:
             f"{peaks[n] / 2**20:.1f}" if peaks.get(n) is not None else "" for n in names
         )
         rows.append([str(Problem(**record["problem"])), *cells])
-    return table(("", *names), rows)
+    return markdown_table(("", *names), rows)
 
 
 def headline(result: dict) -> str:
@@ -336,7 +335,7 @@ def headline(result: dict) -> str:
             f"time of {REFERENCE} / {ours}",
             f"time of {SDPA} / {ours}",
         )
-        parts.append(table(header, rows))
+        parts.append(markdown_table(header, rows))
     small, large = map(single_image, SWEEP[-2:])
     for direction in DIRECTIONS:
         both = [times_of.get((p, direction), {}).get(ours) for p in (small, large)]

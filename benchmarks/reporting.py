@@ -4,13 +4,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.markdown import three_digits
 from setformer_mm.utils.timing import ratio
 
 if TYPE_CHECKING:  # only pictures need it
@@ -71,19 +72,6 @@ def save(figure: "Figure", path: str | Path) -> None:
     figure.savefig(path, dpi=120, format="png")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that is legible as it is: first column left, others right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-
-    def line(cells: Sequence[str]) -> str:
-        first = cells[0].ljust(widths[0])
-        rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:]))
-        return "| " + " | ".join((first, *rest)) + " |"
-
-    return "\n".join(map(line, (header, rule, *rows)))
-
-
 def describe(environment: dict) -> str:
     """One sentence about the machine and the versions of a run."""
     versions = ", ".join(
@@ -96,13 +84,6 @@ def describe(environment: dict) -> str:
         f"{environment['threads']} threads on {environment['cpus']} CPUs, "
         f"{environment['dtype']}; {versions}; {environment['date']}."
     )
-
-
-def three_digits(number: float) -> str:
-    """``0.0123``, ``1.23``, ``123``, ``12345``."""
-    if number >= 99.95:  # "#" would leave a point at the end
-        return f"{number:.0f}"
-    return f"{number:#.3g}"
 
 
 def versus(times: dict[str, list[float]], name: str, other: str) -> str:

@@ -17,12 +17,9 @@ from statistics import median
 
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
-from torch import nn
 
 from setformer_mm.utils.complexity import DenseDetector, count_multiply_adds
-from setformer_mm.utils.launch import run_tool
+from setformer_mm.utils.launch import build_model, run_tool
 from setformer_mm.utils.preflight import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -207,12 +204,6 @@ def load(job: Job, variant: str) -> Config:
     return cfg
 
 
-def build(cfg: Config) -> nn.Module:
-    """Its model."""
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
-
-
 def mean_pixels(cfg: Config) -> float:
     """Mean area of the scales that a detector's pipeline chooses from."""
     choice = next(t for t in cfg.train_pipeline if t["type"] == "RandomChoice")
@@ -223,7 +214,7 @@ def mean_pixels(cfg: Config) -> float:
 
 def measure_model(cfg: Config) -> Model:
     """Count a model as it is trained."""
-    model = build(cfg)
+    model = build_model(cfg)
     parameters = sum(p.numel() for p in model.parameters())
     if cfg.default_scope == "mmdet":
         # All but the heads of regions is linear in the pixels.
@@ -306,7 +297,7 @@ def measured_utilisation(path: str, gpu: str) -> dict[str, float]:
             f"{path} is not what tools/gpu_check.sh writes: {error!r}"
         ) from (error)
     image = torch.zeros(1, 3, 224, 224)
-    backbone = build(load(JOBS["imagenet"], "t")).backbone
+    backbone = build_model(load(JOBS["imagenet"], "t")).backbone
     by_pixel = count_multiply_adds(backbone, image) / 224**2
     shares = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""What tools/train.py and tools/test.py have in common."""
+"""What the command-line tools have in common."""
 
 import argparse
 import os
@@ -9,6 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
 
 from .preflight import UserError
 
@@ -92,6 +95,19 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return cfg
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model of a config as one process runs it, with random weights.
+
+    Args:
+        cfg: a whole config.
+
+    Returns:
+        In evaluation mode; synchronised batch norms are ordinary ones.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
 
 
 def load_checkpoints_safely() -> None:

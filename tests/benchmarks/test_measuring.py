@@ -6,7 +6,7 @@ import measuring
 import pytest
 import torch
 from measuring import peak_memory
-from reporting import Progress, table, three_digits
+from reporting import Progress
 
 MIB = 2**20
 
@@ -56,23 +56,6 @@ def test_memory_is_that_of_the_call_without_its_results():
 def test_results_that_share_memory_count_once():
     tensor = torch.zeros(1000, dtype=torch.uint8)
     assert measuring._bytes_of([tensor, dict(view=tensor[:10]), 3]) == 1000
-
-
-def test_table_is_aligned_markdown():
-    assert table(("", "b"), [["first", "1"], ["x", "22.5"]]) == (
-        "|       |    b |\n"
-        "| ----- | ---: |\n"
-        "| first |    1 |\n"
-        "| x     | 22.5 |"
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0.01234, "0.0123"), (1.2, "1.20"), (99.96, "100"), (12345.6, "12346")],
-)
-def test_numbers_have_three_digits(number, text):
-    assert three_digits(number) == text
 
 
 def test_progress_tells_the_time_left(capsys, monkeypatch):

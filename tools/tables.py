@@ -1,0 +1,344 @@
+"""SeTformer beside its peers: ``python tools/tables.py {imagenet,coco,ade20k} ...``.
+
+Parameters and multiply-adds of whole models are computed now, from our configs, and by
+the same counter of the peers that the installed mm libraries and timm ship, which stand
+in the same configs in place of our backbone. Beside them are the figures that their
+authors publish, those that the paper of SeTformer states, and what runs of our configs
+have measured. ``--speed`` measures images a second as well.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from setformer_mm.utils.complexity import count_model
+from setformer_mm.utils.launch import build_model, run_tool
+from setformer_mm.utils.model_tables import (
+    FORMATS,
+    TASKS,
+    Cell,
+    Computed,
+    Published,
+    Row,
+    Table,
+    Task,
+    claims_table,
+    models_table,
+    read_published,
+    rows_of,
+    write_computed,
+)
+from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.results import read_results
+from setformer_mm.utils.timing import environment, interleave, quartiles
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = ROOT / "results" / "published.yaml"
+SETFORMERS = tuple(f"setformer_{variant}" for variant in "mtsb")
+# Library of each task's configs; mmpretrain has the peers' backbones, too.
+LIBRARIES = dict(imagenet="mmpretrain", coco="mmdet", ade20k="mmseg")
+VERSIONS = ("torch", "onedl-mmdetection", "onedl-mmpretrain", "onedl-mmsegmentation")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A backbone that takes the place of ours.
+
+    Attributes:
+        backbone: Config, without the stages to return.
+        channels: Of the first stage; each of the other three doubles them.
+        library: What it takes beside mmpretrain.
+    """
+
+    backbone: dict
+    channels: int
+    library: str | None = None
+
+
+def swin(arch: str, channels: int) -> Peer:
+    return Peer(dict(type="mmpretrain.SwinTransformer", arch=arch), channels)
+
+
+def convnext(arch: str, channels: int) -> Peer:
+    # Heads average as those of SeTformer do.
+    backbone = dict(type="mmpretrain.ConvNeXt", arch=arch, gap_before_final_norm=False)
+    return Peer(backbone, channels)
+
+
+def from_timm(name: str, channels: int) -> Peer:
+    backbone = dict(type="mmpretrain.TIMMBackbone", model_name=name, features_only=True)
+    return Peer(backbone, channels, library="timm")
+
+
+PEERS = dict(
+    swin_t=swin("tiny", 96),
+    swin_s=swin("small", 96),
+    swin_b=swin("base", 128),
+    convnext_t=convnext("tiny", 96),
+    convnext_s=convnext("small", 96),
+    convnext_b=convnext("base", 128),
+    focalnet_t=from_timm("focalnet_tiny_lrf", 96),
+    focalnet_s=from_timm("focalnet_small_lrf", 96),
+    focalnet_b=from_timm("focalnet_base_lrf", 128),
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", nargs="+", choices=TASKS, metavar="TASK")
+    parser.add_argument("--format", choices=FORMATS, default="terminal")
+    parser.add_argument(
+        "--work-dirs", default="work_dirs", help="where runs left what they measured"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write what is computed")
+    speed = parser.add_argument_group("images a second")
+    speed.add_argument(
+        "--speed", action="store_true", help="measure them, of all models in one run"
+    )
+    speed.add_argument("--device", choices=["cpu", "cuda"])
+    speed.add_argument("--batch", type=int, help="images a call (8, dense models 1)")
+    speed.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the images (those of the table; dense models on a CPU half the sides)",
+    )
+    speed.add_argument("--rounds", type=int, default=7, help="turns of each model")
+    speed.add_argument("--threads", type=int, help="of the CPU")
+    args = parser.parse_args()
+    for name in ("batch", "rounds", "threads"):
+        if (number := getattr(args, name)) is not None and number < 1:
+            parser.error(f"--{name} must be positive, got {number}")
+    if args.size and min(args.size) < 32:
+        parser.error(f"--size must be at least 32 32, got {args.size}")
+    if not args.device:
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return args
+
+
+def require_libraries(tasks: list[str], device: str) -> None:
+    """Check that the configs of all tasks can be built.
+
+    Raises:
+        UserError: naming what is not there.
+    """
+    for task in tasks:
+        for library in (LIBRARIES[task], "mmpretrain"):
+            if importlib.util.find_spec(library) is None:
+                raise UserError(f"the table {task} needs {library}, not installed here")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda needs a GPU and torch sees none")
+
+
+def models_of(name: str, published: Published) -> tuple[list[str], dict[str, str]]:
+    """Keys of the models that can be built here, and why other peers cannot."""
+    keys, missing = list(SETFORMERS), {}
+    for key, model in published.models.items():
+        if model.is_setformer:
+            continue
+        if key not in PEERS:
+            missing[key] = "–"
+        elif (library := PEERS[key].library) and not importlib.util.find_spec(library):
+            missing[key] = f"{library} is not installed"
+        else:
+            keys.append(key)
+    return keys, missing
+
+
+def config_path(task: Task, key: str) -> Path:
+    """The config of a SeTformer, or of the one of a peer's size."""
+    return ROOT / "configs" / f"{task.config.format(key[-1])}.py"
+
+
+def load_config(task: Task, key: str) -> Config:
+    """The config of a model, without weights to start from."""
+    cfg = Config.fromfile(config_path(task, key))
+    cfg.model.backbone.init_cfg = None
+    if key in PEERS:
+        replace_backbone(cfg, PEERS[key])
+    return cfg
+
+
+def replace_backbone(cfg: Config, peer: Peer) -> None:
+    """Put a peer's backbone in the place of ours, and fit what follows it."""
+    model = cfg.model
+    classifies = cfg.default_scope == "mmpretrain"
+    out_indices = (3,) if classifies else (0, 1, 2, 3)
+    model.backbone = dict(**peer.backbone, out_indices=out_indices)
+    channels = [peer.channels * 2**stage for stage in range(4)]
+    if classifies:
+        model.head.in_channels = channels[-1]
+    elif cfg.default_scope == "mmdet":
+        model.neck.in_channels = channels
+    else:
+        model.decode_head.in_channels = channels
+        model.auxiliary_head.in_channels = channels[model.auxiliary_head.in_index]
+
+
+def compute(task: Task, key: str) -> Computed:
+    """Build a model and count it."""
+    model = build_model(load_config(task, key))
+    return Computed(
+        config=config_path(task, key).relative_to(ROOT).as_posix(),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        multiply_adds=count_model(model, torch.empty(1, 3, task.height, task.width)),
+        backbone=PEERS[key].backbone if key in PEERS else None,
+    )
+
+
+def compute_all(
+    name: str, published: Published
+) -> tuple[dict[str, Computed], dict[str, str]]:
+    """Compute what can be computed of a task's models, with progress on stderr."""
+    keys, missing = models_of(name, published)
+    progress = tqdm(keys, desc=name, unit="model", file=sys.stderr)
+    return {key: compute(TASKS[name], key) for key in progress}, missing
+
+
+class Forward:
+    """One forward pass over a batch of random images, without decoding its results.
+
+    A detector passes its RPN's proposals through the box head, and 100 of them through
+    the mask head.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self.model, self.images = model, images
+        self.samples = []
+        if hasattr(model, "roi_head"):
+            from mmdet.structures import DetDataSample
+
+            shape = tuple(images.shape[-2:])
+            metainfo = dict(img_shape=shape, ori_shape=shape, scale_factor=(1, 1))
+            samples = [DetDataSample(metainfo=metainfo) for _ in images]
+            self.samples = [samples]
+
+    @torch.inference_mode()
+    def __call__(self) -> None:
+        self.model(self.images, *self.samples, mode="tensor")
+
+
+def measure_speed(
+    name: str, computed: Mapping[str, Computed], args: argparse.Namespace
+) -> tuple[dict[str, list[float]], str]:
+    """Time all models side by side.
+
+    Returns:
+        Images a second, one number a round, by model; and how they were measured.
+    """
+    task, dense = TASKS[name], name != "imagenet"
+    shrink = 2 if dense and args.device == "cpu" else 1
+    height, width = args.size or (task.height // shrink, task.width // shrink)
+    batch = args.batch or (1 if dense else 8)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    images = torch.rand(batch, 3, height, width, device=args.device)
+    calls = {}
+    for key in tqdm(computed, desc=f"{name}: build", unit="model", file=sys.stderr):
+        torch.manual_seed(0)
+        model = build_model(load_config(task, key)).to(args.device)
+        calls[key] = Forward(model, images)
+    warm_up(calls, computed, args.rounds)
+    turns = len(calls) * args.rounds
+    with tqdm(total=turns, desc=f"{name}: time", unit="turn", file=sys.stderr) as bar:
+        times = interleave(calls, args.device, args.rounds, 0.2, tick=bar.update)
+    speeds = {key: [batch / seconds for seconds in times[key]] for key in times}
+    return speeds, describe_speed(environment(args.device), batch, height, width, args)
+
+
+def warm_up(
+    calls: Mapping[str, Forward], computed: Mapping[str, Computed], rounds: int
+) -> None:
+    """Call every model once, after saying how long all of it will take."""
+    cheapest = min(calls, key=lambda key: computed[key].multiply_adds)
+    for _ in range(2):  # the first call starts libraries
+        start = time.perf_counter()
+        calls[cheapest]()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    work = sum(computed[key].multiply_adds for key in calls)
+    seconds *= work / computed[cheapest].multiply_adds * (2 + rounds)
+    print(f"Speed will take about {max(seconds, 1):.0f} s", file=sys.stderr)
+    for call in calls.values():
+        call()
+
+
+def describe_speed(
+    machine: dict, batch: int, height: int, width: int, args: argparse.Namespace
+) -> str:
+    """One sentence on the method."""
+    threads = "" if args.device == "cuda" else f", {machine['threads']} threads"
+    return (
+        f"Images a second: medians of {args.rounds} rounds in which all models take "
+        f"turns (in brackets, quartiles), after a warm-up; one forward pass over "
+        f"{batch} random images of {height} x {width}, without decoding, random "
+        f"weights, float32; {machine['device']}{threads}, torch {machine['torch']}, "
+        f"{machine['date']}."
+    )
+
+
+def add_speed(
+    table: Table, rows: list[Row], speeds: Mapping[str, list[float]], method: str
+) -> None:
+    """Add a column."""
+    table.titles.append("images/s, measured")
+    table.value_titles.append(("images/s", "lower quartile", "upper quartile"))
+    table.notes.append(method)
+    for row, cells in zip(table.rows, rows):
+        if cells.key in speeds:
+            low, middle, high = quartiles(speeds[cells.key])
+            text = f"{middle:.3g} ({low:.3g} to {high:.3g})"
+            row.append(Cell((middle, low, high), text, "measured"))
+        else:
+            row.append(Cell((None,) * 3, ""))
+
+
+def versions() -> dict[str, str]:
+    """Of what counted and of what ships the peers."""
+    names = (*VERSIONS, "timm")
+    return {
+        name: importlib.metadata.version(name)
+        for name in names
+        if importlib.util.find_spec(name) or name != "timm"
+    }
+
+
+def main() -> None:
+    args = parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.INFO)
+    require_libraries(args.tasks, args.device)
+    published = read_published(PUBLISHED)
+    results = read_results(args.work_dirs)
+    all_computed = {}
+    for name in args.tasks:
+        computed, missing = compute_all(name, published)
+        all_computed[name] = computed
+        rows = rows_of(name, published, computed, results, missing)
+        table = models_table(name, rows, published.notes[name])
+        if args.speed:
+            add_speed(table, rows, *measure_speed(name, computed, args))
+        claims = claims_table(name, published, computed)
+        heading = "" if args.format == "csv" else f"{TASKS[name].title}\n\n"
+        print(f"{heading}{table.render(args.format)}\n\n{claims.render(args.format)}\n")
+    if args.json:
+        write_computed(args.json, all_computed, versions(), time.strftime("%Y-%m-%d"))
+        print(f"Computed figures written to {args.json}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_tool(main)

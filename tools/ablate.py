@@ -49,6 +49,7 @@ from setformer_mm.utils.results import (
 )
 
 TRAIN = Path(__file__).resolve().with_name("train.py")
+LOG = "train.log"
 POLL_SECONDS = 0.5
 
 
@@ -89,7 +90,7 @@ class Job:
     @property
     def log(self) -> Path:
         """What the processes print."""
-        return self.work_dir / "train.log"
+        return self.work_dir / LOG
 
     @property
     def note(self) -> Path:
@@ -327,8 +328,11 @@ def main() -> None:
     if args.report_only:
         report(read_runs(args.report_only), args.out)
         return
-    progress = tqdm(args.configs, desc="reading configs", leave=False)
+    progress = tqdm(args.configs, "reading configs", leave=False, disable=None)
     jobs = plan([read_contender(config) for config in progress], args.seeds, args.out)
+    print(
+        f"{len(jobs)} runs; each logs to {args.out}/CONFIG/seed_SEED/{LOG}", flush=True
+    )
     path = args.out / "ablation.json"
     threads = max(1, torch.get_num_threads() // args.jobs)
     try:

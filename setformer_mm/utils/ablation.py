@@ -312,7 +312,9 @@ def _legend(runs: Sequence[AblationRun]) -> str:
     dates = sorted({run.result.date[:10] for run in runs})
     minutes = sum(run.seconds for run in runs) / 60
     days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    sentences.append(f"{len(runs)} runs, {minutes:.0f} min in all; {days}; {used}.")
+    sentences.append(
+        f"{len(runs)} runs, {minutes:.0f} min of training in all; {days}; {used}."
+    )
     return "\n".join(sentences)
 
 

@@ -8,7 +8,6 @@ import os.path as osp
 import platform
 import sys
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -50,7 +49,7 @@ class Result:
     Attributes:
         kind: "train" (the validation at the end of a training) or "test".
         config: path of the config file, with ``/``; relative to the current directory
-            if it lies below that.
+            if it lies below that; None if there was no file.
         config_sha256: see :func:`config_sha256`.
         checkpoint: file name of the measured weights; None if a training saved none.
         checkpoint_sha256: of that file.
@@ -65,7 +64,7 @@ class Result:
     """
 
     kind: str
-    config: str
+    config: str | None
     config_sha256: str
     checkpoint: str | None
     checkpoint_sha256: str | None
@@ -103,7 +102,7 @@ def describe_run(
     is_file = checkpoint is not None and osp.isfile(checkpoint)
     return Result(
         kind=kind,
-        config=_displayed_path(cfg.filename),
+        config=cfg.filename and _displayed_path(cfg.filename),
         config_sha256=config_sha256(cfg),
         checkpoint=checkpoint and osp.basename(checkpoint),
         checkpoint_sha256=file_sha256(checkpoint) if is_file else None,
@@ -123,12 +122,17 @@ def config_sha256(cfg: Config) -> str:
     Without :data:`IGNORED_FIELDS` and the seed, so that runs which differ in chance
     alone have one hash. The contents of files that it names are not part of it.
     """
-    content = deepcopy(cfg.to_dict())
+    content = _with_text_keys(cfg.to_dict())
     for name in IGNORED_FIELDS:
         content.pop(name, None)
     if isinstance(randomness := content.get("randomness"), dict):
         randomness.pop("seed", None)
-    text = json.dumps(content, sort_keys=True, default=str)
+    # A function is its name: its text has an address, another one in each process.
+    text = json.dumps(
+        content,
+        sort_keys=True,
+        default=lambda value: getattr(value, "__qualname__", str(value)),
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -193,6 +197,24 @@ def _loaded_versions() -> dict[str, str]:
     return versions
 
 
+def _with_text_keys(content):
+    """A copy in which all keys are text, at any depth: JSON can sort only such."""
+    if isinstance(content, dict):
+        return {str(key): _with_text_keys(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_text_keys(value) for value in content]
+    return content
+
+
 def _plain(metrics: dict) -> dict:
-    """Python's numbers and lists for NumPy's and torch's scalars and arrays."""
-    return json.loads(json.dumps(metrics, default=lambda value: value.tolist()))
+    """Python's numbers and lists for NumPy's and torch's scalars and arrays.
+
+    What is neither becomes text: nothing may fail at the end of a long training.
+    """
+    text = json.dumps(
+        _with_text_keys(metrics),
+        default=lambda value: (
+            value.tolist() if hasattr(value, "tolist") else str(value)
+        ),
+    )
+    return json.loads(text)

@@ -128,7 +128,9 @@ def test_tables(runs):
 def test_legend(runs):
     legend = markdown(runs).splitlines()[-3:]
     assert "pooled over all configs with several seeds: 1.00 in top-1" in legend[1]
-    assert legend[2] == "8 runs, 8 min in all; 2025-01-01 to 2025-01-03; python 3.11.7."
+    assert legend[2] == (
+        "8 runs, 8 min of training in all; 2025-01-01 to 2025-01-03; python 3.11.7."
+    )
 
 
 def test_pooled_deviation():

@@ -55,6 +55,15 @@ def test_describes_a_run(result, tmp_path):
     assert 0 <= age.total_seconds() < 60
 
 
+def test_metrics_and_config_of_any_kind():
+    """Nothing fails at the end of a long training."""
+    metrics = {"a": object(), 3: {"b": np.bool_(True), "c": (torch.tensor(1.5),)}}
+    described = describe_run(Config(), "train", metrics, nn.Identity(), "none.pth", 0)
+    assert described.metrics["a"].startswith("<object")
+    assert described.metrics["3"] == dict(b=True, c=[1.5])
+    assert described.config is None and described.checkpoint == "none.pth"
+
+
 def test_config_outside_of_the_current_folder(cfg, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -81,6 +90,20 @@ def test_hash_of_a_config(cfg, option, matters):
     # Neither the order of the fields nor where the file lies is part of it.
     reordered = Config(dict(reversed(cfg.to_dict().items())))
     assert config_sha256(reordered) == config_sha256(cfg)
+
+
+@pytest.mark.parametrize(
+    "make_field",
+    [
+        lambda: {1: "a", "b": 2, (3, 4): None},
+        lambda: [dict(function=lambda: 0)],
+        lambda: dict(type=nn.Linear),
+    ],
+)
+def test_hash_of_what_json_does_not_know(make_field):
+    """Equal configs have one hash, wherever their objects lie in memory."""
+    first, second = (Config(dict(field=make_field())) for _ in range(2))
+    assert config_sha256(first) == config_sha256(second)
 
 
 def test_hash_leaves_the_config_alone(cfg):

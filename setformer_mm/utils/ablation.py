@@ -88,6 +88,10 @@ class Row:
     runs: list[AblationRun]
 
     @property
+    def metric(self) -> str:
+        return self.runs[0].metric
+
+    @property
     def scores(self) -> list[float]:
         return [run.score for run in self.runs]
 
@@ -228,25 +232,26 @@ def draw(runs: Sequence[AblationRun], path: str | os.PathLike) -> None:
         fontsize=10,
     )
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
-    first: dict[str, Axes] = {}
+    shared: dict[str, Axes] = {}
     for line, (group, rows) in enumerate(dots.items()):
-        metric = rows[0].runs[0].metric
-        axes = figure.add_subplot(grid[line, :], sharex=first.get(metric))
-        first.setdefault(metric, axes)
-        _draw_dots(axes, group, rows)
-    first.clear()
+        metric = rows[0].metric
+        axes = figure.add_subplot(grid[line, :], sharex=shared.get(metric))
+        shared.setdefault(metric, axes)
+        peers = [r for others in dots.values() for r in others if r.metric == metric]
+        _draw_dots(axes, group, rows, far_below(s for r in peers for s in r.scores))
+    shared.clear()
     for i, (group, rows) in enumerate(curves.items()):
-        metric = rows[0].runs[0].metric
+        metric = rows[0].metric
         place = grid[len(dots) + i // columns, i % columns]
-        axes = figure.add_subplot(place, sharey=first.get(metric))
-        first.setdefault(metric, axes)
+        axes = figure.add_subplot(place, sharey=shared.get(metric))
+        shared.setdefault(metric, axes)
         _draw_curve(axes, group, rows)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
 def _table(group: str, rows: list[Row], runs: Sequence[AblationRun]) -> str:
-    metric = rows[0].runs[0].metric
+    metric = rows[0].metric
     label, decimals = _display(metric)
     baseline = next((row for row in rows if row.is_baseline), None)
     deviation = pooled_deviation(runs, metric)
@@ -263,7 +268,7 @@ def _table(group: str, rows: list[Row], runs: Sequence[AblationRun]) -> str:
         line = [
             f"**{row.name}**" if row.is_baseline else row.name,
             f"{run.result.num_parameters / 1e6:.2f} M",
-            "–" if operations is None else f"{operations / 1e6:.1f} M",
+            "–" if operations is None else _amount(operations),
             f"{row.mean:.{decimals}f}",
             spread,
             ", ".join(f"{score:.{max(decimals - 1, 1)}f}" for score in row.scores),
@@ -277,7 +282,7 @@ def _table(group: str, rows: list[Row], runs: Sequence[AblationRun]) -> str:
 def _against(row: Row, baseline: Row, deviation: float | None) -> str:
     """The difference of means, bold where it is more than chance would make of it."""
     difference = row.mean - baseline.mean
-    text = f"{difference:+.{_display(row.runs[0].metric)[1]}f}".replace("-", "−")
+    text = f"{difference:+.{_display(row.metric)[1]}f}".replace("-", "−")
     if deviation is None:
         return text
     error = deviation * math.sqrt(1 / len(row.runs) + 1 / len(baseline.runs))
@@ -318,18 +323,38 @@ def _legend(runs: Sequence[AblationRun]) -> str:
     return "\n".join(sentences)
 
 
-def _draw_dots(axes: Axes, group: str, rows: list[Row]) -> None:
-    """A line a config, the best on top."""
+def far_below(scores: Iterable[float]) -> float:
+    """The largest of a few scores so low that the others would be drawn as one heap.
+
+    They are at most a quarter of all, below a gap wider than half of the whole range.
+
+    Returns:
+        Minus infinity if there are none.
+    """
+    scores = sorted(scores)
+    for low, high in zip(scores[: len(scores) // 4], scores[1:]):
+        if high - low > (scores[-1] - scores[0]) / 2:
+            return low
+    return -math.inf
+
+
+def _draw_dots(axes: Axes, group: str, rows: list[Row], out_of_range: float) -> None:
+    """A line a config, the best on top; arrows point at scores out of range."""
     rows = sorted(rows, key=lambda row: row.mean)
     for y, row in enumerate(rows):
         color = _color(row)
+        if row.mean <= out_of_range:
+            text = f"\N{BLACK LEFT-POINTING SMALL TRIANGLE} {row.mean:.3g}"
+            place = axes.get_yaxis_transform()
+            axes.text(0.01, y, text, transform=place, color=color, va="center")
+            continue
         axes.plot(row.scores, [y] * len(row.scores), "o", color=color, **DOTS)
         axes.plot([row.mean] * 2, [y - 0.3, y + 0.3], color=color, linewidth=2)
         if row.is_baseline:
             axes.axvspan(min(row.scores), max(row.scores), color=color, alpha=0.1, lw=0)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel(_display(rows[0].runs[0].metric)[0])
+    axes.set_xlabel(_display(rows[0].metric)[0])
     axes.set_title(group, fontsize=10, loc="left")
     axes.grid(alpha=0.3, axis="x")
 
@@ -346,7 +371,7 @@ def _draw_curve(axes: Axes, group: str, rows: list[Row]) -> None:
             axes.get_xticklabels()[x].set_color(color)
     axes.set_xlim(-0.5, len(rows) - 0.5)
     axes.set_xlabel(group)
-    axes.set_ylabel(_display(rows[0].runs[0].metric)[0])
+    axes.set_ylabel(_display(rows[0].metric)[0])
     axes.label_outer()
     axes.grid(alpha=0.3, axis="y")
 
@@ -366,6 +391,11 @@ def _align(lines: list[list[str]]) -> str:
     return "\n".join(
         "| " + " | ".join(cells) + " |" for cells in [padded[0], rule, *padded[1:]]
     )
+
+
+def _amount(operations: int) -> str:
+    giga = operations / 1e9
+    return f"{giga:.2f} G" if giga >= 1 else f"{giga * 1000:.1f} M"
 
 
 def _display(metric: str) -> tuple[str, int]:

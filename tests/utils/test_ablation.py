@@ -12,6 +12,7 @@ from PIL import Image
 from setformer_mm.utils.ablation import (
     AblationRun,
     draw,
+    far_below,
     group_runs,
     markdown,
     place_in_ablation,
@@ -223,6 +224,30 @@ def test_picture(runs, tmp_path, monkeypatch):
     assert list(curve.get_ydata()) == [81.5, 81.0, 77.0]
     colors = {t.get_text(): t.get_color() for t in epsilon.get_xticklabels()}
     assert [name for name, c in colors.items() if c == "tab:red"] == ["0.1"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([90, 45, 88, 46, 89, 87, 88.5, 89.5], 46),
+        ([90, 45, 88, 46], -np.inf),  # as many as a half
+        ([90, 80, 88, 85, 87], -np.inf),  # no such gap
+        ([50, 90], -np.inf),
+        ([50], -np.inf),
+    ],
+)
+def test_far_below(scores, expected):
+    random.shuffle(scores)
+    assert far_below(scores) == expected
+
+
+def test_picture_of_one_far_below(runs, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self))
+    draw([*runs, make_run("mixer", "none", 12.3)], tmp_path / "picture.png")
+    mixers, _ = drawn[0].axes
+    assert [text.get_text() for text in mixers.texts] == ["◂ 12.3"]
+    assert min(x for line in mixers.lines for x in line.get_xdata()) == 80
 
 
 def test_picture_of_names_alone(tmp_path):

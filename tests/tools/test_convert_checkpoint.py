@@ -149,6 +149,12 @@ def test_every_variant_takes_its_nat(variant, converter):
     dropped = ("levels.3.blocks.3.", "levels.3.blocks.4.") if skeleton[3] else ()
     assert left_out == {n for n in nat if n.endswith("rpb") or n.startswith(dropped)}
 
+    filled = sum(value.numel() for value in converted.values())
+    share = 100 * filled / sum(target.numel() for target in targets.values())
+    letter = variant[0].upper()
+    docs = (ROOT / "docs" / "experiments.md").read_text()
+    assert f"| {letter} | NAT-{letter} | {share:.1f} %" in docs
+
 
 def test_tiny_computes_what_nat_computes(tool, tmp_path, capsys):
     nat = random_nat(*NAT["tiny"][:4])

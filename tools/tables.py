@@ -8,7 +8,6 @@ have measured. ``--speed`` measures images a second as well.
 """
 
 import argparse
-import importlib.metadata
 import importlib.util
 import logging
 import sys
@@ -27,6 +26,7 @@ from setformer_mm.utils.complexity import count_model
 from setformer_mm.utils.launch import build_model, run_tool
 from setformer_mm.utils.model_tables import (
     FORMATS,
+    LEGEND,
     TASKS,
     Cell,
     Computed,
@@ -49,7 +49,7 @@ PUBLISHED = ROOT / "results" / "published.yaml"
 SETFORMERS = tuple(f"setformer_{variant}" for variant in "mtsb")
 # Library of each task's configs; mmpretrain has the peers' backbones, too.
 LIBRARIES = dict(imagenet="mmpretrain", coco="mmdet", ade20k="mmseg")
-VERSIONS = ("torch", "onedl-mmdetection", "onedl-mmpretrain", "onedl-mmsegmentation")
+VERSIONS = ("torch", "mmpretrain", "mmdet", "mmseg", "timm")
 
 
 @dataclass(frozen=True)
@@ -308,13 +308,9 @@ def add_speed(
 
 
 def versions() -> dict[str, str]:
-    """Of what counted and of what ships the peers."""
-    names = (*VERSIONS, "timm")
-    return {
-        name: importlib.metadata.version(name)
-        for name in names
-        if importlib.util.find_spec(name) or name != "timm"
-    }
+    """Of what counted and of what ships the peers, if it was needed."""
+    loaded = [name for name in VERSIONS if name in sys.modules]
+    return {name: sys.modules[name].__version__ for name in loaded}
 
 
 def main() -> None:
@@ -329,7 +325,7 @@ def main() -> None:
         computed, missing = compute_all(name, published)
         all_computed[name] = computed
         rows = rows_of(name, published, computed, results, missing)
-        table = models_table(name, rows, published.notes[name])
+        table = models_table(name, rows, [LEGEND, *published.notes[name]])
         if args.speed:
             add_speed(table, rows, *measure_speed(name, computed, args))
         claims = claims_table(name, published, computed)

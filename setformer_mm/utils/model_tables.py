@@ -24,6 +24,7 @@ from .results import Result
 FORMATS = ("terminal", "markdown", "csv")
 # Two sizes are "about" the same if they differ by no more than this share.
 ABOUT = 0.05
+HOLDS, FAILS = "yes", "no"
 FIGURES = dict(params=("parameters", "M"), flops=("multiply-adds", "G"))
 LEGEND = (
     "Parameters and multiply-adds of the whole model are *computed* here, beside those "
@@ -359,7 +360,7 @@ def models_table(name: str, rows: Sequence[Row], notes: Sequence[str] = ()) -> T
     for kind in ("published", "stated", "measured"):
         titles.append(f"{' / '.join(metric_titles)}, {kind}")
         value_titles.append(tuple(f"{title}, {kind}" for title in metric_titles))
-    table = Table(titles, value_titles, [], [LEGEND, *notes])
+    table = Table(titles, value_titles, [], list(notes))
     for row in rows:
         cells = [Cell((row.model.name,), row.model.name)]
         for figure, (_, unit) in FIGURES.items():
@@ -402,7 +403,9 @@ def claims_table(
             cells += ["–", "not computed"]
         else:
             cells += _check(name, claim, published, computed[claim.model])
-        table.rows.append([Cell((text,), text) for text in cells])
+        kind = "failing" if cells[-1] == FAILS else ""
+        *others, verdict = (Cell((text,), text) for text in cells)
+        table.rows.append([*others, verdict._replace(kind=kind)])
     return table
 
 
@@ -435,7 +438,7 @@ def _check(
     else:
         holds = share < 1 and percent >= claim.fewer
     text = f"{three_digits(ours)} {unit}, {comparison}"
-    return text, "yes" if holds else "**no**"
+    return text, HOLDS if holds else FAILS
 
 
 def _metrics_cell(metrics: Mapping[str, Metric], known: Mapping, kind: str) -> Cell:
@@ -449,12 +452,13 @@ def _metrics_cell(metrics: Mapping[str, Metric], known: Mapping, kind: str) -> C
 
 
 def _plain(cell: Cell) -> str:
-    return cell.text.replace("*", "")
+    return cell.text
 
 
 def _emphasised(cell: Cell) -> str:
-    """Italics for what others say, bold for what was measured."""
-    mark = dict(published="*", stated="*", measured="**").get(cell.kind, "")
+    """Italics for what others say, bold for what was measured and for what fails."""
+    marks = dict(published="*", stated="*", measured="**", failing="**")
+    mark = marks.get(cell.kind, "")
     return f"{mark}{cell.text}{mark}" if cell.text else ""
 
 

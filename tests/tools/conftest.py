@@ -21,7 +21,22 @@ def toy(monkeypatch) -> Path:
 
 
 @pytest.fixture
-def tool(monkeypatch):
+def load_tool(monkeypatch):
+    """Load a tool as a module, which dataclasses look up by its name."""
+
+    def load(name: str):
+        path = ROOT / "tools" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"tool_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def tool(monkeypatch, load_tool):
     """Run a tool's ``main``: ``tool("train", config, "--amp")``."""
     # The tools set it for their own process.
     monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
@@ -31,11 +46,8 @@ def tool(monkeypatch):
         # mmengine keeps state by the second of a run's start: two runs may share it.
         for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
             manager._instance_dict.clear()
-        path = ROOT / "tools" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(f"tool_{name}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        module = load_tool(name)
+        monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
         return module.main()
 
     return run

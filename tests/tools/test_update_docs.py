@@ -1,0 +1,113 @@
+"""Documents say what lies in results/, and nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from setformer_mm.utils.preflight import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def copied(tmp_path, tool_module, monkeypatch) -> Path:
+    """A copy of documents and results, which the tool takes for the repository."""
+    for name in (*tool_module.DOCUMENTS, tool_module.MODEL_INDEX):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    monkeypatch.setattr(tool_module, "ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tool_module(load_tool):
+    return load_tool("update_docs")
+
+
+@pytest.fixture
+def run(tool_module, monkeypatch):
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr("sys.argv", ["update_docs.py", *arguments])
+        tool_module.main()
+
+    return run
+
+
+def test_committed_documents_are_up_to_date(run):
+    run("--check")
+
+
+def test_a_changed_figure_reaches_every_document(copied, run):
+    path = copied / "results" / "computed.json"
+    content = json.loads(path.read_text())
+    content["coco"]["setformer_b"]["parameters"] = 66_600_000
+    path.write_text(json.dumps(content))
+    names = "model-index.yml, README.md, docs/tables.md"
+    before = (copied / "README.md").read_bytes()
+    with pytest.raises(UserError, match=f"{names} differ .*run `python tools/update"):
+        run("--check")
+    assert (copied / "README.md").read_bytes() == before
+    run()
+    for name, text in (
+        ("model-index.yml", "Parameters: 66600000"),
+        ("README.md", "66.6 M"),
+        ("docs/tables.md", "66.6 M, 40 % fewer"),
+    ):
+        assert text in (copied / name).read_text(), name
+    run("--check")
+
+
+def test_an_edit_between_marks_is_noticed_and_undone(copied, run):
+    path = copied / "README.md"
+    text = path.read_text()
+    path.write_text(text.replace("**0.681 / 0.568**", "**0.781 / 0.568**"))
+    with pytest.raises(UserError, match="^README.md differ"):
+        run("--check")
+    run()
+    assert path.read_text() == text
+
+
+def test_a_measured_figure_takes_its_place(copied, run):
+    source = copied / "results" / "measured" / "setformer_digits.json"
+    content = json.loads(source.read_text())
+    content["config"] = "configs/setformer_s_in1k.py"
+    content["metrics"] = {"accuracy/top1": 83.21}
+    source.with_name("setformer_s_in1k.json").write_text(json.dumps(content))
+    run()
+    lines = (copied / "README.md").read_text().splitlines()
+    (row,) = [x for x in lines if x.startswith("| SeTformer-S") and "*84.7*" in x]
+    assert row.replace(" ", "").endswith("|*84.7*|**83.2**|")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("begin coco:", "begin pets:", "section pets, which does not exist"),
+        ("end coco -", "end pets -", "'<!-- end coco -->' once each"),
+        ("begin coco:", "coco:", "no document has marks for the section coco"),
+    ],
+)
+def test_wrong_marks_end_with_a_sentence(copied, run, old, new, sentence):
+    path = copied / "README.md"
+    path.write_text(path.read_text().replace(f"<!-- {old}", f"<!-- {new}"))
+    with pytest.raises(UserError, match=sentence):
+        run()
+
+
+def test_index_lists_what_committed_checkpoints_reach(tool_module, copied):
+    modelindex = pytest.importorskip("modelindex.load_model_index")
+    data = tool_module.read_data(copied / "results")
+    (copied / "model-index.yml").write_text(tool_module.model_index(data))
+    index = modelindex.load(str(copied / "model-index.yml"))
+    index.build_models_with_collections()
+    models = {model.name: model for model in index.models}
+    detector = models["mask_rcnn_setformer_digits"]
+    assert [r.metrics for r in detector.results] == [
+        {"box AP": 68.1},
+        {"mask AP": 56.8},
+    ]
+    flops = models["upernet_setformer_t"].metadata.data["FLOPs"]
+    assert flops == data.computed["ade20k"]["setformer_t"].multiply_adds

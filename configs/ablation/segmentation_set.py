@@ -12,12 +12,12 @@ model = dict(
     backbone=dict(
         arch=dict(depths=(1, 1, 2, 1)),
         out_indices=(0, 1, 2),
-        init_cfg=dict(checkpoint="ablation_output/mixers/mixer_set/seed_0/epoch_7.pth"),
+        init_cfg=dict(checkpoint="ablation_output/mixers/mixer_set/seed_0/epoch_4.pth"),
     ),
     decode_head=dict(in_channels=[32, 64, 128], in_index=[0, 1, 2]),
 )
 
-max_iters = 600
+max_iters = 400
 warmup_iters = 50
 param_scheduler = [
     dict(
@@ -37,4 +37,4 @@ param_scheduler = [
     ),
 ]
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-train_cfg = dict(max_iters=max_iters, val_interval=600)
+train_cfg = dict(max_iters=max_iters, val_interval=400)

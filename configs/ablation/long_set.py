@@ -4,7 +4,7 @@ _base_ = "./mixer_set.py"
 ablation = dict(
     group="token mixer, 12 epochs",
     name="SeT",
-    baselines={"token mixer, 12 epochs": "SeT"},
+    baselines={"_delete_": True, "token mixer, 12 epochs": "SeT"},
 )
 
 max_epochs = 12

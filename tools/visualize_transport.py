@@ -52,8 +52,8 @@ CHECKPOINT = ROOT / "checkpoints/mask_rcnn_setformer_digits.pth"
 # Two rows of three points (x, y), as fractions of width and height.
 SPREAD = tuple((x / 6, y / 4) for y in (1, 3) for x in (1, 3, 5))
 # Sinkhorn iterations to look at, and as many as stand for convergence.
-ITERATIONS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30)
-CONVERGED = 200
+ITERATIONS = (0, 1, 2, 3, 4, 5, 7, 10, 15, 20, 30)
+CONVERGED = 100
 STAGE_COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
 
 # What blocks transport, by their stage and their number in it.
@@ -235,7 +235,7 @@ def draw_references(
 ) -> None:
     """Columns of the plan: a row a head, a map a reference."""
     maps = max(len(view.references) for view in views)
-    figure, rows = contact_sheet(title, len(views), maps)
+    figure, rows = contact_sheet(title, picture, len(views), maps)
     for view, axes in zip(views, rows):
         transport = transports[view.block]
         _, from_tokens = transport.factors
@@ -255,7 +255,7 @@ def draw_attention(
     path: Path,
 ) -> None:
     """Rows of P Q: a row a head, a map a token."""
-    figure, rows = contact_sheet(title, len(views), len(points))
+    figure, rows = contact_sheet(title, picture, len(views), len(points))
     for view, axes in zip(views, rows):
         transport = transports[view.block]
         grid = transport.spatial_shape
@@ -267,9 +267,14 @@ def draw_attention(
     save(figure, path)
 
 
-def contact_sheet(title: str, rows: int, maps: int) -> tuple[Figure, np.ndarray]:
+def contact_sheet(
+    title: str, picture: np.ndarray, rows: int, maps: int
+) -> tuple[Figure, np.ndarray]:
     """Empty axes for the picture and ``maps`` maps in each of ``rows`` rows."""
-    size = 1.35 * (1 + maps), 1.5 * rows + 0.4
+    height, width = picture.shape[:2]
+    # In inches; the name of a row takes one.
+    row_height = max(1.0, 1.25 * height / width) + 0.25
+    size = 1.35 * (1 + maps), row_height * rows + 0.4
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(f"{title}; each map relative to its largest value", fontsize=9)
     axes = figure.subplots(rows, 1 + maps, squeeze=False)
@@ -302,7 +307,7 @@ def draw_row(
     """
     (stage, block), head, _ = view
     shape = transport.spatial_shape
-    name = f"stage {stage}, block {block}, head {head}\n{shape[0]} x {shape[1]} tokens"
+    name = f"stage {stage}, block {block}\nhead {head}\n{shape[0]} x {shape[1]} tokens"
     axes[0].imshow(picture)
     axes[0].set_ylabel(name, fontsize=7)
     height, width = picture.shape[:2]
@@ -338,7 +343,10 @@ def draw_sinkhorn(transports: Transports, path: Path) -> None:
 
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     upper, lower = figure.subfigures(2)
-    upper.suptitle("column sums of T, times M", fontsize=9)
+    upper.suptitle(
+        "Column sums of T, times M, by Sinkhorn iterations L (dotted: the model's)",
+        fontsize=9,
+    )
     sum_axes = upper.subplots(1, len(stages), sharey=True)
     violation_axes, distance_axes = lower.subplots(1, 2)
     for stage, axes, color in zip(stages, sum_axes, STAGE_COLORS):
@@ -349,14 +357,16 @@ def draw_sinkhorn(transports: Transports, path: Path) -> None:
         violations = [marginal_violation(block) for block in sums[stage]]
         draw_band(violation_axes, torch.cat(violations, 1), color, label)
         draw_band(distance_axes, torch.cat(distances[stage], 1), color, label)
-    violation_axes.set(title="columns of T: $|T^T 1 - 1/M|_1$")
-    distance_axes.set(title=f"output: $|o - o^*| / |o^*|$, $o^*$ at L = {CONVERGED}")
+    violation_axes.set(title="Violation of the marginal: $|T^T 1 - 1/M|_1$")
+    distance_axes.set(
+        title=f"Output: $|o - o^*| / |o^*|$ with $o^*$ of L = {CONVERGED}"
+    )
     for axes in (violation_axes, distance_axes):
         axes.set(yscale="log", ylim=(1e-8, 2))
         axes.legend(fontsize=7, title="median and range", title_fontsize=7)
     used = {transport.attention.num_iters for transport in transports.values()}
     for axes in (*sum_axes, violation_axes, distance_axes):
-        axes.set_xlabel("L, Sinkhorn iterations (dotted: of the model)", fontsize=7)
+        axes.set_xlabel("L", fontsize=8)
         axes.title.set_fontsize(9)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
@@ -367,7 +377,8 @@ def draw_sinkhorn(transports: Transports, path: Path) -> None:
 
 def draw_band(axes: Axes, values: Tensor, color: str, label: str | None = None) -> None:
     """Median and range of values ``(iterations, n)`` over ``n``."""
-    axes.fill_between(ITERATIONS, *values.aminmax(dim=1), color=color, alpha=0.2)
+    band = values.aminmax(dim=1)
+    axes.fill_between(ITERATIONS, *band, color=color, alpha=0.2, linewidth=0)
     median = values.quantile(0.5, dim=1)
     axes.plot(ITERATIONS, median, ".-", color=color, label=label, linewidth=1)
 
@@ -406,7 +417,8 @@ def draw_rank(
     bounds = [bound_of_rank(transports[block]) for block in blocks]
     x = np.arange(len(blocks))
     axes.hlines(bounds, x - 0.4, x + 0.4, "black", label="bound, min(M, N)")
-    axes.set_xticks(x, [f"stage {i}\nblock {j}" for i, j in blocks], fontsize=7)
+    axes.set_xticks(x, [f"{i}.{j}" for i, j in blocks], fontsize=7)
+    axes.set_xlabel("stage.block")
     axes.set_ylabel("effective rank, a point a head")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3, axis="y")
@@ -487,7 +499,6 @@ def main() -> None:
         args.points,
         path("attention"),
     )
-    draw_sinkhorn(transports, path("sinkhorn"))
     ranks = {
         "P Q": rank_by_head(transports),
         "without positions": rank_by_head(by_content),
@@ -495,6 +506,7 @@ def main() -> None:
     }
     draw_rank(ranks, transports, path("rank"))
     print_table(ranks, transports)
+    draw_sinkhorn(transports, path("sinkhorn"))
     print(f"Pictures drawn in {args.out}")
 
 

@@ -1,0 +1,170 @@
+"""What is looked at is what the attention does, and its rank is that of the matrix."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from ops import naive
+from torch import nn
+
+from setformer_mm.models import SeTAttention
+from setformer_mm.utils.transport import (
+    Transport,
+    effective_rank,
+    marginal_violation,
+    record_transports,
+)
+
+SPATIAL_SHAPE, REFERENCE_SHAPE = (3, 5), (2, 3)
+N, M, HEADS, DIM = 15, 6, 2, 4
+
+
+def build(**fields) -> SeTAttention:
+    fields = dict(epsilon=0.2, num_iters=2, alpha=1.5, tau=0.3) | fields
+    return SeTAttention(HEADS * DIM, HEADS, REFERENCE_SHAPE, **fields).double().eval()
+
+
+def transport_of(attention: SeTAttention) -> tuple[Transport, list[naive.Head]]:
+    """One of random tokens, and what docs/method.md says about it, head by head."""
+    x = torch.randn(*SPATIAL_SHAPE, HEADS * DIM, dtype=torch.float64)
+    tokens = x.reshape(N, HEADS, DIM)
+    heads = [
+        naive.attend(
+            tokens[:, head].numpy(),
+            attention.anchors[head].detach().numpy(),
+            attention.references[head].detach().numpy(),
+            spatial_shape=SPATIAL_SHAPE,
+            reference_shape=REFERENCE_SHAPE,
+            epsilon=attention.epsilon,
+            num_iters=attention.num_iters,
+            alpha=attention.alpha,
+            tau=attention.tau,
+        )
+        for head in range(HEADS)
+    ]
+    return Transport(attention, x), heads
+
+
+def stack(arrays) -> torch.Tensor:
+    return torch.from_numpy(np.stack(list(arrays)))
+
+
+@pytest.mark.parametrize("tau", [None, 0.3, 0.1])
+@pytest.mark.parametrize("epsilon", [0.02, 0.2])
+def test_agrees_with_the_method_formed_densely(tau, epsilon):
+    transport, heads = transport_of(build(tau=tau, epsilon=epsilon))
+    torch.testing.assert_close(transport.plan(), stack(head.plan for head in heads))
+    mixing = stack(head.mixing for head in heads)
+    torch.testing.assert_close(transport.attention_rows(range(N)), mixing)
+    tokens = random.sample(range(N), 3)
+    torch.testing.assert_close(transport.attention_rows(tokens), mixing[:, tokens])
+    out = stack(head.out for head in heads).transpose(0, 1)
+    torch.testing.assert_close(transport.output(), out)
+
+    values = transport.singular_values()
+    dense = torch.linalg.svdvals(mixing)
+    torch.testing.assert_close(values, dense[:, :M], rtol=1e-6, atol=1e-10)
+    assert dense[:, M:].max() < 1e-10
+
+
+def test_factors_are_distributions_however_small_tau_is():
+    transport = Transport(build(tau=1e-4), torch.randn(*SPATIAL_SHAPE, HEADS * DIM))
+    for factor in transport.factors:
+        torch.testing.assert_close(
+            factor.sum(-1), torch.ones(factor.shape[:-1]).double()
+        )
+
+
+def test_fewer_tokens_than_references():
+    transport = Transport(build(), torch.randn(1, 2, HEADS * DIM))
+    values = transport.singular_values()
+    assert values.shape == (HEADS, 2)
+    dense = torch.linalg.svdvals(transport.attention_rows(range(2)))
+    torch.testing.assert_close(values, dense)
+
+
+def test_without_positions():
+    attention = build()
+    transport, _ = transport_of(attention)
+    part = transport.without_positions()
+    torch.testing.assert_close(part.plan(), transport.plan())
+    attention.tau = None
+    expected = Transport(attention, transport._tokens)
+    torch.testing.assert_close(
+        part.attention_rows(range(N)), expected.attention_rows(range(N))
+    )
+
+
+def test_without_content():
+    transport, _ = transport_of(build())
+    part = transport.without_content()
+    torch.testing.assert_close(
+        part.plan(), torch.full((HEADS, N, M), 1 / (N * M), dtype=torch.float64)
+    )
+    weights = torch.from_numpy(
+        naive.position_weights(N, M, SPATIAL_SHAPE, REFERENCE_SHAPE, tau=0.3)
+    )
+    to_tokens, _ = part.factors
+    torch.testing.assert_close(to_tokens[0], weights / weights.sum(1, keepdim=True))
+
+
+def test_records_what_the_attention_computes():
+    """The recorded transport and the projection give what the module returned."""
+
+    class Backbone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(build() for _ in range(3))
+
+        def forward(self, x):
+            self.outputs = []
+            for block in self.blocks:
+                x = x + block(x)
+                self.outputs.append(x)
+
+    backbone = Backbone()
+    image = torch.randn(1, *SPATIAL_SHAPE, HEADS * DIM, dtype=torch.float64)
+    chosen = [backbone.blocks[2], backbone.blocks[0]]
+    last, first = record_transports(backbone, chosen, image)
+    for transport, block, before, after in (
+        (first, backbone.blocks[0], image, backbone.outputs[0]),
+        (last, backbone.blocks[2], *backbone.outputs[1:]),
+    ):
+        out = transport.output().reshape(before.shape)
+        torch.testing.assert_close(before + block.out_proj(out), after)
+    assert not any(block.in_proj._forward_hooks for block in backbone.blocks)
+
+
+def test_convergence():
+    transport, _ = transport_of(build())
+    sums, distances = transport.convergence((0, 2, 300), converged=300)
+    assert sums.shape == (3, HEADS, M) and distances.shape == (3, HEADS)
+    torch.testing.assert_close(sums[1], transport.plan().sum(-2))
+    violations = marginal_violation(sums)
+    assert (violations[0] > violations[1]).all() and violations[2].max() < 1e-9
+    limit = transport.output(300)
+    expected = (transport.output() - limit).norm(dim=(0, 2)) / limit.norm(dim=(0, 2))
+    torch.testing.assert_close(distances[1], expected)
+    assert (distances[0] > distances[1]).all() and not distances[2].any()
+
+
+def test_rows_meet_their_marginal_at_any_iteration():
+    transport, _ = transport_of(build())
+    for num_iters in (0, 1, 7):
+        rows = transport.plan(num_iters).sum(-1)
+        assert marginal_violation(rows).max() < 1e-14
+
+
+def test_marginal_violation():
+    sums = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0.0, 0.0]])
+    assert marginal_violation(sums).tolist() == [0, 1]
+
+
+def test_effective_rank():
+    equal = torch.zeros(7)
+    equal[:3] = random.uniform(0.1, 10)
+    assert effective_rank(equal).item() == pytest.approx(3)
+    values = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
+    # The entropy of the first is 1.5 bits.
+    assert effective_rank(values).tolist() == pytest.approx([2**1.5, 1])

@@ -350,6 +350,14 @@ def main() -> None:
         raise UserError(f"{len(failed)} of {len(jobs)} runs failed; see above")
 
 
+def stop(*_) -> None:
+    """Handle a signal as Ctrl-C; another one would interrupt the cleaning up."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     run_tool(main)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,19 @@ def test_interrupted_jobs_go_on(ablate, make_jobs, monkeypatch, capsys):
     assert (jobs[1].work_dir / "epoch_1.pth").exists()
     assert jobs[1].seconds == pytest.approx(40, abs=1)
     assert "b, seed 0: goes on where it stopped" in capsys.readouterr().out
+
+
+def test_a_second_signal_does_not_interrupt_the_cleaning_up(ablate):
+    numbers = signal.SIGINT, signal.SIGTERM
+    handlers = [signal.getsignal(number) for number in numbers]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ablate.stop()
+        for number in numbers:
+            signal.raise_signal(number)
+    finally:
+        for number, handler in zip(numbers, handlers):
+            signal.signal(number, handler)
 
 
 def test_changed_config_is_trained_anew(ablate, make_jobs, capsys):

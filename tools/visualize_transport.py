@@ -276,7 +276,8 @@ def contact_sheet(
     row_height = max(1.0, 1.25 * height / width) + 0.25
     size = 1.35 * (1 + maps), row_height * rows + 0.4
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(f"{title}; each map relative to its largest value", fontsize=9)
+    title = f"{title}; each map relative to its largest value"
+    figure.suptitle(title, fontsize=9, wrap=True)
     axes = figure.subplots(rows, 1 + maps, squeeze=False)
     for panel in axes.flat:
         panel.set(xticks=[], yticks=[], frame_on=False)

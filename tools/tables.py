@@ -51,6 +51,9 @@ SETFORMERS = tuple(f"setformer_{variant}" for variant in "mtsb")
 LIBRARIES = dict(imagenet="mmpretrain", coco="mmdet", ade20k="mmseg")
 VERSIONS = ("torch", "mmpretrain", "mmdet", "mmseg", "timm")
 
+# The last stage, of stride 32, has to have room for Swin's windows of 7 x 7.
+LEAST_SIDE = 7 * 32
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -122,8 +125,10 @@ def parse_args() -> argparse.Namespace:
     for name in ("batch", "rounds", "threads"):
         if (number := getattr(args, name)) is not None and number < 1:
             parser.error(f"--{name} must be positive, got {number}")
-    if args.size and min(args.size) < 32:
-        parser.error(f"--size must be at least 32 32, got {args.size}")
+    if args.size and min(args.size) < LEAST_SIDE:
+        parser.error(
+            f"--size must be at least {LEAST_SIDE} {LEAST_SIDE}, got {args.size}"
+        )
     if not args.device:
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
     return args

@@ -1,4 +1,4 @@
-"""tools/ablate.py: the grid with made-up processes, and once for real."""
+"""tools/ablate.py: the grid with made-up processes, and (slow) once for real."""
 
 import dataclasses
 import importlib.util
@@ -7,12 +7,15 @@ import os
 import random
 import re
 import signal
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from setformer_mm.utils.preflight import UserError
-from setformer_mm.utils.results import Result, write_result
+from setformer_mm.utils.results import Result, read_result, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = Result(
@@ -235,6 +238,36 @@ def test_folder_of_something_else(make_jobs, tmp_path):
     assert stranger.exists()
 
 
+def test_process_of_a_job(ablate, make_jobs, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        ablate.subprocess,
+        "Popen",
+        lambda command, **rest: started.append((command, rest)),
+    )
+    (job,) = make_jobs("a", seeds=1)
+    job.work_dir.mkdir(parents=True)
+    num_threads = random.randint(1, 8)
+    for own, expected in ((None, str(num_threads)), ("3", "3")):
+        if own:
+            monkeypatch.setenv("OMP_NUM_THREADS", own)
+        else:
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        ablate.start_training(job, num_threads)
+        command, rest = started.pop()
+        assert list(map(str, command[1:])) == [
+            str(ROOT / "tools" / "train.py"),
+            "configs/a.py",
+            "--work-dir",
+            str(job.work_dir),
+            "--resume",
+            "--cfg-options",
+            "randomness.seed=0",
+        ]
+        assert rest["env"]["OMP_NUM_THREADS"] == expected
+        assert rest["stdout"].name == rest["stderr"].name == str(job.log)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -258,36 +291,79 @@ def test_missing_config(tool, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_grid_of_processes(tool, toy, tmp_path, monkeypatch, capsys):
+def test_from_flags_to_report(ablate, toy, tmp_path, monkeypatch, capsys):
     """One job works, one fails; again, the first is skipped; then a report alone."""
-    paths = [str(ROOT), str(toy), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    failing = tmp_path / "failing.py"
-    failing.write_text(
-        f"_base_ = {str(toy / 'toy_epochs.py')!r}\n"
-        "ablation = dict(group='config', name='broken')\n"
-        "model = dict(width=-1)\n"
-    )
+    broken = tmp_path / "broken.py"
+    broken.write_text(f"_base_ = {str(toy / 'toy_epochs.py')!r}\nwidth = 3\n")
     out = tmp_path / "out"
-    command = ["ablate", toy / "toy_epochs.py", failing]
-    command += ["--seeds", "3", "--jobs", "2", "--out", out]
-    with pytest.raises(UserError, match="1 of 2 runs failed"):
-        tool(*command)
-    output = capsys.readouterr().out
-    assert "failing, seed 3: failed; see" in output
-    assert "| toy_epochs |" in output and "broken |" not in output
-    (run,) = json.loads((out / "ablation.json").read_text())
-    assert run["result"]["seed"] == 3 and run["rows"] == {"config": "toy_epochs"}
-    assert f"{run['result']['metrics']['accuracy']:.3f}" in output
 
-    result = out / "toy_epochs" / "seed_3" / "train_result.json"
-    before = result.stat().st_mtime_ns
-    command.remove(failing)
-    tool(*command)
+    def main(*arguments: object) -> list[str]:
+        trainer = Trainer(ablate, failing=("broken, seed 3",))
+        monkeypatch.setattr(ablate, "start_training", lambda job, _: trainer.start(job))
+        monkeypatch.setattr(sys, "argv", ["ablate.py", *map(str, arguments)])
+        try:
+            ablate.main()
+        finally:
+            assert trainer.most_running <= 2
+        return trainer.started
+
+    flags = ["--seeds", "3", "--jobs", "2", "--out", out]
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
+        main(toy / "toy_epochs.py", broken, *flags)
+    output = capsys.readouterr().out
+    assert "broken, seed 3: failed; see" in output
+    assert "| toy_epochs |" in output and "| broken " not in output
+    (content,) = json.loads((out / "ablation.json").read_text())
+    assert content["result"]["seed"] == 3
+    assert content["rows"] == {"config": "toy_epochs"}
+
+    assert main(toy / "toy_epochs.py", *flags) == []
     assert "[1/1] finished before" in capsys.readouterr().out
-    assert result.stat().st_mtime_ns == before
 
     again = tmp_path / "again"
-    tool("ablate", "--report-only", out / "ablation.json", "--out", again)
+    main("--report-only", out / "ablation.json", "--out", again)
     for name in ("ablation.md", "ablation.png"):
         assert (again / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_stopped_grid_says_how_to_go_on(ablate, toy, tmp_path, monkeypatch):
+    def start(job, num_threads):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablate, "start_training", start)
+    command = ["ablate.py", toy / "toy_epochs.py", "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    with pytest.raises(UserError, match="the same command goes on from here"):
+        ablate.main()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_process_goes_on(tool, toy, tmp_path, monkeypatch, capsys):
+    """Two real processes; the first is killed when there is a checkpoint."""
+    paths = [str(ROOT), str(toy), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    config = tmp_path / "long.py"
+    config.write_text(
+        f"_base_ = {str(toy / 'toy_epochs.py')!r}\ntrain_cfg = dict(max_epochs=100)\n"
+    )
+    work_dir = tmp_path / "out" / "long" / "seed_4"
+    command = ["ablate", config, "--seeds", "4", "--out", tmp_path / "out"]
+
+    def kill_children(seconds: float) -> None:
+        sleep(seconds)
+        if (work_dir / "last_checkpoint").exists():
+            for child in psutil.Process().children():
+                child.kill()
+
+    sleep = time.sleep
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", kill_children)
+        with pytest.raises(UserError, match="1 of 1 runs failed"):
+            tool(*command)
+    assert not (work_dir / "train_result.json").exists()
+    tool(*command)
+    assert "long, seed 4: goes on where it stopped" in capsys.readouterr().out
+    assert "resumed epoch: " in (work_dir / "train.log").read_text()
+    result = read_result(work_dir / "train_result.json")
+    assert result.seed == 4 and result.checkpoint == "epoch_100.pth"

@@ -53,6 +53,8 @@ VERSIONS = ("torch", "mmpretrain", "mmdet", "mmseg", "timm")
 
 # The last stage, of stride 32, has to have room for Swin's windows of 7 x 7.
 LEAST_SIDE = 7 * 32
+# A model's turn repeats its forward pass for about so long.
+TURN_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,9 @@ def measure_speed(
     warm_up(calls, computed, args.rounds)
     turns = len(calls) * args.rounds
     with tqdm(total=turns, desc=f"{name}: time", unit="turn", file=sys.stderr) as bar:
-        times = interleave(calls, args.device, args.rounds, 0.2, tick=bar.update)
+        times = interleave(
+            calls, args.device, args.rounds, TURN_SECONDS, tick=bar.update
+        )
     speeds = {key: [batch / seconds for seconds in times[key]] for key in times}
     return speeds, describe_speed(environment(args.device), batch, height, width, args)
 
@@ -277,7 +281,8 @@ def warm_up(
         seconds = time.perf_counter() - start
     work = sum(computed[key].multiply_adds for key in calls)
     seconds *= work / computed[cheapest].multiply_adds * (2 + rounds)
-    print(f"Speed will take about {max(seconds, 1):.0f} s", file=sys.stderr)
+    seconds = max(seconds, TURN_SECONDS * rounds * len(calls))
+    print(f"Speed will take about {seconds:.0f} s", file=sys.stderr)
     for call in calls.values():
         call()
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.config import Config
+from scipy import stats
 
 from .files import write_atomically
 from .preflight import UserError
@@ -157,7 +158,8 @@ def read_runs(paths: Iterable[str | os.PathLike]) -> list[AblationRun]:
 def group_runs(runs: Iterable[AblationRun]) -> dict[str, list[Row]]:
     """Sort runs into groups and rows.
 
-    Rows whose names are numbers come in their order, others by their mean.
+    Rows whose names are numbers come in their order, others by their mean. A group in
+    which nothing is compared with the baseline is left out, unless all are like that.
 
     Raises:
         UserError: if runs of one row are not of one config, or a group has several
@@ -186,30 +188,31 @@ def group_runs(runs: Iterable[AblationRun]) -> dict[str, list[Row]]:
             )
         numbers_first = [(_number(row.name), -row.mean, row) for row in rows]
         groups[group] = [row for *_, row in sorted(numbers_first, key=lambda x: x[:2])]
-    return groups
+    compared = {
+        group: rows
+        for group, rows in groups.items()
+        if len(rows) > 1 or not rows[0].is_baseline
+    }
+    return compared or groups
 
 
-def pooled_deviation(runs: Iterable[AblationRun], metric: str) -> float | None:
-    """Standard deviation that the choice of the seed makes.
+def is_significant(scores: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether means over seeds differ by more than chance makes them, at the 5 % level.
 
-    Pooled over all configs that were trained with several seeds.
-
-    Returns:
-        In the unit of ``metric``; None if there is no such config.
+    Welch's t-test; where one side has a single seed, Student's, which takes it to vary
+    like the other side. False if neither side has several.
     """
-    scores: dict[str, list[float]] = {}
-    for run in runs:
-        if run.metric == metric:
-            scores.setdefault(run.result.config, []).append(run.score)
-    squares = sum((len(s) - 1) * statistics.variance(s) for s in _repeated(scores))
-    degrees = sum(len(s) - 1 for s in _repeated(scores))
-    return math.sqrt(squares / degrees) if degrees else None
+    if len(scores) + len(others) < 3:
+        return False
+    several = min(len(scores), len(others)) > 1
+    test = stats.ttest_ind(scores, others, equal_var=not several)
+    return bool(test.pvalue < 0.05)
 
 
 def markdown(runs: Sequence[AblationRun]) -> str:
     """Tables of an ablation, one a group, and below them how to read them."""
     groups = group_runs(runs)
-    parts = [_table(group, rows, runs) for group, rows in groups.items()]
+    parts = [_table(group, rows) for group, rows in groups.items()]
     return "\n\n".join([*parts, _legend(runs)]) + "\n"
 
 
@@ -250,11 +253,10 @@ def draw(runs: Sequence[AblationRun], path: str | os.PathLike) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _table(group: str, rows: list[Row], runs: Sequence[AblationRun]) -> str:
+def _table(group: str, rows: list[Row]) -> str:
     metric = rows[0].metric
     label, decimals = _display(metric)
     baseline = next((row for row in rows if row.is_baseline), None)
-    deviation = pooled_deviation(runs, metric)
     header = [group, "parameters", "multiply-adds", label, "deviation", "seeds"]
     if baseline:
         header.append(f"against {baseline.name}")
@@ -274,40 +276,26 @@ def _table(group: str, rows: list[Row], runs: Sequence[AblationRun]) -> str:
             ", ".join(f"{score:.{max(decimals - 1, 1)}f}" for score in row.scores),
         ]
         if baseline:
-            line.append("" if row.is_baseline else _against(row, baseline, deviation))
+            line.append("" if row.is_baseline else _against(row, baseline))
         lines.append(line)
     return _align(lines)
 
 
-def _against(row: Row, baseline: Row, deviation: float | None) -> str:
-    """The difference of means, bold where it is more than chance would make of it."""
+def _against(row: Row, baseline: Row) -> str:
+    """The difference of means, bold if it is more than chance."""
     difference = row.mean - baseline.mean
     text = f"{difference:+.{_display(row.metric)[1]}f}".replace("-", "−")
-    if deviation is None:
-        return text
-    error = deviation * math.sqrt(1 / len(row.runs) + 1 / len(baseline.runs))
-    return f"**{text}**" if abs(difference) > 2 * error else text
+    return f"**{text}**" if is_significant(row.scores, baseline.scores) else text
 
 
 def _legend(runs: Sequence[AblationRun]) -> str:
-    metrics = dict.fromkeys(run.metric for run in runs)
-    deviations = {metric: pooled_deviation(runs, metric) for metric in metrics}
     sentences = [
         "Means over seeds, their standard deviation (n - 1), and the value of each "
-        "seed, all on the validation split after the last iteration."
+        "seed, all on the validation split after the last iteration.",
+        "Differences are bold where a t-test tells them from chance at the 5 % level "
+        "(Welch's; of a single seed Student's, with the deviation of the baseline); "
+        "others may be chance.",
     ]
-    if known := {metric: d for metric, d in deviations.items() if d is not None}:
-        spreads = ", ".join(
-            f"{d:.{_display(metric)[1]}f} in {_display(metric)[0]}"
-            for metric, d in known.items()
-        )
-        sentences.append(
-            "Differences are bold where they exceed twice their standard error; the "
-            "error follows from the deviation over seeds, pooled over all configs with "
-            f"several seeds: {spreads}. Other differences cannot be told from chance."
-        )
-    else:
-        sentences.append("One seed each: nothing is known of what chance does.")
     versions = [run.result.versions for run in runs]
     names = dict.fromkeys(name for known in versions for name in known)
     used = "; ".join(
@@ -400,10 +388,6 @@ def _amount(operations: int) -> str:
 
 def _display(metric: str) -> tuple[str, int]:
     return METRICS.get(metric, (metric, 3))
-
-
-def _repeated(scores: dict[str, list[float]]) -> list[list[float]]:
-    return [values for values in scores.values() if len(values) > 1]
 
 
 def _number(name: str) -> float:

@@ -29,21 +29,24 @@ model = dict(
     head=dict(in_channels=128),
 )
 
-# Crops alone: jittered colours double the time that loading takes.
+# A sixth of the crops: what limits is how much a model learns of few pictures, not how
+# many steps it takes to begin to. No jittered colours, which double the time of loading.
 train_dataloader = dict(
     dataset=dict(
+        indices=list(range(0, 10_000, 6)),
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(type="RandomResizedCrop", scale=64, crop_ratio_range=(0.7, 1.0)),
             dict(type="PackInputs"),
-        ]
+        ],
     )
 )
 
 # No K-means initialisation, which no other mixer has: init_kmeans.py has it.
 custom_hooks = [dict(type="ExactResumeHook")]
 
-max_epochs = 4
+max_epochs = 40
+warmup_epochs = 4
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(
@@ -51,16 +54,17 @@ param_scheduler = [
         start_factor=1e-3,
         by_epoch=True,
         begin=0,
-        end=1,
+        end=warmup_epochs,
         convert_to_iter_based=True,
     ),
     dict(
         type="CosineAnnealingLR",
         eta_min=1e-5,
         by_epoch=True,
-        begin=1,
+        begin=warmup_epochs,
         end=max_epochs,
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(max_epochs=max_epochs, val_interval=4)
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+default_hooks = dict(checkpoint=dict(interval=10))

@@ -6,7 +6,7 @@ model = dict(
     backbone=dict(
         attention=dict(_delete_=True, type="NoMixing"),
         init_cfg=dict(
-            checkpoint="ablation_output/mixers/mixer_none/seed_0/epoch_4.pth"
+            checkpoint="ablation_output/mixers/mixer_none/seed_0/epoch_40.pth"
         ),
     )
 )

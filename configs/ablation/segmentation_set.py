@@ -12,7 +12,9 @@ model = dict(
     backbone=dict(
         arch=dict(depths=(1, 1, 2, 1)),
         out_indices=(0, 1, 2),
-        init_cfg=dict(checkpoint="ablation_output/mixers/mixer_set/seed_0/epoch_4.pth"),
+        init_cfg=dict(
+            checkpoint="ablation_output/mixers/mixer_set/seed_0/epoch_40.pth"
+        ),
     ),
     decode_head=dict(in_channels=[32, 64, 128], in_index=[0, 1, 2]),
 )

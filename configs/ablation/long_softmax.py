@@ -1,5 +1,0 @@
-_base_ = "./long_set.py"
-
-ablation = dict(name="softmax")
-
-model = dict(backbone=dict(attention=dict(_delete_=True, type="SoftmaxAttention")))

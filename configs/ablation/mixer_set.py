@@ -29,8 +29,8 @@ model = dict(
     head=dict(in_channels=128),
 )
 
-# A sixth of the crops: what limits is how much a model learns of few pictures, not how
-# many steps it takes to begin to. No jittered colours, which double the time of loading.
+# A sixth of the crops: what limits is how much a model learns of few pictures, and not
+# how soon it begins to. No jittered colours, which double the time of loading.
 train_dataloader = dict(
     dataset=dict(
         indices=list(range(0, 10_000, 6)),

@@ -125,7 +125,8 @@ def config_sha256(cfg: Config) -> str:
     content = _with_text_keys(cfg.to_dict())
     for name in IGNORED_FIELDS:
         content.pop(name, None)
-    if isinstance(randomness := content.get("randomness"), dict):
+    # A config without this field gets it when a seed is given by a flag.
+    if isinstance(randomness := content.setdefault("randomness", {}), dict):
         randomness.pop("seed", None)
     # A function is its name: its text has an address, another one in each process.
     text = json.dumps(

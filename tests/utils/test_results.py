@@ -106,6 +106,11 @@ def test_hash_of_what_json_does_not_know(make_field):
     assert config_sha256(first) == config_sha256(second)
 
 
+def test_hash_of_a_config_that_a_flag_gave_a_seed():
+    seeded = Config(dict(width=8, randomness=dict(seed=1)))
+    assert config_sha256(seeded) == config_sha256(Config(dict(width=8)))
+
+
 def test_hash_leaves_the_config_alone(cfg):
     cfg.work_dir = "somewhere"
     before = cfg.to_dict()

@@ -31,6 +31,7 @@ from mmengine.config import Config
 from scipy import stats
 
 from .files import write_atomically
+from .markdown import markdown_table
 from .preflight import UserError
 from .results import Result
 
@@ -260,7 +261,7 @@ def _table(group: str, rows: list[Row]) -> str:
     header = [group, "parameters", "multiply-adds", label, "deviation", "seeds"]
     if baseline:
         header.append(f"against {baseline.name}")
-    lines = [header]
+    lines = []
     for row in rows:
         run = row.runs[0]
         spread = "–"
@@ -278,7 +279,7 @@ def _table(group: str, rows: list[Row]) -> str:
         if baseline:
             line.append("" if row.is_baseline else _against(row, baseline))
         lines.append(line)
-    return _align(lines)
+    return markdown_table(header, lines)
 
 
 def _against(row: Row, baseline: Row) -> str:
@@ -366,19 +367,6 @@ def _draw_curve(axes: Axes, group: str, rows: list[Row]) -> None:
 
 def _color(row: Row) -> str:
     return "tab:red" if row.is_baseline else "tab:blue"
-
-
-def _align(lines: list[list[str]]) -> str:
-    """A Markdown table that reads well as text; first column left, others right."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    padded = [
-        [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]
-        for line in lines
-    ]
-    return "\n".join(
-        "| " + " | ".join(cells) + " |" for cells in [padded[0], rule, *padded[1:]]
-    )
 
 
 def _amount(operations: int) -> str:

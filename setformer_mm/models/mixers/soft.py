@@ -17,7 +17,9 @@ from ..token_mixer import (
     split_heads,
 )
 
-RIDGE = 0.01  # added to the landmarks' kernel matrix, as in the authors' code
+# Added to the landmarks' kernel matrix, as in the authors' code; theirs leaves it out of
+# the normalised version.
+RIDGE = 0.01
 NUM_ITERS = 20
 
 
@@ -43,9 +45,10 @@ class NewtonInverse(torch.autograd.Function):
     Forward: ``X <- 2 X - X P X``, without a record of the steps. Backward, in closed
     form: ``dP = -X^T dX X^T``.
 
-    The authors start from a multiple of ``P``; for a positive definite ``P`` the start
+    The authors start from ``1.8 P / |P|_1^2``; for a positive definite ``P`` the start
     ``I / |P|_1`` converges as well, with an error ``(1 - lambda / |P|_1)^(2^steps)``
-    instead of ``(1 - lambda^2 / |P|_1^2)^(2^steps)``, which is half of the steps.
+    instead of ``(1 - 1.8 lambda^2 / |P|_1^2)^(2^steps)``, which is about half of the
+    steps where eigenvalues ``lambda`` are small.
     """
 
     @staticmethod
@@ -105,18 +108,22 @@ def soft_attention(
 
 @TOKEN_MIXERS.register_module()
 class SOFTAttention(TokenMixer):
-    """Gaussian kernel attention through landmarks from a strided convolution; linear.
+    """Gaussian kernel attention through landmarks from a strided convolution.
 
     "Softmax-free Linear Transformers", arXiv 2207.03341 (first version "SOFT",
     arXiv 2110.11945): queries and keys are the same, their kernel matrix is replaced by
-    its Nystrom approximation. The depthwise convolution of values that the authors add
-    is left out: it would not be the mixer's own.
+    its Nystrom approximation. It is linear in the tokens for a given number of
+    landmarks, which with a given stride grows with the grid. The depthwise convolution
+    of values that the authors add is left out: it would not be the mixer's own. Unlike
+    in their code, where queries alone are divided by ``D^(1/4)`` and landmarks are
+    normalised after that, the kernel here scales both.
 
     Args:
         embed_dims (int): Channels ``C``, divisible by ``num_heads``.
         num_heads (int): Heads.
         landmark_stride (int): Kernel size and stride of the convolution that makes
             landmarks, shared by the heads; grids are padded with zeros to a multiple.
+            With 1 every token has a landmark, and the cost is cubic.
         normalise (bool): The later version, which normalises symmetrically so that
             the output does not grow with the number of tokens as fast.
         num_iters (int): Newton-Raphson's iterations.

@@ -43,7 +43,7 @@ class AgentAttention(QueryKeyValueMixer):
     Args:
         embed_dims (int): See :class:`QueryKeyValueMixer`.
         num_heads (int): Likewise.
-        agent_shape (tuple[int, int]): Grid of agents, 7 x 7 as in the paper.
+        agent_shape (tuple[int, int]): Grid of agents, 7 x 7 as in the authors' DeiT.
     """
 
     def __init__(

@@ -12,8 +12,8 @@ from ..token_mixer import TOKEN_MIXERS, TokenMixer
 class NoMixing(TokenMixer):
     """The two projections of :class:`~setformer_mm.models.SeTAttention` alone.
 
-    Tokens meet in the convolutions between stages only; what a mixer is worth is what
-    it adds to this.
+    Tokens meet in the convolutions of the stem and between stages only; what a mixer is
+    worth is what it adds to this.
 
     Args:
         embed_dims (int): Channels.

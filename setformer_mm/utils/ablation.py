@@ -295,7 +295,7 @@ def _legend(runs: Sequence[AblationRun]) -> str:
         "seed, all on the validation split after the last iteration.",
         "Differences are bold where a t-test tells them from chance at the 5 % level "
         "(Welch's; of a single seed Student's, with the deviation of the baseline); "
-        "others may be chance.",
+        "others may be chance, and of twenty that are chance about one is bold.",
     ]
     versions = [run.result.versions for run in runs]
     names = dict.fromkeys(name for known in versions for name in known)

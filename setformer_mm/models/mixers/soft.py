@@ -17,8 +17,8 @@ from ..token_mixer import (
     split_heads,
 )
 
-# Added to the landmarks' kernel matrix, as in the authors' code, whose normalised version
-# does without.
+# Added to the landmarks' kernel matrix, as in the authors' code, except for its
+# normalised version.
 RIDGE = 0.01
 NUM_ITERS = 20
 

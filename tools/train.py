@@ -47,10 +47,11 @@ def parse_args() -> argparse.Namespace:
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Write the flags of training into the config."""
     if args.resume:
-        # Without a checkpoint yet, "auto" starts from the beginning.
         auto = args.resume == "auto"
-        cfg.resume = True
-        cfg.load_from = find_latest_checkpoint(cfg.work_dir) if auto else args.resume
+        path = find_latest_checkpoint(cfg.work_dir) if auto else args.resume
+        # Without a checkpoint yet, "auto" starts as the config says.
+        if path:
+            cfg.resume, cfg.load_from = True, path
     if args.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.setdefault("dtype", "bfloat16")

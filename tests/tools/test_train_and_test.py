@@ -113,6 +113,23 @@ def test_amp_means_bfloat16(tool, toy, tmp_path, monkeypatch):
     assert used[0].optim_wrapper.dtype == "bfloat16"
 
 
+def test_resume_without_checkpoint_starts_as_the_config_says(
+    tool, toy, trained, tmp_path, monkeypatch
+):
+    used = []
+    monkeypatch.setattr(
+        "mmengine.runner.Runner.from_cfg", lambda cfg: used.append(cfg) or 1 / 0
+    )
+    flags = ["--resume", "--cfg-options", f"load_from={trained}"]
+    for folder, resumed in (("new", False), ("run", True)):
+        with pytest.raises(ZeroDivisionError):
+            tool(
+                "train", toy / "toy_epochs.py", "--work-dir", tmp_path / folder, *flags
+            )
+        cfg = used.pop()
+        assert (cfg.load_from, cfg.resume) == (str(trained), resumed)
+
+
 def test_tta_without_its_fields(tool, toy, trained):
     with pytest.raises(UserError, match="tta_model and tta_pipeline"):
         tool("test", toy / "toy_epochs.py", trained, "--tta")

@@ -299,7 +299,7 @@ def measured_metrics(
     config = f"{task.config.format(variant)}.py"
     metrics = {}
     for result in sorted(results, key=lambda result: result.date):
-        if Path(result.config).name != config:
+        if Path(result.config or "").name != config:
             continue
         for key, metric in task.metrics.items():
             if result.tta == metric.tta and metric.logged in result.metrics:

@@ -36,7 +36,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--show-dir", help="where to draw predictions and ground truth")
     parser.add_argument("--show", action="store_true", help="draw them on the screen")
     parser.add_argument(
-        "--tta", action="store_true", help="test-time augmentation, as in the config"
+        "--tta",
+        action="store_true",
+        help="test-time augmentation, as in the config; metrics go to "
+        f"<work-dir>/{FILE_NAMES['tta']}",
     )
     add_common_arguments(parser)
     args = parser.parse_args()
@@ -117,7 +120,7 @@ def main() -> None:
         dump_predictions(runner, args.out)
     metrics = runner.test()
     if is_main_process():
-        path = osp.join(cfg.work_dir, FILE_NAMES["test"])
+        path = osp.join(cfg.work_dir, FILE_NAMES["tta" if args.tta else "test"])
         result = describe_run(
             given_cfg,
             kind="test",

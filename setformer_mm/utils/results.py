@@ -18,8 +18,10 @@ from torch import nn
 from .files import write_atomically
 from .preflight import UserError
 
-# By the kind of the result; both are written into the work directory.
-FILE_NAMES = dict(train="train_result.json", test="test_result.json")
+# What training, testing and testing with augmentation write into the work directory.
+FILE_NAMES = dict(
+    train="train_result.json", test="test_result.json", tta="tta_result.json"
+)
 
 # Fields of a config that do not change its result, or that a resumed run changes.
 IGNORED_FIELDS = (
@@ -167,7 +169,7 @@ def read_result(path: str | os.PathLike) -> Result:
 
 
 def read_results(folder: str | os.PathLike) -> list[Result]:
-    """Read the results of both kinds in ``folder`` and all folders below it.
+    """Read all results in ``folder`` and the folders below it.
 
     Returns:
         In the order of their paths; none if the folder does not exist.

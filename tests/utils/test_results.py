@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import numpy as np
@@ -125,15 +126,17 @@ def test_reads_what_it_wrote(result, tmp_path):
     assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_reads_a_folder_of_both_kinds(result, cfg, tmp_path):
+def test_reads_a_folder_of_all_kinds(result, cfg, tmp_path):
     trained = describe_run(
         cfg, "train", {}, nn.Identity(), None, seed=1, best=dict(mIoU=np.float32(2))
     )
     runs = tmp_path / "work_dirs"
+    augmented = replace(result, tta=True)
     write_result(runs / "b" / "test_result.json", result)
+    write_result(runs / "b" / "tta_result.json", augmented)
     write_result(runs / "a" / "seed_1" / "train_result.json", trained)
     (runs / "a" / "other.json").write_text("{}")
-    assert read_results(runs) == [trained, result]
+    assert read_results(runs) == [trained, result, augmented]
     assert trained.best == dict(mIoU=2.0)
     assert read_results(tmp_path / "none") == []
 

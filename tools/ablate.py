@@ -168,14 +168,32 @@ def read_contender(config: str) -> Contender:
     """Read a config, find what its training would miss, and build its model once.
 
     Raises:
-        UserError: if the config, its data or its pretrained weights are not there.
+        UserError: if the config, its data or its pretrained weights are not there, or
+            its training would leave nothing to compare.
     """
     cfg = read_config(config)
     rows, baseline_of = place_in_ablation(cfg)
+    require_result(cfg)
     require_data(cfg, ("train", "val"))
     require_pretrained_weights(cfg)
     sha256 = config_sha256(cfg)
     return Contender(config, sha256, rows, baseline_of, count_multiply_adds(cfg))
+
+
+def require_result(cfg: Config) -> None:
+    """Check that a training will validate and write down what it measured.
+
+    Raises:
+        UserError: if it will not.
+    """
+    if not cfg.get("val_dataloader"):
+        raise UserError(f"an ablation compares validations, {cfg.filename} has none")
+    hooks = [*cfg.get("default_hooks", {}).values(), *cfg.get("custom_hooks", [])]
+    if not any("TrainResultHook" in str(hook["type"]) for hook in hooks if hook):
+        raise UserError(
+            f"{cfg.filename} needs default_hooks=dict(result=dict("
+            "type='TrainResultHook')), which writes what an ablation compares"
+        )
 
 
 def count_multiply_adds(cfg: Config) -> int | None:

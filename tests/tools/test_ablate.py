@@ -291,6 +291,23 @@ def test_missing_config(tool, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("val_cfg = val_evaluator = val_dataloader = None", "validations, .* has none"),
+        ("default_hooks = dict(result=None)", "needs default_hooks=.*TrainResultHook"),
+    ],
+)
+def test_config_that_leaves_nothing_to_compare(
+    tool, toy, tmp_path, change: str, message: str
+):
+    config = tmp_path / "silent.py"
+    config.write_text(f"_base_ = {str(toy / 'toy_epochs.py')!r}\n{change}\n")
+    with pytest.raises(UserError, match=message):
+        tool("ablate", config, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_from_flags_to_report(ablate, toy, tmp_path, monkeypatch, capsys):
     """One job works, one fails; again, the first is skipped; then a report alone."""
     broken = tmp_path / "broken.py"

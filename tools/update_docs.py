@@ -1,20 +1,24 @@
 """Write what lies in ``results/`` into the documents: ``python tools/update_docs.py``.
 
 A document holds a section between two marks, ``<!-- begin NAME: ... -->`` and
-``<!-- end NAME -->``, where NAME is one of :data:`SECTIONS`; nothing between them is to
-be edited by hand. ``model-index.yml`` is written as a whole. Nothing is computed here:
-``tools/tables.py imagenet coco ade20k --json results/computed.json`` does that.
+``<!-- end NAME -->``, where NAME is one of :func:`sections`; nothing between them is to
+be edited by hand. ``model-index.yml`` is written as a whole, and the picture of the
+ablations is drawn with their tables. Nothing is computed here:
+``tools/tables.py imagenet coco ade20k --json results/computed.json`` does that, and
+``tools/ablate.py`` leaves an ``ablation.json`` for ``results/ablation``.
 """
 
 import argparse
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import yaml
 
+from setformer_mm.utils.ablation import AblationRun, draw, markdown, read_runs
 from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.launch import run_tool
 from setformer_mm.utils.markdown import markdown_table
@@ -34,7 +38,8 @@ from setformer_mm.utils.preflight import UserError
 from setformer_mm.utils.results import Result, read_result
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/tables.md")
+DOCUMENTS = ("README.md", "docs/tables.md", "docs/ablations.md")
+ABLATIONS_PICTURE = "docs/images/ablations.png"
 MODEL_INDEX = "model-index.yml"
 BEGIN = "<!-- begin {}: written by tools/update_docs.py -->"
 END = "<!-- end {} -->"
@@ -55,12 +60,19 @@ class Data:
     Attributes:
         measured: By name of the config.
         demos: Likewise, what short runs measured.
+        ablations: By name of the grid.
     """
 
     published: Published
     computed: dict[str, dict[str, Computed]]
     measured: dict[str, Result]
     demos: dict[str, dict]
+    ablations: dict[str, list[AblationRun]]
+
+    @property
+    def all_ablations(self) -> list[AblationRun]:
+        """The runs of all grids."""
+        return [run for runs in self.ablations.values() for run in runs]
 
 
 def parse_args() -> argparse.Namespace:
@@ -86,6 +98,10 @@ def read_data(folder: Path) -> Data:
         computed=read_computed(folder / "computed.json"),
         measured={Path(result.config).stem: result for result in results},
         demos=demos,
+        ablations={
+            path.stem: read_runs([path])
+            for path in sorted(folder.glob("ablation/*.json"))
+        },
     )
 
 
@@ -158,18 +174,33 @@ def digits_table(data: Data) -> str:
     return markdown_table(header, rows)
 
 
-# What may stand between marks, by its name there.
-SECTIONS: dict[str, Callable[[Data], str]] = {
-    "imagenet": lambda data: short_table("imagenet", data),
-    "coco": lambda data: short_table("coco", data),
-    "ade20k": lambda data: short_table("ade20k", data),
-    "claims": claims_sentence,
-    "digits": digits_table,
-    "imagenet-all": lambda data: whole_table("imagenet", data),
-    "coco-all": lambda data: whole_table("coco", data),
-    "ade20k-all": lambda data: whole_table("ade20k", data),
-    "sources": sources_list,
-}
+def ablation_tables(grid: str, data: Data) -> str:
+    """The tables of a grid, whose baseline may have been trained in another one."""
+    runs = data.ablations[grid]
+    groups = {group for run in runs for group in run.rows}
+    baselines = [run for run in data.all_ablations if groups & set(run.baseline_of)]
+    runs = [*runs, *(run for run in baselines if run not in runs)]
+    return markdown([_within(groups, run) for run in runs]).rstrip("\n")
+
+
+def _within(groups: set[str], run: AblationRun) -> AblationRun:
+    rows = {group: name for group, name in run.rows.items() if group in groups}
+    return replace(run, rows=rows)
+
+
+def sections(data: Data) -> dict[str, Callable[[], str]]:
+    """What may stand between marks, by its name there."""
+    return {
+        **{name: partial(short_table, name, data) for name in TASKS},
+        **{f"{name}-all": partial(whole_table, name, data) for name in TASKS},
+        "claims": partial(claims_sentence, data),
+        "sources": partial(sources_list, data),
+        "digits": partial(digits_table, data),
+        **{
+            f"ablation-{grid}": partial(ablation_tables, grid, data)
+            for grid in data.ablations
+        },
+    }
 
 
 def updated(text: str, data: Data) -> str:
@@ -178,12 +209,13 @@ def updated(text: str, data: Data) -> str:
     Raises:
         UserError: if a mark names no section, or has no counterpart.
     """
+    known = sections(data)
     for name in re.findall(BEGIN.format(r"(\S+)"), text):
-        if name not in SECTIONS:
+        if name not in known:
             raise UserError(f"a mark names the section {name}, which does not exist")
         try:
             marks = BEGIN.format(name), END.format(name)
-            text = replace_section(text, *marks, SECTIONS[name](data))
+            text = replace_section(text, *marks, known[name]())
         except ValueError as error:
             raise UserError(str(error)) from error
     return text
@@ -273,7 +305,7 @@ def main() -> None:
     for name in DOCUMENTS:
         text = (ROOT / name).read_text(encoding="utf-8")
         wanted[name] = updated(text, data)
-    for name in SECTIONS:
+    for name in sections(data):
         if not any(BEGIN.format(name) in text for text in wanted.values()):
             raise UserError(f"no document has marks for the section {name}")
     differing = [
@@ -290,6 +322,9 @@ def main() -> None:
     for name in differing:
         write_atomically(ROOT / name, wanted[name])
         print(f"Written: {name}")
+    if "docs/ablations.md" in differing:
+        draw(data.all_ablations, ROOT / ABLATIONS_PICTURE)
+        print(f"Drawn: {ABLATIONS_PICTURE}")
     if not differing:
         print("All documents are what results/ say")
 

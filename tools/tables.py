@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from setformer_mm.utils.complexity import count_model
-from setformer_mm.utils.launch import build_model, run_tool
+from setformer_mm.utils.launch import build_model, read_config, run_tool
 from setformer_mm.utils.model_tables import (
     FORMATS,
     LEGEND,
@@ -41,7 +41,7 @@ from setformer_mm.utils.model_tables import (
     write_computed,
 )
 from setformer_mm.utils.preflight import UserError
-from setformer_mm.utils.results import read_results
+from setformer_mm.utils.results import Result, config_sha256, read_results
 from setformer_mm.utils.timing import environment, interleave, quartiles
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,6 +195,26 @@ def replace_backbone(cfg: Config, peer: Peer) -> None:
         model.auxiliary_head.in_channels = channels[model.auxiliary_head.in_index]
 
 
+def departures(task: Task, published: Published, results: list[Result]) -> list[str]:
+    """Notes on models that were measured with other settings than their configs'.
+
+    Flags may have changed anything: a smoke run of one epoch has the config's name, too.
+    """
+    notes = []
+    for key in SETFORMERS:
+        path = config_path(task, key)
+        runs = [run for run in results if Path(run.config or "").name == path.name]
+        if not runs:
+            continue
+        sha256 = config_sha256(read_config(str(path)))
+        if any(run.config_sha256 != sha256 for run in runs):
+            notes.append(
+                f"Of {published.models[key].name}, runs have measured with other "
+                f"settings than those of {path.relative_to(ROOT).as_posix()}."
+            )
+    return notes
+
+
 def compute(task: Task, key: str) -> Computed:
     """Build a model and count it."""
     model = build_model(load_config(task, key))
@@ -335,7 +355,8 @@ def main() -> None:
         computed, missing = compute_all(name, published)
         all_computed[name] = computed
         rows = rows_of(name, published, computed, results, missing)
-        table = models_table(name, rows, [LEGEND, *published.notes[name]])
+        notes = departures(TASKS[name], published, results)
+        table = models_table(name, rows, [LEGEND, *published.notes[name], *notes])
         if args.speed:
             add_speed(table, rows, *measure_speed(name, computed, args))
         claims = claims_table(name, published, computed)

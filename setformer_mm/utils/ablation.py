@@ -258,7 +258,7 @@ def _table(group: str, rows: list[Row]) -> str:
     metric = rows[0].metric
     label, decimals = _display(metric)
     baseline = next((row for row in rows if row.is_baseline), None)
-    header = [group, "parameters", "multiply-adds", label, "deviation", "seeds"]
+    header = [group, "parameters", "multiply-adds", label, "deviation", "each seed"]
     if baseline:
         header.append(f"against {baseline.name}")
     lines = []

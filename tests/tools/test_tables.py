@@ -12,8 +12,11 @@ pytest.importorskip("mmpretrain")
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
+from mmengine.config import Config
+
 from setformer_mm.utils.model_tables import TASKS, read_computed, read_published
 from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.results import config_sha256
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = read_computed(ROOT / "results" / "computed.json")
@@ -124,6 +127,13 @@ def test_measured_figures_come_from_work_dirs(run, tmp_path):
     rows = {line.split()[1]: line for line in lines.splitlines() if "| SeT" in line}
     assert rows["SeTformer-M"].replace(" ", "").endswith("|*81.7*|**80.0**|")
     assert rows["SeTformer-T"].endswith("not trained |")
+    note = "Of SeTformer-M, runs have measured with other settings than those of"
+    assert f"{note} configs/setformer_m_in1k.py." in lines
+    own = config_sha256(Config.fromfile(ROOT / content["config"]))
+    (folder / "test_result.json").write_text(
+        json.dumps(content | dict(config_sha256=own))
+    )
+    assert note not in run("imagenet", "--work-dirs", tmp_path)
 
 
 def test_computed_figures_are_written(run, tmp_path):

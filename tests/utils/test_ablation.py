@@ -165,7 +165,9 @@ def test_one_seed_each_claims_nothing():
 def test_group_without_baseline(runs):
     others = [run for run in runs if not run.baseline_of]
     rows = cells(markdown(others))
-    assert rows["mixer"][-1] == "seeds" and rows["softmax"][-1] == "84.0, 86.0, 85.0"
+    assert (
+        rows["mixer"][-1] == "each seed" and rows["softmax"][-1] == "84.0, 86.0, 85.0"
+    )
 
 
 def test_never_mixes_versions_of_a_config(runs):

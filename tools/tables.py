@@ -198,7 +198,7 @@ def replace_backbone(cfg: Config, peer: Peer) -> None:
 def departures(task: Task, published: Published, results: list[Result]) -> list[str]:
     """Notes on models that were measured with other settings than their configs'.
 
-    Flags may have changed anything: a smoke run of one epoch has the config's name, too.
+    Flags change anything: a smoke run of one epoch has the config's name, too.
     """
     notes = []
     for key in SETFORMERS:

@@ -9,6 +9,7 @@ in the tables (:mod:`setformer_mm.utils.ablation`).
 """
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
@@ -16,7 +17,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +106,13 @@ class Job:
     def is_outdated(self) -> bool:
         """Whether it was started with a config that has changed since."""
         return self.is_known() and self._read_note()["sha256"] != self.contender.sha256
+
+    def keep_outdated(self) -> Path:
+        """Move the run of another config out of the way, to a folder with its hash."""
+        old = self._read_note()["sha256"]
+        kept = self.work_dir.with_name(f"{self.work_dir.name}.{old[:8]}")
+        shutil.rmtree(kept, ignore_errors=True)  # an earlier run of the same config
+        return self.work_dir.rename(kept)
 
     @property
     def seconds(self) -> float:
@@ -296,8 +305,12 @@ def run_grid(
 def _prepare(job: Job) -> None:
     """Make the job's folder ready, and say so unless the job is new."""
     if job.is_outdated():
-        print(f"{job}: its config has changed since; trained anew", flush=True)
-        shutil.rmtree(job.work_dir)
+        kept = job.keep_outdated()
+        print(
+            f"{job}: its config has changed since; trained anew, the old run is in "
+            f"{kept}",
+            flush=True,
+        )
     elif job.is_known():
         print(f"{job}: goes on where it stopped", flush=True)
     job.add_seconds(0)
@@ -341,6 +354,49 @@ def report(runs: list[AblationRun], out: Path) -> None:
     print(f"\n{tables}\nTable and picture are in {out}")
 
 
+@contextmanager
+def only_grid_in(out: Path) -> Iterator[None]:
+    """Keep other processes from training into the same folders.
+
+    Raises:
+        UserError: if one does already.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another grid is running in {out}; wait for it or name another folder "
+                "with --out"
+            ) from None
+        yield
+
+
+def train_and_report(jobs: Sequence[Job], out: Path, num_parallel: int) -> None:
+    """Run the grid, collect and show what has been finished.
+
+    Raises:
+        UserError: if a run failed, or the grid was stopped.
+    """
+    print(f"{len(jobs)} runs; each logs to {out}/CONFIG/seed_SEED/{LOG}", flush=True)
+    path = out / "ablation.json"
+    threads = max(1, torch.get_num_threads() // num_parallel)
+    try:
+        failed = run_grid(
+            jobs,
+            lambda job: start_training(job, threads),
+            num_parallel,
+            lambda: collect(jobs, path),
+        )
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command goes on from here") from None
+    if runs := collect(jobs, path):
+        report(runs, out)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(jobs)} runs failed; see above")
+
+
 def main() -> None:
     args = parse_args()
     if args.report_only:
@@ -348,24 +404,8 @@ def main() -> None:
         return
     progress = tqdm(args.configs, "reading configs", leave=False, disable=None)
     jobs = plan([read_contender(config) for config in progress], args.seeds, args.out)
-    print(
-        f"{len(jobs)} runs; each logs to {args.out}/CONFIG/seed_SEED/{LOG}", flush=True
-    )
-    path = args.out / "ablation.json"
-    threads = max(1, torch.get_num_threads() // args.jobs)
-    try:
-        failed = run_grid(
-            jobs,
-            lambda job: start_training(job, threads),
-            args.jobs,
-            lambda: collect(jobs, path),
-        )
-    except KeyboardInterrupt:
-        raise UserError("stopped; the same command goes on from here") from None
-    if runs := collect(jobs, path):
-        report(runs, args.out)
-    if failed:
-        raise UserError(f"{len(failed)} of {len(jobs)} runs failed; see above")
+    with only_grid_in(args.out):
+        train_and_report(jobs, args.out, args.jobs)
 
 
 def stop(*_) -> None:

@@ -204,7 +204,25 @@ def test_changed_config_is_trained_anew(ablate, make_jobs, capsys):
     run(ablate, changed, Trainer(ablate))
     assert changed[0].run().result.config_sha256 == "1" * 64
     assert changed[0].seconds == 30 and not checkpoint.exists()
-    assert "its config has changed since; trained anew" in capsys.readouterr().out
+    kept = jobs[0].work_dir.with_name(f"{jobs[0].work_dir.name}.{'0' * 8}")
+    assert (kept / "epoch_1.pth").exists()
+    out = capsys.readouterr().out
+    assert (
+        f"its config has changed since; trained anew, the old run is in {kept}" in out
+    )
+    # And back: what was kept of the other config gives way to the newer one.
+    run(ablate, make_jobs("a", seeds=1), Trainer(ablate))
+    run(ablate, changed, Trainer(ablate))
+    assert not (kept / "epoch_1.pth").exists()
+
+
+def test_two_grids_do_not_share_a_folder(ablate, tmp_path):
+    with ablate.only_grid_in(tmp_path / "out"):
+        with pytest.raises(UserError, match="another grid is running in"):
+            with ablate.only_grid_in(tmp_path / "out"):
+                pass
+    with ablate.only_grid_in(tmp_path / "out"):
+        pass
 
 
 def test_failed_jobs(ablate, make_jobs, capsys):

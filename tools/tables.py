@@ -27,6 +27,7 @@ from setformer_mm.utils.launch import build_model, read_config, run_tool
 from setformer_mm.utils.model_tables import (
     FORMATS,
     LEGEND,
+    SETFORMERS,
     TASKS,
     Cell,
     Computed,
@@ -46,7 +47,6 @@ from setformer_mm.utils.timing import environment, interleave, quartiles
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "results" / "published.yaml"
-SETFORMERS = tuple(f"setformer_{variant}" for variant in "mtsb")
 # Library of each task's configs; mmpretrain has the peers' backbones, too.
 LIBRARIES = dict(imagenet="mmpretrain", coco="mmdet", ade20k="mmseg")
 VERSIONS = ("torch", "mmpretrain", "mmdet", "mmseg", "timm")

@@ -25,6 +25,7 @@ from setformer_mm.utils.markdown import markdown_table
 from setformer_mm.utils.model_tables import (
     FAILS,
     HOLDS,
+    SETFORMERS,
     TASKS,
     Computed,
     Published,
@@ -45,7 +46,6 @@ BEGIN = "<!-- begin {}: written by tools/update_docs.py -->"
 END = "<!-- end {} -->"
 
 # README.md shows these peers, docs/tables.md all of them.
-SETFORMERS = tuple(f"setformer_{variant}" for variant in "mtsb")
 SHOWN = (
     *SETFORMERS,
     *("swin_t", "swin_b", "convnext_t", "convnext_b"),

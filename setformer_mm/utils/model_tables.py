@@ -21,6 +21,7 @@ from .markdown import markdown_table, three_digits
 from .preflight import UserError
 from .results import Result
 
+SETFORMERS = tuple(f"setformer_{variant}" for variant in "mtsb")  # keys of models
 FORMATS = ("terminal", "markdown", "csv")
 # Two sizes are "about" the same if they differ by no more than this share.
 ABOUT = 0.05

@@ -78,7 +78,7 @@ def main() -> None:
     require_data(cfg, ("train", "val"))
     require_pretrained_weights(cfg)
     if cfg.get("load_from") and "://" not in cfg.load_from:
-        check = require_training_state if cfg.resume else read_checkpoint
+        check = require_training_state if cfg.get("resume") else read_checkpoint
         check(cfg.load_from)
     use_gloo_on_cpu(cfg)
     Runner.from_cfg(cfg).train()

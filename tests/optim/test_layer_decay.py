@@ -13,7 +13,7 @@ WIDTHS = [32, 64, 128, 256]
 BACKBONE = dict(
     type="SeTformer",
     arch=dict(embed_dims=32, depths=DEPTHS, num_heads=(1, 2, 4, 8), mlp_ratio=1),
-    reference_shape=(2, 2),
+    attention=dict(reference_shape=(2, 2)),
 )
 PARAMWISE = dict(
     layer_decay_rate=RATE,

@@ -127,7 +127,7 @@ def test_resume_without_checkpoint_starts_as_the_config_says(
                 "train", toy / "toy_epochs.py", "--work-dir", tmp_path / folder, *flags
             )
         cfg = used.pop()
-        assert (cfg.load_from, cfg.resume) == (str(trained), resumed)
+        assert (cfg.load_from, bool(cfg.get("resume"))) == (str(trained), resumed)
 
 
 def test_tta_without_its_fields(tool, toy, trained):

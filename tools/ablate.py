@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
 from setformer_mm.utils.ablation import (
@@ -38,7 +38,7 @@ from setformer_mm.utils.ablation import (
 )
 from setformer_mm.utils.complexity import count_model
 from setformer_mm.utils.files import write_atomically
-from setformer_mm.utils.launch import read_config, run_tool
+from setformer_mm.utils.launch import build_model, read_config, run_tool
 from setformer_mm.utils.preflight import (
     UserError,
     require_data,
@@ -212,8 +212,8 @@ def count_multiply_adds(cfg: Config) -> int | None:
     """
     if "backbone" not in cfg.model:
         return None
+    model = build_model(cfg)
     init_default_scope(cfg.default_scope)
-    model = MODELS.build(cfg.model).eval()
     sample = DATASETS.build(cfg.val_dataloader.dataset)[0]
     image = model.data_preprocessor(pseudo_collate([sample]), False)["inputs"]
     return count_model(model, image)

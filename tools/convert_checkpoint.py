@@ -22,12 +22,16 @@ from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
 from setformer_mm.models import SeTformer
 from setformer_mm.utils.files import write_atomically
-from setformer_mm.utils.launch import load_checkpoints_safely, read_config, run_tool
+from setformer_mm.utils.launch import (
+    build_model,
+    load_checkpoints_safely,
+    read_config,
+    run_tool,
+)
 from setformer_mm.utils.preflight import UserError, read_checkpoint
 
 # Parts of our names and what NAT calls them, in its classification/nat.py.
@@ -125,8 +129,7 @@ def read_targets(cfg: Config) -> dict[str, Tensor]:
     Raises:
         UserError: if its backbone is not SeTformer.
     """
-    init_default_scope(cfg.get("default_scope", "mmengine"))
-    model = MODELS.build(cfg.model) if "model" in cfg else None
+    model = build_model(cfg) if "model" in cfg else None
     if not isinstance(getattr(model, "backbone", None), SeTformer):
         raise UserError(f"{cfg.filename} has no model with a SeTformer as its backbone")
     return model.state_dict()

@@ -26,13 +26,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from setformer_mm.models import SeTAttention, SeTformer
-from setformer_mm.utils.launch import load_checkpoints_safely, read_config, run_tool
+from setformer_mm.utils.launch import (
+    build_model,
+    load_checkpoints_safely,
+    read_config,
+    run_tool,
+)
 from setformer_mm.utils.preflight import (
     UserError,
     load_fitting_weights,
@@ -129,7 +134,7 @@ def require_picture(path: str) -> None:
         raise UserError(f"{path} is not a picture")
 
 
-def build_model(cfg: Config, path: str) -> tuple[nn.Module, SeTformer]:
+def build_with_backbone(cfg: Config, path: str) -> tuple[nn.Module, SeTformer]:
     """Build the model of a config and find its backbone.
 
     Args:
@@ -142,8 +147,7 @@ def build_model(cfg: Config, path: str) -> tuple[nn.Module, SeTformer]:
     for field in ("model", "test_dataloader"):
         if field not in cfg:
             raise UserError(f"the config {path} has no field {field}")
-    init_default_scope(cfg.get("default_scope", "mmengine"))
-    model = MODELS.build(cfg.model).eval()
+    model = build_model(cfg)
     backbone = next((m for m in model.modules() if isinstance(m, SeTformer)), None)
     if backbone is None:
         found = type(getattr(model, "backbone", model)).__name__
@@ -207,6 +211,7 @@ def preprocess(cfg: Config, model: nn.Module, path: str) -> tuple[Tensor, np.nda
         What the backbone takes, ``(1, 3, H, W)``, and the same to look at: RGB of uint8
         ``(H, W, 3)``, padding black.
     """
+    init_default_scope(cfg.get("default_scope", "mmengine"))
     dataset = cfg.test_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
@@ -464,7 +469,7 @@ def main() -> None:
     cfg = read_config(args.config)
     load_checkpoints_safely()
     read_checkpoint(args.checkpoint)
-    model, backbone = build_model(cfg, args.config)
+    model, backbone = build_with_backbone(cfg, args.config)
     views = choose_views(backbone, args)
     load_fitting_weights(model, args.checkpoint)
 

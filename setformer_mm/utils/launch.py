@@ -106,7 +106,8 @@ def build_model(cfg: Config) -> nn.Module:
     Returns:
         In evaluation mode; synchronised batch norms are ordinary ones.
     """
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+    scope = cfg.get("default_scope", "mmengine")
+    with DefaultScope.overwrite_default_scope(scope):
         return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
 
 

@@ -82,8 +82,7 @@ def test_memory_of_every_contender(run, capsys):
     # The kernel matrix of 784 x 64 floats and two heads has 0.4 MiB.
     assert len(rows) == 2
     for reference, eager in rows:
-        # Pages that the process has already, and does not use, make it less.
-        assert 0.1 < eager < reference < 10
+        assert 0.2 < eager < reference < 10
 
 
 class WrongGradient(torch.autograd.Function):

@@ -1,7 +1,6 @@
 """tools/ablate.py: the grid with made-up processes, and (slow) once for real."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import random
@@ -34,12 +33,9 @@ RESULT = Result(
 
 
 @pytest.fixture
-def ablate(monkeypatch):
+def ablate(monkeypatch, load_tool):
     """The tool's module, with a clock that only sleeping advances."""
-    path = ROOT / "tools" / "ablate.py"
-    spec = importlib.util.spec_from_file_location("tool_ablate", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool("ablate")
     module.now = 0.0
 
     class Clock:

@@ -65,7 +65,7 @@ def test_shows_what_the_backbone_sees(image, name):
     """The picture is that of the pipeline and the preprocessor, in colour and size."""
     path = str(ROOT / f"configs/mini/{name}.py")
     cfg = read_config(path)
-    model, backbone = visualize.build_model(cfg, path)
+    model, backbone = visualize.build_with_backbone(cfg, path)
     inputs, picture = visualize.preprocess(cfg, model, str(image))
     assert isinstance(backbone, SeTformer)
     assert inputs.shape[2:] == picture.shape[:2]
@@ -79,7 +79,7 @@ def test_shows_the_padding(image):
     path = str(ROOT / "configs/mini/mask_rcnn_setformer_digits.py")
     cfg = read_config(path)
     cfg.model.data_preprocessor.pad_size_divisor = 32
-    model, _ = visualize.build_model(cfg, path)
+    model, _ = visualize.build_with_backbone(cfg, path)
     inputs, picture = visualize.preprocess(cfg, model, str(image))
     assert picture.shape == (96, 128, 3) and inputs.shape[2:] == (96, 128)
     # 90 x 150 is resized to 77 x 128.
@@ -194,10 +194,10 @@ def test_other_models(fields, message):
     )
     cfg.model.backbone.update(fields)
     with pytest.raises(UserError, match=message):
-        visualize.build_model(cfg, "a.py")
+        visualize.build_with_backbone(cfg, "a.py")
 
 
 def test_config_without_model():
     init_default_scope("mmengine")
     with pytest.raises(UserError, match="the config a.py has no field model"):
-        visualize.build_model(Config(dict(test_dataloader=dict())), "a.py")
+        visualize.build_with_backbone(Config(dict(test_dataloader=dict())), "a.py")

@@ -73,13 +73,13 @@ def test_growth_is_that_of_the_two_longest():
 
 def test_memory_of_every_contender(run, capsys):
     names = ("--contenders", "reference", EAGER)
-    run(bench_op, "--tokens", 784, "--batch", 0, "--rounds", 1, "--quick", *names)
+    run(bench_op, "--tokens", 1600, "--batch", 0, "--rounds", 1, "--quick", *names)
     rows = [
         [float(cell) for cell in row.split("|")[2:-1]]
         for row in capsys.readouterr().out.split("Peak memory", 1)[1].splitlines()
-        if row.startswith("| 1 x 784 tokens")
+        if row.startswith("| 1 x 1600 tokens")
     ]
-    # The kernel matrix of 784 x 64 floats and two heads has 0.4 MiB.
+    # The kernel matrix of 1600 x 64 floats and two heads has 0.8 MiB.
     assert len(rows) == 2
     for reference, eager in rows:
         assert 0.2 < eager < reference < 10

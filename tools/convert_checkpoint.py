@@ -14,7 +14,6 @@ holds what comes from NAT and nothing else: the rest is up to the model that loa
 import argparse
 import io
 import re
-import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,16 +96,9 @@ def read_nat(path: str) -> dict[str, Tensor]:
     """Read the tensors of a NAT, by their names in a classifier.
 
     Raises:
-        UserError: if it is no checkpoint, one of something else, or damaged.
+        UserError: if it is no checkpoint, damaged, or one of something else.
     """
     checkpoint = read_checkpoint(path)
-    # torch does not look at the checksums that it writes.
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise UserError(
-                    f"{path} is damaged: the checksum of {damaged} is wrong"
-                )
     weights = checkpoint.get("state_dict", checkpoint)
     weights = weights if isinstance(weights, dict) else {}
     nat = {

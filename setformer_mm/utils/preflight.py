@@ -5,6 +5,7 @@ A forgotten data set otherwise shows as a long traceback after minutes of start-
 
 import os.path as osp
 import re
+import zipfile
 from collections.abc import Iterator
 
 import torch
@@ -72,7 +73,7 @@ def read_checkpoint(path: str) -> dict:
     """Load a checkpoint file to the CPU with torch's ``weights_only`` unpickler.
 
     Raises:
-        UserError: if there is no such file, or it is not a checkpoint.
+        UserError: if there is no such file, it is not a checkpoint, or it is damaged.
     """
     if not osp.isfile(path):
         raise UserError(f"the checkpoint {path} does not exist")
@@ -88,11 +89,21 @@ def read_checkpoint(path: str) -> dict:
         foreign = re.search(r"GLOBAL (\S+) (was not an allowed|whose)", str(error))
         reason = f"it holds a {foreign[1]}" if foreign else "or is damaged"
         raise UserError(f"{path} is not a checkpoint of weights, {reason}") from error
+    _require_checksums(path)
     if not isinstance(checkpoint, dict):
         raise UserError(
             f"{path} is not a checkpoint: expected a dict, got {type(checkpoint)}"
         )
     return checkpoint
+
+
+def _require_checksums(path: str) -> None:
+    """Check the sums that torch writes into a checkpoint and does not look at."""
+    if not zipfile.is_zipfile(path):  # torch's format before 1.6 has none
+        return
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong")
 
 
 def require_training_state(path: str) -> None:

@@ -161,3 +161,15 @@ def test_truncated_checkpoint(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match="damaged"):
         read_checkpoint(str(path))
+
+
+def test_one_bit_of_a_checkpoint_is_another(tmp_path):
+    path = tmp_path / "file.pth"
+    weight = torch.randn(1000)
+    torch.save(dict(state_dict=dict(weight=weight)), path)
+    read_checkpoint(str(path))
+    content = bytearray(path.read_bytes())
+    content[content.index(weight.numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="the checksum of .* is wrong"):
+        read_checkpoint(str(path))

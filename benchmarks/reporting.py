@@ -5,12 +5,11 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.files import save_figure, write_atomically
 from setformer_mm.utils.markdown import three_digits
 from setformer_mm.utils.timing import ratio
 
@@ -63,13 +62,7 @@ def publish(
     if args.json:
         write_atomically(args.json, json.dumps(result, indent=1) + "\n")
     if args.plot:
-        save(draw(result), args.plot)
-
-
-def save(figure: "Figure", path: str | Path) -> None:
-    """Write a picture, into a new folder if need be."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, format="png")
+        save_figure(draw(result), args.plot)
 
 
 def describe(environment: dict) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import bench_backbone
 import bench_op
-from reporting import describe, save
+from reporting import describe
 
-from setformer_mm.utils.files import replace_section, write_atomically
+from setformer_mm.utils.files import replace_section, save_figure, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN = "<!-- written by benchmarks/update_readme.py: -->"
@@ -91,7 +91,7 @@ def main() -> None:
     (ROOT / RESULTS).mkdir(exist_ok=True)
     for name, benchmark in BENCHMARKS.items():
         shutil.copy(folder / f"{name}.json", ROOT / RESULTS)
-        save(benchmark.draw(results[name]), ROOT / IMAGES / f"bench_{name}.png")
+        save_figure(benchmark.draw(results[name]), ROOT / IMAGES / f"bench_{name}.png")
     write_atomically(readme, text)
     print(f"Written: {readme}, {IMAGES}/bench_*.png, {RESULTS}")
 

@@ -5,7 +5,6 @@ are those of ``tools/test.py --out``.
 """
 
 import argparse
-from pathlib import Path
 
 import mmengine
 import numpy as np
@@ -16,6 +15,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 from pycocotools import mask as rle
 
+from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import read_config, run_tool
 from setformer_mm.utils.preflight import require_data
 
@@ -168,8 +168,7 @@ def main() -> None:
         )
     if cfg.default_scope == "mmseg" and len(dataset.metainfo["classes"]) <= 20:
         add_legend(figure, dataset.metainfo)
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out, dpi=150)
+    save_figure(figure, args.out)
     print(f"Predictions drawn beside ground truth in {args.out}")
 
 

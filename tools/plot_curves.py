@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import run_tool
 from setformer_mm.utils.preflight import UserError
 
@@ -87,8 +88,7 @@ def plot(curves: dict[str, tuple[list, list]], out: str) -> None:
         right.plot(steps, values, "o-", color=color, markersize=3, label=label)
         right.set_ylim(bottom=0)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=150)
+    save_figure(figure, out)
 
 
 def main() -> None:

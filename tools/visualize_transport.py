@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import (
     build_model,
     load_checkpoints_safely,
@@ -51,6 +52,7 @@ from setformer_mm.utils.transport import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
+DPI = 120
 CONFIG = ROOT / "configs/mini/mask_rcnn_setformer_digits.py"
 CHECKPOINT = ROOT / "checkpoints/mask_rcnn_setformer_digits.pth"
 
@@ -248,7 +250,7 @@ def draw_references(
         labels = [f"reference {reference}" for reference in view.references]
         cells = view.references, transport.reference_shape
         draw_row(axes, picture, view, transport, collected, *cells, labels)
-    save(figure, path)
+    save_figure(figure, path, DPI)
 
 
 def draw_attention(
@@ -269,7 +271,7 @@ def draw_attention(
         places = [divmod(token, grid[1]) for token in tokens]
         labels = [f"row {row}, column {column}" for row, column in places]
         draw_row(axes, picture, view, transport, attended, tokens, grid, labels)
-    save(figure, path)
+    save_figure(figure, path, DPI)
 
 
 def contact_sheet(
@@ -378,7 +380,7 @@ def draw_sinkhorn(transports: Transports, path: Path) -> None:
         axes.grid(alpha=0.3)
         for num_iters in used:
             axes.axvline(num_iters, color="black", linestyle=":", linewidth=1)
-    save(figure, path)
+    save_figure(figure, path, DPI)
 
 
 def draw_band(axes: Axes, values: Tensor, color: str, label: str | None = None) -> None:
@@ -429,7 +431,7 @@ def draw_rank(
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3, axis="y")
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
-    save(figure, path)
+    save_figure(figure, path, DPI)
 
 
 def print_table(
@@ -455,12 +457,6 @@ def print_table(
     print("Violation of T's marginals (L1, the worst head), effective ranks of P Q:")
     for row in table:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths)))
-
-
-def save(figure: Figure, path: Path) -> None:
-    figure.savefig(
-        path, dpi=120, pil_kwargs=dict(quality=85) if path.suffix == ".jpg" else {}
-    )
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from scipy import stats
 
-from .files import write_atomically
+from .files import save_figure, write_atomically
 from .markdown import markdown_table
 from .preflight import UserError
 from .results import Result
@@ -250,8 +250,7 @@ def draw(runs: Sequence[AblationRun], path: str | os.PathLike) -> None:
         axes = figure.add_subplot(place, sharey=shared.get(metric))
         shared.setdefault(metric, axes)
         _draw_curve(axes, group, rows)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _table(group: str, rows: list[Row]) -> str:

@@ -1,7 +1,12 @@
 """Files that are either complete or not there at all, and sections inside of them."""
 
+import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Only a killed process leaves a file of this name behind.
 PARTIAL_SUFFIX = ".partial"
@@ -27,6 +32,26 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
         os.fsync(file.fileno())
     os.replace(partial, path)
     _sync_folder(path.parent)
+
+
+def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 150) -> None:
+    """Write a picture as :func:`write_atomically` does.
+
+    Args:
+        figure: what to draw.
+        path: where to write; its suffix says the format, PNG if it has none.
+        dpi: pixels an inch.
+    """
+    suffix = Path(path).suffix.lower()
+    jpeg = suffix in (".jpg", ".jpeg")
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer,
+        format=suffix.removeprefix(".") or "png",
+        dpi=dpi,
+        pil_kwargs=dict(quality=85) if jpeg else None,
+    )
+    write_atomically(path, buffer.getvalue())
 
 
 def remove_partial_files(folder: str | os.PathLike) -> list[Path]:

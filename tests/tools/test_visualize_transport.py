@@ -89,7 +89,9 @@ def test_shows_the_padding(image):
 def test_maps_are_those_of_the_transport(monkeypatch, tmp_path):
     figures = {}
     monkeypatch.setattr(
-        visualize, "save", lambda figure, path: figures.update({path.name: figure})
+        visualize,
+        "save_figure",
+        lambda figure, path, dpi: figures.update({path.name: figure}),
     )
     backbone = build_backbone()
     attention = backbone.stages[1].blocks[0].attn

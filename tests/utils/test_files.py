@@ -3,10 +3,13 @@
 import os
 
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from setformer_mm.utils.files import (
     remove_partial_files,
     replace_section,
+    save_figure,
     write_atomically,
 )
 
@@ -17,6 +20,15 @@ def test_writes_bytes_and_text_and_makes_folders(tmp_path):
     assert path.read_bytes() == b"\x00\x01"
     write_atomically(str(path), "é")
     assert path.read_text(encoding="utf-8") == "é"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name, kind", [("a.png", "PNG"), ("b.jpg", "JPEG")])
+def test_picture_in_a_new_folder(tmp_path, name, kind):
+    path = tmp_path / "new" / name
+    save_figure(Figure(figsize=(3, 2)), path, dpi=50)
+    with Image.open(path) as picture:
+        assert (picture.format, picture.size) == (kind, (150, 100))
     assert list(path.parent.iterdir()) == [path]
 
 

@@ -92,7 +92,10 @@ def read_data(folder: Path) -> Data:
         UserError: naming the first file that is missing or wrong.
     """
     results = [read_result(path) for path in sorted(folder.glob("measured/*.json"))]
-    demos = yaml.safe_load((folder / "demos.yaml").read_text(encoding="utf-8"))
+    try:
+        demos = yaml.safe_load((folder / "demos.yaml").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} does not exist; restore it by git") from None
     return Data(
         published=read_published(folder / "published.yaml"),
         computed=read_computed(folder / "computed.json"),

@@ -117,6 +117,13 @@ def test_wrong_marks_end_with_a_sentence(copied, run, old, new, sentence):
         run()
 
 
+@pytest.mark.parametrize("name", ["published.yaml", "computed.json", "demos.yaml"])
+def test_a_missing_file_ends_with_a_sentence(copied, run, name):
+    (copied / "results" / name).unlink()
+    with pytest.raises(UserError, match=f"{name} does not exist"):
+        run()
+
+
 def test_index_lists_what_committed_checkpoints_reach(tool_module, copied):
     modelindex = pytest.importorskip("modelindex.load_model_index")
     data = tool_module.read_data(copied / "results")

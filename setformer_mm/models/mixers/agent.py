@@ -37,8 +37,8 @@ class AgentAttention(QueryKeyValueMixer):
     """Softmax attention to a few pooled queries, and theirs to the tokens; linear.
 
     "Agent Attention: On the Integration of Softmax and Linear Attention", arXiv
-    2312.08874, equation 6, without its position biases and depthwise convolution,
-    which would not be the mixer's own.
+    2312.08874, as in its authors' code without the position biases and the depthwise
+    convolution, which would not be the mixer's own.
 
     Args:
         embed_dims (int): See :class:`QueryKeyValueMixer`.

@@ -40,7 +40,8 @@ def cosformer_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class CosFormerAttention(QueryKeyValueMixer):
     """Linear attention with a cosine of the distance along the row-major sequence.
 
-    "cosFormer: Rethinking Softmax in Attention", arXiv 2202.08791, equations 9 to 13.
+    "cosFormer: Rethinking Softmax in Attention", arXiv 2202.08791, without a causal
+    mask, as in its authors' code.
     """
 
     def mix(

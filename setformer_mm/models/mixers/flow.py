@@ -38,9 +38,8 @@ class FlowAttention(QueryKeyValueMixer):
     """Linear attention under conservation of flow.
 
     "Flowformer: Linearizing Transformers with Conservation Flows", arXiv 2202.06258,
-    equations 4 to 8. The factor ``N`` of the competition, which keeps the mean weight
-    at 1, is not in the paper's equation but in its authors' code; their bound on
-    ``O'`` at 1, "for stability", is left out.
+    as in its authors' code without a causal mask: with a factor ``N`` of the
+    competition, which keeps the mean weight at 1. Their bound on ``O'`` is left out.
     """
 
     def mix(

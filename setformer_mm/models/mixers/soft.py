@@ -24,7 +24,7 @@ NUM_ITERS = 20
 
 
 def gaussian_kernel(a: Tensor, b: Tensor) -> Tensor:
-    """``exp(-|a - b|^2 / (2 sqrt(D)))`` (equation 3 of arXiv 2207.03341).
+    """``exp(-|a - b|^2 / (2 sqrt(D)))``.
 
     Args:
         a (Tensor): Of shape ``(..., n, D)``.

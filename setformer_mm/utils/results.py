@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import os.path as osp
@@ -13,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 from torch import nn
 
 from .files import write_atomically
@@ -23,16 +25,12 @@ FILE_NAMES = dict(
     train="train_result.json", test="test_result.json", tta="tta_result.json"
 )
 
-# Fields of a config that do not change its result, or that a resumed run changes.
-IGNORED_FIELDS = (
-    "ablation",  # a title
-    "launcher",
-    "load_from",  # a test names its checkpoint; a resumed run has its own here
-    "log_level",
-    "model_wrapper_cfg",  # of distributed running
-    "resume",
-    "work_dir",
-)
+# Fields of a config that make its result: what a runner is made of. Others are titles,
+# and variables of which these fields hold copies.
+FIELDS = {*inspect.signature(Runner.__init__).parameters, "custom_imports"}
+FIELDS |= {"tta_model", "tta_pipeline"}
+# Of these do not change a result, or are changed by a resumed run:
+FIELDS -= {"launcher", "load_from", "log_level", "resume", "work_dir"}
 LIBRARIES = (
     "setformer_mm",
     "torch",
@@ -121,12 +119,11 @@ def describe_run(
 def config_sha256(cfg: Config) -> str:
     """Hash what a config says after inheritance and flags.
 
-    Without :data:`IGNORED_FIELDS` and the seed, so that runs which differ in chance
-    alone have one hash. The contents of files that it names are not part of it.
+    Its :data:`FIELDS` without the seed, so that runs which differ in chance alone have
+    one hash. The contents of files that it names are not part of it.
     """
     content = _with_text_keys(cfg.to_dict())
-    for name in IGNORED_FIELDS:
-        content.pop(name, None)
+    content = {name: value for name, value in content.items() if name in FIELDS}
     # A config without this field gets it when a seed is given by a flag.
     if isinstance(randomness := content.setdefault("randomness", {}), dict):
         randomness.pop("seed", None)

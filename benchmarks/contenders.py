@@ -26,7 +26,7 @@ from setformer_mm.utils.timing import Call
 
 FORWARD, BOTH = "forward", "forward + backward"
 DIRECTIONS = FORWARD, BOTH
-ALPHA, EPSILON, NUM_ITERS, TAU = 4.0, 0.1, 3, 0.15
+ALPHA, EPSILON, NUM_ITERS, TAU = 2.0, 0.1, 3, 0.15
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16)
 
 # What output and gradients may differ by from float64, relative to their norm.

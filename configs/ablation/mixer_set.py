@@ -11,7 +11,7 @@ ablation = dict(
         "references": "4x4",
         "epsilon": 0.1,
         "iterations": 3,
-        "alpha": 4.0,
+        "alpha": 2.0,
         "tau": 0.15,
         "initialisation": "random",
     },
@@ -23,7 +23,6 @@ model = dict(
     backbone=dict(
         arch=dict(depths=(1, 1, 2, 1)),
         out_indices=(2,),
-        attention=dict(alpha=4.0),  # the default, which the mini jobs do not have
         # Narrow layers start slowly from the standard deviation of 0.02 of wide ones.
         init_cfg=dict(type="Xavier", layer="Linear", distribution="uniform"),
     ),

@@ -12,7 +12,6 @@ model = dict(
     backbone=dict(
         arch=dict(depths=(1, 1, 2, 1)),
         out_indices=(0, 1, 2),
-        attention=dict(alpha=4.0),  # as in mixer_set.py
         init_cfg=dict(
             checkpoint="ablation_output/mixers/mixer_set/seed_0/epoch_40.pth"
         ),

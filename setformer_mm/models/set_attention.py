@@ -41,7 +41,7 @@ class SeTAttention(TokenMixer):
         reference_shape: tuple[int, int] = (8, 8),
         epsilon: float = 0.1,
         num_iters: int = 3,
-        alpha: float = 4.0,
+        alpha: float = 2.0,
         tau: float | None = 0.15,
         backend: str = "auto",
     ) -> None:

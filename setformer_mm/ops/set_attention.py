@@ -17,7 +17,7 @@ def set_attention(
     reference_shape: Shape2d | None = None,
     epsilon: float = 0.1,
     num_iters: int = 3,
-    alpha: float = 4.0,
+    alpha: float = 2.0,
     tau: float | None = 0.15,
     backend: str = "auto",
 ) -> Tensor:
@@ -139,7 +139,7 @@ def transport_plan(
     reference_shape: Shape2d | None = None,
     epsilon: float = 0.1,
     num_iters: int = 3,
-    alpha: float = 4.0,
+    alpha: float = 2.0,
     tau: float | None = 0.15,
     backend: str = "auto",
 ) -> Tensor:

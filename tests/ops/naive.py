@@ -60,7 +60,7 @@ def inverse_square_root(anchors, alpha):
 
 def attend(
     x, anchors, references, *, spatial_shape=None, reference_shape=None,
-    epsilon=0.1, num_iters=3, alpha=4.0, tau=0.15,
+    epsilon=0.1, num_iters=3, alpha=2.0, tau=0.15,
 ):  # fmt: skip
     """Run one head on tokens ``(N, D)``, anchors ``(K, D)``, references ``(M, D)``."""
     n, m = len(x), len(references)

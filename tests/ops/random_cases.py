@@ -126,7 +126,7 @@ def check_case(
     """
     x, *parameters = tensors
     tensors = [x.to(dtype).double(), *parameters]
-    amplifying = condition(tensors, fields.get("alpha", 4.0))
+    amplifying = condition(tensors, fields.get("alpha", 2.0))
     case = f"{[tuple(t.shape) for t in tensors]}, {fields}, {amplifying:.0f}"
     expected = run(tensors, torch.float64, backend="reference", **fields)
     actual = run(tensors, dtype, **kernel, **fields)

@@ -201,9 +201,14 @@ def test_fewer_tokens_than_references(epsilon, tokens, references):
         # One token takes its own value whatever the plan: |x| k(z, z)^-1/2 k(z, x).
         x, anchors, _ = (t.detach() for t in inputs)
         unit = torch.nn.functional.normalize
-        cosines = torch.einsum("bnhd,hkd->bnhk", unit(x, dim=-1), unit(anchors, dim=-1))
-        k = torch.exp(4 * (cosines - 1))
-        value_map = fold(anchors, inputs[2], 4.0).value_map
+        k = torch.exp(
+            2
+            * (
+                torch.einsum("bnhd,hkd->bnhk", unit(x, dim=-1), unit(anchors, dim=-1))
+                - 1
+            )
+        )
+        value_map = fold(anchors, inputs[2], 2.0).value_map
         expected = x.norm(dim=-1, keepdim=True) * torch.einsum(
             "bnhk,hkl->bnhl", k, value_map
         )
@@ -496,6 +501,6 @@ def test_invalid_arguments_beside_folded_parameters_are_refused(case):
 def test_defaults_are_those_of_the_method():
     inputs = random_tensors(tokens=random.randint(2, 9))
     expected = set_attention(
-        *inputs, epsilon=0.1, num_iters=3, alpha=4.0, tau=0.15, backend="auto"
+        *inputs, epsilon=0.1, num_iters=3, alpha=2.0, tau=0.15, backend="auto"
     )
     assert torch.equal(set_attention(*inputs), expected)

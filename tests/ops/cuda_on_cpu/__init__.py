@@ -99,7 +99,7 @@ class Kernels:
         )
 
     def set_attention(
-        self, x: Tensor, anchors: Tensor, references: Tensor, alpha=4.0, **fields
+        self, x: Tensor, anchors: Tensor, references: Tensor, alpha=2.0, **fields
     ) -> Tensor:
         """:func:`setformer_mm.ops.set_attention` by these kernels."""
         folded = fold(anchors, references, alpha)

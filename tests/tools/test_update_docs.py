@@ -86,17 +86,17 @@ def test_a_grid_is_compared_with_the_baseline_of_another_one(copied, run):
     folder = copied / "results" / "ablation"
     runs = json.loads((folder / "mixers.json").read_text())
     field = next(run for run in runs if "tau" in run["baseline_of"])
-    field.update(rows=dict(tau="0.3"), baseline_of=[])
-    field["result"].update(config="tau_03.py", metrics={"accuracy/top1": 12.34})
-    (folder / "fields.json").write_text(json.dumps([field]))
+    field.update(rows=dict(tau="0.45"), baseline_of=[])
+    field["result"].update(config="tau_045.py", metrics={"accuracy/top1": 12.34})
+    (folder / "others.json").write_text(json.dumps([field]))
     document = copied / "docs" / "ablations.md"
     marks = "<!-- begin {0}: written by tools/update_docs.py -->\n<!-- end {0} -->"
-    document.write_text(document.read_text() + marks.format("ablation-fields"))
+    document.write_text(document.read_text() + marks.format("ablation-others"))
     run()
-    _, section = document.read_text().split("begin ablation-fields")
+    _, section = document.read_text().split("begin ablation-others")
     names = [line.split("|")[1].strip() for line in section.splitlines() if "|" in line]
     assert names[0] == "tau"
-    assert names[2:] == ["**0.15**", "0.3"]
+    assert names[2:] == ["**0.15**", "0.45"]
     assert "12.34" in section
     assert (copied / "docs" / "images" / "ablations.png").exists()
     run("--check")

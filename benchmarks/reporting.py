@@ -21,6 +21,8 @@ SHORTEST_SILENCE, LONGEST_SILENCE = 1, 10
 # Share of the work after which an estimate of the rest means something.
 ENOUGH_TO_TELL = 0.03
 
+DPI = 120  # of pictures
+
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that both benchmarks share."""
@@ -62,7 +64,7 @@ def publish(
     if args.json:
         write_atomically(args.json, json.dumps(result, indent=1) + "\n")
     if args.plot:
-        save_figure(draw(result), args.plot)
+        save_figure(draw(result), args.plot, DPI)
 
 
 def describe(environment: dict) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bench_backbone
 import bench_op
-from reporting import describe
+from reporting import DPI, describe
 
 from setformer_mm.utils.files import replace_section, save_figure, write_atomically
 
@@ -91,7 +91,9 @@ def main() -> None:
     (ROOT / RESULTS).mkdir(exist_ok=True)
     for name, benchmark in BENCHMARKS.items():
         shutil.copy(folder / f"{name}.json", ROOT / RESULTS)
-        save_figure(benchmark.draw(results[name]), ROOT / IMAGES / f"bench_{name}.png")
+        save_figure(
+            benchmark.draw(results[name]), ROOT / IMAGES / f"bench_{name}.png", DPI
+        )
     write_atomically(readme, text)
     print(f"Written: {readme}, {IMAGES}/bench_*.png, {RESULTS}")
 

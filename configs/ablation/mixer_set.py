@@ -8,6 +8,7 @@ ablation = dict(
     # This config under the names that it has in the other comparisons.
     baselines={
         "token mixer": "SeT",
+        "token mixer, one projection": "SeT",
         "references": "4x4",
         "epsilon": 0.1,
         "iterations": 3,

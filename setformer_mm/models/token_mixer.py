@@ -61,13 +61,19 @@ class QueryKeyValueMixer(TokenMixer):
     Args:
         embed_dims (int): Channels ``C``, divisible by ``num_heads``.
         num_heads (int): Heads ``h``; each has ``D = C / h`` channels.
+        one_projection (bool): Whether queries, keys and values are the same, as in SeT
+            attention, whose tokens pass through one projection.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int) -> None:
+    def __init__(
+        self, embed_dims: int, num_heads: int, one_projection: bool = False
+    ) -> None:
         super().__init__()
         require_divisible(embed_dims, num_heads)
         self.num_heads = num_heads
-        self.qkv_proj = PointwiseLinear(embed_dims, 3 * embed_dims)
+        self.one_projection = one_projection
+        num_projections = 1 if one_projection else 3
+        self.qkv_proj = PointwiseLinear(embed_dims, num_projections * embed_dims)
         self.out_proj = PointwiseLinear(embed_dims, embed_dims)
 
     @abstractmethod
@@ -87,8 +93,13 @@ class QueryKeyValueMixer(TokenMixer):
         """
 
     def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
-        q, k, v = split_heads(self.qkv_proj(x), 3, self.num_heads)
+        num_projections = 1 if self.one_projection else 3
+        projected = split_heads(self.qkv_proj(x), num_projections, self.num_heads)
+        q, k, v = projected.expand(3, *projected.shape[1:])
         return self.out_proj(merge_heads(self.mix(q, k, v, x.shape[1:3]), x.shape))
+
+    def extra_repr(self) -> str:
+        return f"one_projection={self.one_projection}"
 
 
 def require_divisible(embed_dims: int, num_heads: int) -> None:

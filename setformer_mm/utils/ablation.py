@@ -101,6 +101,15 @@ class Row:
     def mean(self) -> float:
         return statistics.fmean(self.scores)
 
+    @property
+    def seeds(self) -> set[int]:
+        return {run.result.seed for run in self.runs}
+
+    def scores_of(self, seeds: set[int]) -> list[float]:
+        """The scores of some seeds; of all if it has none of them."""
+        chosen = [run.score for run in self.runs if run.result.seed in seeds]
+        return chosen or self.scores
+
 
 def place_in_ablation(cfg: Config) -> tuple[dict[str, str], list[str]]:
     """Read a config's field ``ablation``.
@@ -197,17 +206,30 @@ def group_runs(runs: Iterable[AblationRun]) -> dict[str, list[Row]]:
     return compared or groups
 
 
-def is_significant(scores: Sequence[float], others: Sequence[float]) -> bool:
-    """Whether means over seeds differ by more than chance makes them, at the 5 % level.
+def compare(row: Row, baseline: Row) -> tuple[float, bool]:
+    """Compare a row with the baseline over the seeds that both have.
 
-    Welch's t-test; where one side has a single seed, Student's, which takes it to vary
-    like the other side. False if neither side has several.
+    A seed makes some runs better than others in all rows, so that one which a row lacks
+    would be compared with nothing.
+
+    Returns:
+        The difference of the means, and whether it is more than chance makes it, at the
+        5 % level: by Welch's t-test, or where a side has a single seed by Student's,
+        with the deviation that all seeds of the row or the baseline have. False if
+        neither has several.
     """
-    if len(scores) + len(others) < 3:
-        return False
-    several = min(len(scores), len(others)) > 1
-    test = stats.ttest_ind(scores, others, equal_var=not several)
-    return bool(test.pvalue < 0.05)
+    scores = row.scores_of(baseline.seeds)
+    others = baseline.scores_of(row.seeds)
+    difference = statistics.fmean(scores) - statistics.fmean(others)
+    known = max(row.scores, baseline.scores, key=len)
+    if min(len(scores), len(others)) > 1:
+        chance = stats.ttest_ind(scores, others, equal_var=False).pvalue
+    elif len(known) > 1:
+        error = statistics.stdev(known) * math.sqrt(1 / len(scores) + 1 / len(others))
+        chance = 2 * stats.t.sf(abs(difference), len(known) - 1, scale=error)
+    else:
+        chance = 1.0
+    return difference, bool(chance < 0.05)
 
 
 def markdown(runs: Sequence[AblationRun]) -> str:
@@ -232,7 +254,8 @@ def draw(runs: Sequence[AblationRun], path: str | os.PathLike) -> None:
     heights = [0.9 + 0.3 * len(rows) for rows in dots.values()] + [2.5] * num_lines
     figure = Figure(figsize=(9, 0.3 + sum(heights)), layout="constrained")
     figure.suptitle(
-        "A dot a seed, a line their mean. Red: the baseline, the range of its seeds",
+        "A dot a seed, a line the mean of the seeds that all rows have. "
+        "Red: the baseline, the range of its seeds",
         fontsize=10,
     )
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
@@ -283,18 +306,19 @@ def _table(group: str, rows: list[Row]) -> str:
 
 def _against(row: Row, baseline: Row) -> str:
     """The difference of means, bold if it is more than chance."""
-    difference = row.mean - baseline.mean
+    difference, is_significant = compare(row, baseline)
     text = f"{difference:+.{_display(row.metric)[1]}f}".replace("-", "−")
-    return f"**{text}**" if is_significant(row.scores, baseline.scores) else text
+    return f"**{text}**" if is_significant else text
 
 
 def _legend(runs: Sequence[AblationRun]) -> str:
     sentences = [
         "Means over seeds, their standard deviation (n - 1), and the value of each "
         "seed, all on the validation split after the last iteration.",
-        "Differences are bold where a t-test tells them from chance at the 5 % level "
-        "(Welch's; of a single seed Student's, with the deviation of the baseline); "
-        "others may be chance, and of twenty that are chance about one is bold.",
+        "Differences are of the seeds that both rows have, and bold where a t-test "
+        "tells them from chance at the 5 % level (Welch's; of a single seed Student's, "
+        "with the deviation of the baseline's seeds); others may be chance, and of "
+        "twenty that are chance about one is bold.",
     ]
     versions = [run.result.versions for run in runs]
     names = dict.fromkeys(name for known in versions for name in known)
@@ -328,7 +352,8 @@ def far_below(scores: Iterable[float]) -> float:
 
 def _draw_dots(axes: Axes, group: str, rows: list[Row], out_of_range: float) -> None:
     """A line a config, the best on top; arrows point at scores out of range."""
-    rows = sorted(rows, key=lambda row: row.mean)
+    means = _comparable_means(rows)
+    rows = sorted(rows, key=lambda row: means[row.name])
     for y, row in enumerate(rows):
         color = _color(row)
         if row.mean <= out_of_range:
@@ -337,7 +362,7 @@ def _draw_dots(axes: Axes, group: str, rows: list[Row], out_of_range: float) -> 
             axes.text(0.01, y, text, transform=place, color=color, va="center")
             continue
         axes.plot(row.scores, [y] * len(row.scores), "o", color=color, **DOTS)
-        axes.plot([row.mean] * 2, [y - 0.3, y + 0.3], color=color, linewidth=2)
+        axes.plot([means[row.name]] * 2, [y - 0.3, y + 0.3], color=color, linewidth=2)
         if row.is_baseline:
             axes.axvspan(min(row.scores), max(row.scores), color=color, alpha=0.1, lw=0)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
@@ -349,7 +374,7 @@ def _draw_dots(axes: Axes, group: str, rows: list[Row], out_of_range: float) -> 
 
 def _draw_curve(axes: Axes, group: str, rows: list[Row]) -> None:
     """The metric against a number, whose values are drawn at equal distances."""
-    axes.plot([row.mean for row in rows], "-", color="tab:blue", linewidth=1)
+    axes.plot([*_comparable_means(rows).values()], "-", color="tab:blue", linewidth=1)
     axes.set_xticks(range(len(rows)), [row.name for row in rows])
     for x, row in enumerate(rows):
         color = _color(row)
@@ -362,6 +387,12 @@ def _draw_curve(axes: Axes, group: str, rows: list[Row]) -> None:
     axes.set_ylabel(_display(rows[0].metric)[0])
     axes.label_outer()
     axes.grid(alpha=0.3, axis="y")
+
+
+def _comparable_means(rows: Sequence[Row]) -> dict[str, float]:
+    """Means over the seeds that all rows have, by name."""
+    seeds = set.intersection(*(row.seeds for row in rows))
+    return {row.name: statistics.fmean(row.scores_of(seeds)) for row in rows}
 
 
 def _color(row: Row) -> str:

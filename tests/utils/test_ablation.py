@@ -11,10 +11,11 @@ from PIL import Image
 
 from setformer_mm.utils.ablation import (
     AblationRun,
+    Row,
+    compare,
     draw,
     far_below,
     group_runs,
-    is_significant,
     markdown,
     place_in_ablation,
     read_runs,
@@ -62,7 +63,7 @@ def runs() -> list[AblationRun]:
         for name, scores in dict(SeT=(80, 81, 82), softmax=(84, 86, 85)).items()
         for seed, score in enumerate(scores)
     ]
-    runs += [make_run("epsilon", 0.05, 81.5), make_run("epsilon", 0.5, 74.0)]
+    runs += [make_run("epsilon", 0.05, 81.5), make_run("epsilon", 0.5, 73.0)]
     random.shuffle(runs)
     return runs
 
@@ -121,8 +122,9 @@ def test_tables(runs):
     assert rows["softmax"] == [*size, "85.00", "1.00", "84.0, 86.0, 85.0", "**+4.00**"]
     assert rows["**SeT**"] == [*size, "81.00", "1.00", "80.0, 81.0, 82.0", ""]
     assert rows["**0.1**"] == rows["**SeT**"]
-    # One seed against three with deviation 1: 4.97 is the least that is bold.
-    assert rows["0.05"] == [*size, "81.50", "–", "81.5", "+0.50"]
+    # Against the same seed of the baseline, 80, not against its mean. One seed a side,
+    # of which three have deviation 1: 4.303 sqrt(2) = 6.09 is the least that is bold.
+    assert rows["0.05"] == [*size, "81.50", "–", "81.5", "+1.50"]
     assert rows["0.5"][-1] == "**−7.00**"
 
 
@@ -138,13 +140,31 @@ def test_few_seeds_may_be_chance():
     """False alarms come as often as the level says, for equal and unequal spreads."""
     alarms = []
     for _ in range(400):
-        others = np.random.normal(0, random.choice([1, 5]), size=3)
-        alarms.append(is_significant(np.random.normal(0, 1, size=3), others))
-        others = np.random.normal(0, 1, size=3)
-        alarms.append(is_significant(np.random.normal(0, 1, size=1), others))
+        baseline = make_row(np.random.normal(0, random.choice([1, 5]), size=3))
+        alarms.append(compare(make_row(np.random.normal(0, 1, size=3)), baseline)[1])
+        baseline = make_row(np.random.normal(0, 1, size=3))
+        one, apart = np.random.normal(0, 1, size=(2, 1))
+        alarms.append(compare(make_row(one), baseline)[1])
+        alarms.append(compare(make_row(apart, first_seed=7), baseline)[1])
     print(f"{np.mean(alarms)=}")
     assert 0.015 < np.mean(alarms) < 0.1
-    assert not is_significant([0.0], [100.0])
+    assert compare(make_row([0.0]), make_row([100.0])) == (-100, False)
+
+
+def make_row(scores, first_seed: int = 0) -> Row:
+    runs = [
+        make_run("mixer", "SeT", score, seed)
+        for seed, score in enumerate(map(float, scores), first_seed)
+    ]
+    return Row("SeT", True, runs)
+
+
+def test_what_is_compared_are_the_seeds_that_both_have():
+    baseline = make_row([80, 90, 100])
+    assert compare(make_row([81, 92]), baseline) == (1.5, False)
+    assert compare(make_row([92], first_seed=1), baseline)[0] == 2
+    assert compare(make_row([92], first_seed=3), baseline)[0] == 2  # none in common
+    assert compare(make_row([80]), make_row([90, 90])) == (-10, False)  # no deviation
 
 
 def test_groups_without_comparison_are_left_out(runs):
@@ -227,7 +247,7 @@ def test_picture(runs, tmp_path, monkeypatch):
     dots = [line for line in mixers.lines if line.get_marker() == "o"]
     assert [sorted(line.get_xdata()) for line in dots] == [[80, 81, 82], [84, 85, 86]]
     curve = next(line for line in epsilon.lines if line.get_marker() != "o")
-    assert list(curve.get_ydata()) == [81.5, 81.0, 74.0]
+    assert list(curve.get_ydata()) == [81.5, 80.0, 73.0]  # of seed 0, which all have
     colors = {t.get_text(): t.get_color() for t in epsilon.get_xticklabels()}
     assert [name for name, c in colors.items() if c == "tab:red"] == ["0.1"]
 

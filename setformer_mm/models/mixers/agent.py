@@ -44,6 +44,7 @@ class AgentAttention(QueryKeyValueMixer):
         embed_dims (int): See :class:`QueryKeyValueMixer`.
         num_heads (int): Likewise.
         agent_shape (tuple[int, int]): Grid of agents, 7 x 7 as in the authors' DeiT.
+        one_projection (bool): See :class:`QueryKeyValueMixer`.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class AgentAttention(QueryKeyValueMixer):
         embed_dims: int,
         num_heads: int,
         agent_shape: tuple[int, int] = (7, 7),
+        one_projection: bool = False,
     ) -> None:
-        super().__init__(embed_dims, num_heads)
+        super().__init__(embed_dims, num_heads, one_projection)
         self.agent_shape = tuple(agent_shape)
 
     def mix(
@@ -61,4 +63,4 @@ class AgentAttention(QueryKeyValueMixer):
         return agent_attention(q, k, v, spatial_shape, self.agent_shape)
 
     def extra_repr(self) -> str:
-        return f"agent_shape={self.agent_shape}"
+        return f"agent_shape={self.agent_shape}, {super().extra_repr()}"

@@ -181,6 +181,24 @@ def test_a_mixer_mixes(kind):
     assert (gradient.abs().sum(-1) > 0).sum() == 1
 
 
+@pytest.mark.parametrize("kind", ["Softmax", "Agent", "CosFormer", "Flow"])
+def test_one_projection_is_query_key_and_value(kind):
+    """As three equal ones compute, at a third of their parameters."""
+    mixer = TOKEN_MIXERS.get(f"{kind}Attention")
+    one, three = mixer(8, 2, one_projection=True), mixer(8, 2)
+    assert one.qkv_proj.weight.shape == (8, 8)
+    state = one.state_dict()
+    for name in ("qkv_proj.weight", "qkv_proj.bias"):
+        state[name] = torch.cat([state[name]] * 3)
+    three.load_state_dict(state)
+    x = torch.randn(2, *GRID, 8)
+    torch.testing.assert_close(one(x), three(x))
+    one(x).square().sum().backward()
+    three(x).square().sum().backward()
+    gradients = three.qkv_proj.weight.grad.unflatten(0, (3, 8))
+    torch.testing.assert_close(one.qkv_proj.weight.grad, gradients.sum(0))
+
+
 def test_landmarks_of_a_grid_that_the_stride_does_not_divide():
     mixer = TOKEN_MIXERS.get("SOFTAttention")(8, 2, landmark_stride=4)
     q = torch.randn(2, 2, 15, 4)

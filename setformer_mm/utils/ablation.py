@@ -222,11 +222,12 @@ def compare(row: Row, baseline: Row) -> tuple[float, bool]:
     others = baseline.scores_of(row.seeds)
     difference = statistics.fmean(scores) - statistics.fmean(others)
     known = max(row.scores, baseline.scores, key=len)
+    deviation = statistics.stdev(known) if len(known) > 1 else 0.0
     if min(len(scores), len(others)) > 1:
         chance = stats.ttest_ind(scores, others, equal_var=False).pvalue
-    elif len(known) > 1:
-        error = statistics.stdev(known) * math.sqrt(1 / len(scores) + 1 / len(others))
-        chance = 2 * stats.t.sf(abs(difference), len(known) - 1, scale=error)
+    elif deviation > 0:
+        error = deviation * math.sqrt(1 / len(scores) + 1 / len(others))
+        chance = 2 * stats.t.sf(abs(difference) / error, len(known) - 1)
     else:
         chance = 1.0
     return difference, bool(chance < 0.05)

@@ -168,8 +168,9 @@ def read_runs(paths: Iterable[str | os.PathLike]) -> list[AblationRun]:
 def group_runs(runs: Iterable[AblationRun]) -> dict[str, list[Row]]:
     """Sort runs into groups and rows.
 
-    Rows whose names are numbers come in their order, others by their mean. A group in
-    which nothing is compared with the baseline is left out, unless all are like that.
+    Rows whose names are numbers come in their order, others by
+    :func:`comparable_means`, the best first. A group in which nothing is compared with
+    the baseline is left out, unless all are like that.
 
     Raises:
         UserError: if runs of one row are not of one config, or a group has several
@@ -196,14 +197,21 @@ def group_runs(runs: Iterable[AblationRun]) -> dict[str, list[Row]]:
             raise UserError(
                 f"a group compares one metric, got {_listed(metrics)} in {group!r}"
             )
-        numbers_first = [(_number(row.name), -row.mean, row) for row in rows]
-        groups[group] = [row for *_, row in sorted(numbers_first, key=lambda x: x[:2])]
+        means = comparable_means(rows)
+        rows.sort(key=lambda row: (_number(row.name), -means[row.name]))
+        groups[group] = rows
     compared = {
         group: rows
         for group, rows in groups.items()
         if len(rows) > 1 or not rows[0].is_baseline
     }
     return compared or groups
+
+
+def comparable_means(rows: Sequence[Row]) -> dict[str, float]:
+    """Means over the seeds that all rows have, by name."""
+    seeds = set.intersection(*(row.seeds for row in rows))
+    return {row.name: statistics.fmean(row.scores_of(seeds)) for row in rows}
 
 
 def compare(row: Row, baseline: Row) -> tuple[float, bool]:
@@ -353,8 +361,7 @@ def far_below(scores: Iterable[float]) -> float:
 
 def _draw_dots(axes: Axes, group: str, rows: list[Row], out_of_range: float) -> None:
     """A line a config, the best on top; arrows point at scores out of range."""
-    means = _comparable_means(rows)
-    rows = sorted(rows, key=lambda row: means[row.name])
+    rows, means = rows[::-1], comparable_means(rows)
     for y, row in enumerate(rows):
         color = _color(row)
         if row.mean <= out_of_range:
@@ -375,7 +382,7 @@ def _draw_dots(axes: Axes, group: str, rows: list[Row], out_of_range: float) -> 
 
 def _draw_curve(axes: Axes, group: str, rows: list[Row]) -> None:
     """The metric against a number, whose values are drawn at equal distances."""
-    axes.plot([*_comparable_means(rows).values()], "-", color="tab:blue", linewidth=1)
+    axes.plot([*comparable_means(rows).values()], "-", color="tab:blue", linewidth=1)
     axes.set_xticks(range(len(rows)), [row.name for row in rows])
     for x, row in enumerate(rows):
         color = _color(row)
@@ -388,12 +395,6 @@ def _draw_curve(axes: Axes, group: str, rows: list[Row]) -> None:
     axes.set_ylabel(_display(rows[0].metric)[0])
     axes.label_outer()
     axes.grid(alpha=0.3, axis="y")
-
-
-def _comparable_means(rows: Sequence[Row]) -> dict[str, float]:
-    """Means over the seeds that all rows have, by name."""
-    seeds = set.intersection(*(row.seeds for row in rows))
-    return {row.name: statistics.fmean(row.scores_of(seeds)) for row in rows}
 
 
 def _color(row: Row) -> str:

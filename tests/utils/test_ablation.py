@@ -114,6 +114,14 @@ def test_groups_and_order(runs):
     assert seeds == [0, 1, 2]
 
 
+def test_order_is_that_of_the_seeds_that_all_rows_have(runs):
+    """By all of its seeds the baseline, with 81 in the mean, would come first."""
+    others = [make_run("mixer", "none", 80.5), make_run("mixer", "agent", 79.5)]
+    baselines = [run for run in runs if run.baseline_of]
+    (rows,) = group_runs([*baselines, *others]).values()
+    assert [row.name for row in rows] == ["none", "SeT", "agent"]
+
+
 def test_tables(runs):
     rows = cells(markdown(runs))
     assert rows["mixer"][-1] == "against SeT"

@@ -335,7 +335,11 @@ def headline(result: dict) -> str:
             f"time of {REFERENCE} / {ours}",
             f"time of {SDPA} / {ours}",
         )
-        parts.append(markdown_table(header, rows))
+        parts += [
+            "Time, and peak memory beyond inputs and results, in the stages of "
+            "SeTformer-T (ratios of medians; in brackets, of opposite quartiles):",
+            markdown_table(header, rows),
+        ]
     small, large = map(single_image, SWEEP[-2:])
     for direction in DIRECTIONS:
         both = [times_of.get((p, direction), {}).get(ours) for p in (small, large)]

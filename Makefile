@@ -51,7 +51,7 @@ test-wheel: $(DONE)/wheel
 	cd $(TORCH_VENV) && bin/python -m setformer_mm.ops
 	cd $(TORCH_VENV) && bin/python -m pytest $(ARGS) $(CURDIR)/tests/ops
 
-bench: install $(DONE)/benchmarks
+bench: install
 	for what in op backbone; do $(BIN)/python benchmarks/bench_$$what.py $(ARGS) \
 	  --json bench_output/$$what.json --markdown bench_output/$$what.md \
 	  --plot bench_output/$$what.png || exit; done
@@ -109,10 +109,6 @@ $(DONE)/mm: requirements/mminstall.txt $(DONE)/runtime
 	@touch $@
 
 $(DONE)/tests: requirements/tests.txt $(DONE)/venv
-	$(PIP_INSTALL) -r $<
-	@touch $@
-
-$(DONE)/benchmarks: requirements/benchmarks.txt $(DONE)/build
 	$(PIP_INSTALL) -r $<
 	@touch $@
 

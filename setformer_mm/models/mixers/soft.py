@@ -17,8 +17,8 @@ from ..token_mixer import (
     split_heads,
 )
 
-# Added to the landmarks' kernel matrix, as in the authors' code, except for its
-# normalised version.
+# Added to the landmarks' kernel matrix, here in both versions; in the authors' code in
+# the one that is not normalised.
 RIDGE = 0.01
 NUM_ITERS = 20
 
@@ -45,7 +45,8 @@ class NewtonInverse(torch.autograd.Function):
     Forward: ``X <- 2 X - X P X``, without a record of the steps. Backward, in closed
     form: ``dP = -X^T dX X^T``.
 
-    The authors start from ``1.8 P / |P|_1^2``; for a positive definite ``P`` the start
+    The authors start from ``1.8 P / |P|_1^2``, or in the normalised version from a
+    multiple of ``P`` that they search for; for a positive definite ``P`` the start
     ``I / |P|_1`` converges as well, with an error ``(1 - lambda / |P|_1)^(2^steps)``
     instead of ``(1 - 1.8 lambda^2 / |P|_1^2)^(2^steps)``, which is about half of the
     steps where eigenvalues ``lambda`` are small.
@@ -116,7 +117,9 @@ class SOFTAttention(TokenMixer):
     landmarks, which with a given stride grows with the grid. The depthwise convolution
     of values that the authors add is left out: it would not be the mixer's own. Unlike
     in their code, where queries alone are divided by ``D^(1/4)`` and landmarks are
-    normalised after that, the kernel here scales both.
+    normalised after that, the kernel here scales both. Their stages of stride 1 do
+    without the approximation, and their last one has softmax attention; here all stages
+    are alike.
 
     Args:
         embed_dims (int): Channels ``C``, divisible by ``num_heads``.

@@ -53,6 +53,10 @@ SHOWN = (
 )
 
 
+# By task, as metafiles spell them.
+DATA_SETS = dict(imagenet="ImageNet-1k", coco="COCO", ade20k="ADE20K")
+
+
 @dataclass(frozen=True)
 class Data:
     """What lies in ``results/``.
@@ -112,20 +116,24 @@ def short_table(name: str, data: Data) -> str:
     """A task's table for README.md."""
     results = list(data.measured.values())
     rows = rows_of(name, data.published, data.computed[name], results, only=SHOWN)
-    return models_table(name, rows).render("markdown")
+    shown = {row.key for row in rows}
+    notes = [
+        note for note, about in data.published.notes[name].items() if shown & set(about)
+    ]
+    return models_table(name, rows, notes).render("markdown")
 
 
 def whole_table(name: str, data: Data) -> str:
-    """A task's table with all peers, and what the paper states of size and cost."""
+    """A task's table with all peers, and what the paper states of size, cost, speed."""
     computed, results = data.computed[name], list(data.measured.values())
     rows = rows_of(name, data.published, computed, results)
-    table = models_table(name, rows, data.published.notes[name])
+    table = models_table(name, rows, list(data.published.notes[name]))
     claims = claims_table(name, data.published, computed)
     return f"{table.render('markdown')}\n\n{claims.render('markdown')}"
 
 
 def claims_sentence(data: Data) -> str:
-    """How many of the paper's statements on size and cost hold."""
+    """How many of the paper's statements on size, cost and speed hold."""
     verdicts = Counter()
     for name in TASKS:
         claims = claims_table(name, data.published, data.computed[name])
@@ -133,8 +141,8 @@ def claims_sentence(data: Data) -> str:
     total, holding, failing = verdicts.total(), verdicts[HOLDS], verdicts[FAILS]
     rest = total - holding - failing
     return (
-        f"Of the paper's {total} statements on size and cost beside peers, {holding} "
-        f"hold for these models, {failing} do not, and {rest} cannot be checked here: "
+        f"Of the paper's {total} statements on size, cost and speed, {holding} hold "
+        f"for these models, {failing} do not, and {rest} cannot be checked here: "
         "[docs/tables.md](docs/tables.md) has each of them, and more peers."
     )
 
@@ -142,10 +150,17 @@ def claims_sentence(data: Data) -> str:
 def sources_list(data: Data) -> str:
     """Where published and stated figures come from, and of which models."""
     lines = []
+    models = data.published.models.values()
     for key, source in data.published.sources.items():
-        models = [m.name for m in data.published.models.values() if m.source == key]
+        names = [model.name for model in models if model.source == key]
+        for task in TASKS:
+            names += [
+                f"{model.name} on {DATA_SETS[task]}"
+                for model in models
+                if model.figures.get(task, {}).get("source") == key
+            ]
         title = f"[{source['title']}]({source['url']})"
-        lines.append(f"- {', '.join(models)}: {title}")
+        lines.append(f"- {', '.join(names)}: {title}")
     return "\n".join(lines)
 
 
@@ -226,9 +241,8 @@ def updated(text: str, data: Data) -> str:
 
 def model_index(data: Data) -> str:
     """``model-index.yml``, as mim and modelindex read it."""
-    training_data = dict(imagenet="ImageNet-1k", coco="COCO", ade20k="ADE20K")
     models = []
-    for name, label in training_data.items():
+    for name, label in DATA_SETS.items():
         for key in SETFORMERS:
             computed = data.computed[name][key]
             metadata = {

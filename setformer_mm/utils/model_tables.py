@@ -25,14 +25,20 @@ SETFORMERS = tuple(f"setformer_{variant}" for variant in "mtsb")  # keys of mode
 FORMATS = ("terminal", "markdown", "csv")
 # Two sizes are "about" the same if they differ by no more than this share.
 ABOUT = 0.05
+# Ours is smaller by clearly more than stated from so many percentage points on.
+CLEARLY = 5
 HOLDS, FAILS = "yes", "no"
 FIGURES = dict(params=("parameters", "M"), flops=("multiply-adds", "G"))
 LEGEND = (
     "Parameters and multiply-adds of the whole model are *computed* here, beside those "
-    "that the authors of a model *published*. *Stated* is the accuracy in SeTformer's "
-    "paper, which nothing here confirms; *measured* is what runs of these configs "
-    "reached."
+    "that the authors of a model, or others where a note says so, *published*. "
+    "*Stated* is the accuracy in SeTformer's paper, which nothing here confirms; "
+    '*measured* is what runs of these configs reached. "–" stands for a model that '
+    "neither mmpretrain nor timm ships, and in a pair of accuracies for one that is "
+    "not known."
 )
+# Marks a number that is the sum of a peer's and a stated difference.
+DERIVED = "†"
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,9 @@ class Model:
     Attributes:
         name: What tables call it.
         source: Key of the source of its figures.
-        figures: By task: params in millions, flops in 10^9, metrics in percent.
+        figures: By task: params in millions, flops in 10^9, metrics in percent; under
+            ``source`` the key of another source, under ``stated_as`` the difference to
+            a peer that is stated in place of a metric.
     """
 
     name: str
@@ -143,35 +151,41 @@ class Model:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper states of SeTformer's size or cost beside a peer.
+    """What the paper states of SeTformer's size, cost or speed.
 
     Attributes:
         model: Key of the SeTformer.
-        than: Key of the peer.
+        than: Key of the peer; none with an amount.
         figure: One of :data:`FIGURES`.
         fewer: By how many percent it is stated to be smaller; 0 without a number.
         about: Whether it is stated to be similar instead.
+        amount: What it is stated to be instead, a whole number in the figure's unit.
         says: The statement, where it is about something else.
         needs: What it would take to check that.
     """
 
     model: str
-    than: str
+    than: str = ""
     figure: str = ""
     fewer: int = 0
     about: bool = False
+    amount: int | None = None
     says: str = ""
     needs: str = ""
 
 
 @dataclass(frozen=True)
 class Published:
-    """``results/published.yaml``."""
+    """``results/published.yaml``.
+
+    Attributes:
+        notes: By task, sentences with the keys of the models that they are about.
+    """
 
     sources: dict[str, dict]
     models: dict[str, Model]
     claims: dict[str, list[Claim]]
-    notes: dict[str, list[str]]
+    notes: dict[str, dict[str, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -249,7 +263,11 @@ def read_published(path: str | os.PathLike) -> Published:
         task: [Claim(**claim) for claim in claims]
         for task, claims in content["claims"].items()
     }
-    return Published(content["sources"], models, claims, content["notes"])
+    notes = {
+        task: {note["says"]: note["about"] for note in notes}
+        for task, notes in content["notes"].items()
+    }
+    return Published(content["sources"], models, claims, notes)
 
 
 def write_computed(
@@ -350,7 +368,7 @@ def rows_of(
 
 
 def models_table(name: str, rows: Sequence[Row], notes: Sequence[str] = ()) -> Table:
-    """The table of a task."""
+    """The table of a task, with a note of its own on numbers that are derived."""
     metrics = TASKS[name].metrics
     metric_titles = [metric.title for metric in metrics.values()]
     titles, value_titles = ["model"], [("model",)]
@@ -361,7 +379,7 @@ def models_table(name: str, rows: Sequence[Row], notes: Sequence[str] = ()) -> T
     for kind in ("published", "stated", "measured"):
         titles.append(f"{' / '.join(metric_titles)}, {kind}")
         value_titles.append(tuple(f"{title}, {kind}" for title in metric_titles))
-    table = Table(titles, value_titles, [], list(notes))
+    table = Table(titles, value_titles, [], [*notes, *_derived_note(metrics, rows)])
     for row in rows:
         cells = [Cell((row.model.name,), row.model.name)]
         for figure, (_, unit) in FIGURES.items():
@@ -389,10 +407,11 @@ def models_table(name: str, rows: Sequence[Row], notes: Sequence[str] = ()) -> T
 def claims_table(
     name: str, published: Published, computed: Mapping[str, Computed]
 ) -> Table:
-    """What the paper states of size and cost, beside ours, and whether it holds.
+    """What the paper states of size, cost and speed, beside ours, and whether it holds.
 
     Ours is compared with the peer's published figure, as the paper did; a percentage
-    holds if ours, rounded to whole percents, is no smaller.
+    holds if ours, rounded to whole percents, is no smaller. An amount holds if ours is
+    the same once rounded or, as authors do at times, cut off.
     """
     titles = ["stated by the paper", "ours", "holds"]
     table = Table(titles, [(title,) for title in titles], [])
@@ -414,10 +433,13 @@ _SIZES = dict(M=1e6, G=1e9)
 
 
 def _sentence(name: str, claim: Claim, published: Published) -> str:
-    ours, peer = published.models[claim.model], published.models[claim.than]
+    ours = published.models[claim.model]
     if claim.says:
         return f"{ours.name}: {claim.says}"
     title, unit = FIGURES[claim.figure]
+    if claim.amount is not None:
+        return f"{ours.name}: {claim.amount} {unit} {title}"
+    peer = published.models[claim.than]
     theirs = f"{peer.name} ({peer.figures[name][claim.figure]:g} {unit})"
     if claim.about:
         return f"{ours.name}: {title} about those of {theirs}"
@@ -431,14 +453,21 @@ def _check(
     """Ours in words, and whether the claim holds."""
     _, unit = FIGURES[claim.figure]
     ours = computed.amount(claim.figure) / _SIZES[unit]
+    text = f"{three_digits(ours)} {unit}"
+    if claim.amount is not None:
+        cut_off = int(ours) == claim.amount != round(ours)
+        holds = cut_off or round(ours) == claim.amount
+        note = f", {claim.amount} {unit} if cut off" if cut_off else ""
+        return f"{text}{note}", HOLDS if holds else FAILS
     share = ours / published.models[claim.than].figures[name][claim.figure]
     percent = round(100 * (1 - share))
-    comparison = f"{abs(percent)} % {'fewer' if percent >= 0 else 'more'}"
+    text += f", {abs(percent)} % {'fewer' if percent >= 0 else 'more'}"
+    if claim.fewer and percent >= claim.fewer + CLEARLY:
+        text += ": clearly more than stated"
     if claim.about:
         holds = abs(share - 1) <= ABOUT
     else:
         holds = share < 1 and percent >= claim.fewer
-    text = f"{three_digits(ours)} {unit}, {comparison}"
     return text, HOLDS if holds else FAILS
 
 
@@ -449,7 +478,21 @@ def _metrics_cell(metrics: Mapping[str, Metric], known: Mapping, kind: str) -> C
     # As many digits as were published, and one after the point of what we measured.
     digits = ".1f" if kind == "measured" else ""
     texts = ["–" if value is None else f"{value:{digits}}" for value in values]
+    derived = known.get("stated_as", {})
+    texts = [f"{x}{DERIVED}" if key in derived else x for key, x in zip(metrics, texts)]
     return Cell(values, " / ".join(texts), kind)
+
+
+def _derived_note(metrics: Mapping[str, Metric], rows: Sequence[Row]) -> list[str]:
+    """One sentence on the numbers that :data:`DERIVED` marks, if there are any."""
+    parts = [
+        f"{metrics[key].title} of {row.model.name} as {difference}"
+        for row in rows
+        for key, difference in row.figures.get("stated_as", {}).items()
+    ]
+    if not parts:
+        return []
+    return [f"{DERIVED} Stated only as a difference to a peer: {', '.join(parts)}."]
 
 
 def _plain(cell: Cell) -> str:

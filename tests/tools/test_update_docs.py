@@ -82,6 +82,27 @@ def test_a_measured_figure_takes_its_place(copied, run):
     assert row.replace(" ", "").endswith("|*84.7*|**83.2**|")
 
 
+def test_readme_has_the_notes_on_the_rows_that_it_shows(tool_module):
+    data = tool_module.read_data(ROOT / "results")
+    table = tool_module.short_table("coco", data)
+    assert "Swin-B's published figures are those that CSWin's paper" in table
+    assert "FocalNet" not in table
+    assert "FocalNet's detectors" in tool_module.whole_table("coco", data)
+    assert "mIoU of SeTformer-B as NAT-B + 3.5" in tool_module.short_table(
+        "ade20k", data
+    )
+
+
+def test_sources_credit_figures_that_are_from_elsewhere(tool_module):
+    data = tool_module.read_data(ROOT / "results")
+    lines = tool_module.sources_list(data).splitlines()
+    (vmamba,) = [line for line in lines if line.startswith("- VMamba-T")]
+    assert vmamba.startswith(
+        "- VMamba-T, ConvNeXt-S on COCO, ConvNeXt-B on COCO: [VMamba"
+    )
+    assert any(line.startswith("- Swin-B on COCO: [CSWin") for line in lines)
+
+
 def test_a_grid_is_compared_with_the_baseline_of_another_one(copied, run):
     folder = copied / "results" / "ablation"
     runs = json.loads((folder / "mixers.json").read_text())

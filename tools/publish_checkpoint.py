@@ -5,12 +5,11 @@
 
 import argparse
 import hashlib
-import io
 from pathlib import Path
 
 import torch
 
-from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.files import save_checkpoint
 from setformer_mm.utils.launch import load_checkpoints_safely, run_tool
 from setformer_mm.utils.preflight import read_checkpoint
 
@@ -57,10 +56,7 @@ def main() -> None:
     args = parse_args()
     load_checkpoints_safely()
     published = publish(read_checkpoint(args.source), DTYPES.get(args.dtype))
-    buffer = io.BytesIO()
-    torch.save(published, buffer)
-    content = buffer.getvalue()
-    write_atomically(args.target, content)
+    content = save_checkpoint(published, args.target)
     count = sum(value.numel() for value in published["state_dict"].values())
     print(f"{Path(args.target)}: {count:,} numbers, {len(content):,} bytes")
     print(f"sha256 {hashlib.sha256(content).hexdigest()}")

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -52,6 +54,23 @@ def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 150) -> No
         pil_kwargs=dict(quality=85) if jpeg else None,
     )
     write_atomically(path, buffer.getvalue())
+
+
+def save_checkpoint(checkpoint: dict, path: str | os.PathLike) -> bytes:
+    """Write what ``torch.load`` reads as :func:`write_atomically` does.
+
+    Args:
+        checkpoint: what to write.
+        path: where to write.
+
+    Returns:
+        The whole file.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    content = buffer.getvalue()
+    write_atomically(path, content)
+    return content
 
 
 def remove_partial_files(folder: str | os.PathLike) -> list[Path]:

@@ -3,12 +3,14 @@
 import os
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from setformer_mm.utils.files import (
     remove_partial_files,
     replace_section,
+    save_checkpoint,
     save_figure,
     write_atomically,
 )
@@ -29,6 +31,16 @@ def test_picture_in_a_new_folder(tmp_path, name, kind):
     save_figure(Figure(figsize=(3, 2)), path, dpi=50)
     with Image.open(path) as picture:
         assert (picture.format, picture.size) == (kind, (150, 100))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_checkpoint_is_what_is_returned(tmp_path):
+    path = tmp_path / "new" / "a.pth"
+    content = save_checkpoint(dict(meta=dict(epoch=3), weight=torch.arange(4)), path)
+    assert path.read_bytes() == content
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["meta"] == dict(epoch=3)
+    assert checkpoint["weight"].tolist() == [0, 1, 2, 3]
     assert list(path.parent.iterdir()) == [path]
 
 

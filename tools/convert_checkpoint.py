@@ -6,13 +6,13 @@ SeTformer has the skeleton of the Neighborhood Attention Transformer (Hassani et
 CVPR 2023, arXiv 2204.07143): stem, downsampling, norms and MLPs are the same layers and
 are copied. Of NAT's attention the projections to the values and of the output are taken
 over: what a head carries from token to token passes through these two, as it passes
-through ``in_proj`` and ``out_proj`` in SeT attention. Queries, keys and position biases
-have no counterpart here; anchors and references have none in NAT. The file written
-holds what comes from NAT and nothing else: the rest is up to the model that loads it.
+through ``in_proj`` and ``out_proj`` in SeT attention. Queries and keys have a
+counterpart only in mixers that project to all three; position biases have none here,
+anchors and references none in NAT. The file written holds what comes from NAT and
+nothing else: the rest is up to the model that loads it.
 """
 
 import argparse
-import io
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from setformer_mm.models import SeTformer
-from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.files import save_checkpoint
 from setformer_mm.utils.launch import (
     build_model,
     load_checkpoints_safely,
@@ -41,6 +41,7 @@ NAT_NAMES = {
     "patch_embed.conv2.": "patch_embed.proj.1.",
     "downsample.conv.": "downsample.reduction.",
     "attn.in_proj.": "attn.qkv.",
+    "attn.qkv_proj.": "attn.qkv.",
     "attn.out_proj.": "attn.proj.",
     "mlp.0.": "mlp.fc1.",
     "mlp.2.": "mlp.fc2.",
@@ -172,14 +173,17 @@ def require_same_skeleton(ours: Skeleton, nat: Skeleton) -> None:
         )
 
 
-def adapt(source: str, nat: Mapping[str, Tensor]) -> tuple[Tensor, list[str], str]:
-    """Read a tensor of NAT in the form that our layers have.
+def adapt(
+    source: str, nat: Mapping[str, Tensor], name: str
+) -> tuple[Tensor, list[str], str]:
+    """Read a tensor of NAT in the form that the layer of our ``name`` has.
 
     Returns:
         The tensor, the names of what went into it, and what was done, "" if nothing.
     """
     value = nat[source]
-    if ".attn.qkv." in source:  # queries, keys, values; all heads of each together
+    # `qkv` has queries, keys, values, all heads of each together, as `qkv_proj` has.
+    if ".attn.in_proj." in name:
         return value.chunk(3)[-1], [source], ", values alone"
     for layer, scale in LAYER_SCALES.items():
         block, is_scaled, _ = source.partition(layer)
@@ -216,7 +220,7 @@ def convert(
             require_may_be_fresh(name, source)
             rows.append(Row("fresh", name, "", target.numel()))
             continue
-        value, read, how = adapt(source, nat)
+        value, read, how = adapt(source, nat, name)
         if value.shape != target.shape and name.startswith("head."):
             rows.append(Row("fresh", name, "", target.numel()))  # for other classes
             continue
@@ -283,10 +287,8 @@ def main() -> None:
         sentence = f"{args.source} does not fit {args.config}: {error}"
         raise UserError(sentence) from error
     print_report(rows)
-    buffer = io.BytesIO()
     meta = dict(converted_from=Path(args.source).name)
-    torch.save(dict(meta=meta, state_dict=weights), buffer)
-    write_atomically(args.target, buffer.getvalue())
+    save_checkpoint(dict(meta=meta, state_dict=weights), args.target)
     is_pretrained = cfg.model.backbone.get("init_cfg")
     key = "model.backbone.init_cfg.checkpoint" if is_pretrained else "load_from"
     print(f"Initialisation written to {args.target}; train from it with")

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,78 @@ def test_layer_scales_are_folded_exactly(tool, small):
     y = F.gelu(F.linear(x, nat["mlp.fc1.weight"], nat["mlp.fc1.bias"]))
     y = F.linear(y, nat["mlp.fc2.weight"], nat["mlp.fc2.bias"])
     torch.testing.assert_close(block.mlp(x), nat["gamma2"] * y, rtol=1e-4, atol=1e-4)
+
+
+def small_config(**attention) -> str:
+    """The small config with something else in the attention slot."""
+    return f"{SMALL_CONFIG}model['backbone']['attention'] = {attention}\n"
+
+
+@pytest.mark.parametrize("mixer", ["Softmax", "Agent", "CosFormer", "Flow"])
+def test_queries_keys_and_values_are_copied_bit_for_bit(mixer, tool, small, capsys):
+    small["config"].write_text(small_config(type=f"{mixer}Attention"))
+    weights = convert_small(tool, small)
+    nat = torch.load(small["nat"])
+    stages = [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0)]
+    for (stage, block), x in product(stages, ("weight", "bias")):
+        ours = f"backbone.stages.{stage}.blocks.{block}.attn.qkv_proj.{x}"
+        theirs = f"levels.{stage}.blocks.{block}.attn.qkv.{x}"
+        assert torch.equal(weights[ours], nat[theirs])
+    report = capsys.readouterr().out
+    assert report.count("values alone") == 0
+    assert report.count("copied    backbone.stages.2.blocks.1.attn.qkv_proj.") == 2
+    assert weights.keys() == build(small["config"]).state_dict().keys()
+
+
+def test_softmax_attention_computes_what_nat_computes(tool, small):
+    """But for windows and position biases."""
+    heads = (1, 1, 2, 4)
+    small["config"].write_text(
+        small_config(type="SoftmaxAttention")
+        + f"model['backbone']['arch']['num_heads'] = {heads}\n"
+    )
+    weights = convert_small(tool, small)
+    nat = torch.load(small["nat"])
+    model = build(small["config"])
+    model.load_state_dict(weights)
+    name, x = "levels.2.blocks.1.", torch.randn(2, 3, 3, 64)
+    nat = {k.removeprefix(name): v for k, v in nat.items() if k.startswith(name)}
+    # The layout is that of NAT's natten/nattencuda.py.
+    qkv = F.linear(x, nat["attn.qkv.weight"], nat["attn.qkv.bias"])
+    q, k, v = qkv.reshape(2, 9, 3, 2, 32).permute(2, 0, 3, 1, 4)
+    y = (q * 32**-0.5 @ k.mT).softmax(-1) @ v
+    y = y.transpose(1, 2).reshape(2, 3, 3, 64)
+    y = nat["gamma1"] * F.linear(y, nat["attn.proj.weight"], nat["attn.proj.bias"])
+    attention = model.backbone.stages[2].blocks[1].attn
+    torch.testing.assert_close(attention(x), y, rtol=1e-4, atol=1e-4)
+
+
+def test_no_mixing_takes_the_values_alone(tool, small):
+    small["config"].write_text(small_config(type="NoMixing"))
+    weights = convert_small(tool, small)
+    values = torch.load(small["nat"])["levels.0.blocks.0.attn.qkv.weight"][32:]
+    name = "backbone.stages.0.blocks.0.attn.in_proj.weight"
+    assert torch.equal(weights[name], values)
+
+
+@pytest.mark.parametrize(
+    "attention, sentence",
+    [
+        (
+            dict(type="SOFTAttention"),
+            r"attn.qkv.weight gives \(16, 16\), but .*in_proj.weight is \(32, 16\)",
+        ),
+        (
+            dict(type="SoftmaxAttention", one_projection=True),
+            r"attn.qkv.weight gives \(48, 16\), but .*qkv_proj.weight is \(16, 16\)",
+        ),
+    ],
+)
+def test_projections_of_another_shape_are_refused(attention, sentence, tool, small):
+    small["config"].write_text(small_config(**attention))
+    with pytest.raises(UserError, match=sentence):
+        convert_small(tool, small)
+    assert not small["out"].exists()
 
 
 def test_the_backbone_of_a_detector(tool, small, capsys):

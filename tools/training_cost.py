@@ -20,10 +20,12 @@ from mmengine.config import Config
 
 from setformer_mm.utils.complexity import DenseDetector, count_multiply_adds
 from setformer_mm.utils.launch import build_model, run_tool
+from setformer_mm.utils.markdown import markdown_table
+from setformer_mm.utils.model_tables import SETFORMERS, TASKS
 from setformer_mm.utils.preflight import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-VARIANTS = "mtsb"
+VARIANTS = [key.removeprefix("setformer_") for key in SETFORMERS]
 # Multiply-adds of a training step by those of a forward pass: the backward pass has two
 # products for each.
 PASSES = 3
@@ -71,17 +73,15 @@ class Rates:
 
 @dataclass(frozen=True)
 class Job:
-    """One of the three tables.
+    """What training a task of model_tables takes besides its config.
 
     Attributes:
-        config: Name of its configs, with the variant left open.
         images: Images of the training split that the config keeps; stated by the data
             sets, nothing here reads them.
         rates: Cautious and hopeful assumptions.
     """
 
     title: str
-    config: str
     images: int
     rates: tuple[Rates, Rates]
 
@@ -89,19 +89,16 @@ class Job:
 JOBS = dict(
     imagenet=Job(
         "ImageNet-1K, 224 x 224, 300 epochs",
-        "setformer_{}_in1k",
         1_281_167,
         (Rates(0.1, 60, 0.1), Rates(0.3, 150, 0.05)),
     ),
     coco=Job(
         "COCO, Mask R-CNN, 36 epochs",
-        "mask_rcnn_setformer_{}",
         117_266,
         (Rates(0.05, 15, 0.4), Rates(0.2, 30, 0.15)),
     ),
     ade20k=Job(
         "ADE20K, UperNet, 512 x 512, 160k iterations",
-        "upernet_setformer_{}",
         20_210,
         (Rates(0.1, 15, 0.2), Rates(0.3, 30, 0.08)),
     ),
@@ -197,9 +194,9 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load(job: Job, variant: str) -> Config:
-    """The config of a table's row, with weights of its own."""
-    cfg = Config.fromfile(CONFIGS / f"{job.config.format(variant)}.py")
+def load(name: str, variant: str) -> Config:
+    """The config of a job, with weights of its own."""
+    cfg = Config.fromfile(CONFIGS / f"{TASKS[name].config.format(variant)}.py")
     cfg.model.backbone.init_cfg = None
     return cfg
 
@@ -297,7 +294,7 @@ def measured_utilisation(path: str, gpu: str) -> dict[str, float]:
             f"{path} is not what tools/gpu_check.sh writes: {error!r}"
         ) from (error)
     image = torch.zeros(1, 3, 224, 224)
-    backbone = build_model(load(JOBS["imagenet"], "t")).backbone
+    backbone = build_model(load("imagenet", "t")).backbone
     by_pixel = count_multiply_adds(backbone, image) / 224**2
     shares = {}
     for record in records:
@@ -326,12 +323,6 @@ def span(low: float, high: float) -> str:
     low, high = sorted((low, high))
     texts = [f"{x:,.0f}" if x >= 9.95 else f"{x:.2g}" for x in (low, high)]
     return texts[0] if texts[0] == texts[1] else " to ".join(texts)
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    rule = ["---", *("---:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
 def render(
@@ -367,13 +358,14 @@ def render(
                 rows.append([label, *cells(both, alone, rates[name], args.price)])
         shares = [100 * assumed.utilisation for assumed in rates[name]]
         parts.append(f"**{job.title}**, {span(*shares)} % of the {args.gpu}'s peak:")
-        parts.append(table(HEADER, rows))
+        parts.append(markdown_table(HEADER, rows))
     sums = [
         [str(gpus), span(*hours), span(*(args.price * h for h in hours))]
         for gpus, hours in totals.items()
     ]
     parts.append("**All of it:**")
-    parts.append(table(["GPUs", "GPU hours", f"cost, {args.price:g} a GPU hour"], sums))
+    header = ["GPUs", "GPU hours", f"cost, {args.price:g} a GPU hour"]
+    parts.append(markdown_table(header, sums))
     return "\n\n".join(parts)
 
 
@@ -410,8 +402,8 @@ def models_table(models: dict[tuple[str, str], Model]) -> str:
     """What the costs are computed from."""
     variants = list(dict.fromkeys(variant for _, variant in models))
     rows = []
-    for name, job in JOBS.items():
-        row = [job.config.format("*")]
+    for name in JOBS:
+        row = [TASKS[name].config.format("*")]
         for variant in variants:
             parameters = f"{models[name, variant].parameters / 1e6:.1f} M"
             row.append(
@@ -419,7 +411,7 @@ def models_table(models: dict[tuple[str, str], Model]) -> str:
             )
         rows.append(row)
     header = ["parameters, multiply-adds an image", *map(str.upper, variants)]
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 def main() -> None:
@@ -441,7 +433,7 @@ def main() -> None:
     models, schedules = {}, {}
     for name, job in JOBS.items():
         for variant in args.variants:
-            cfg = load(job, variant)
+            cfg = load(name, variant)
             models[name, variant] = measure_model(cfg)
             schedules[name, variant] = read_schedule(cfg, job.images)
     print(render(args, models, schedules, rates))

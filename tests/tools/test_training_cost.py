@@ -80,7 +80,7 @@ def test_ranges(cost, ends, text):
 
 
 def test_schedules_and_sizes_are_those_of_the_configs(cost):
-    configs = {name: cost.load(job, "t") for name, job in cost.JOBS.items()}
+    configs = {name: cost.load(name, "t") for name in cost.JOBS}
     schedules = {
         name: cost.read_schedule(cfg, cost.JOBS[name].images)
         for name, cfg in configs.items()

@@ -268,7 +268,8 @@ def agent_attention(
     """Softmax attention through agents that are pooled from the queries.
 
     Agent attention (Han et al., ECCV 2024, arXiv 2312.08874) without its position
-    biases and without the depth-wise convolution of the values.
+    biases and without the depth-wise convolution of the values. Not imported from
+    :mod:`setformer_mm.models.mixers`, which has the same: that needs mmengine.
 
     Args:
         q, k, v (Tensor): Of shape ``(B, h, N, D)``.

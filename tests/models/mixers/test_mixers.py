@@ -74,6 +74,18 @@ def test_flow_is_conserved():
     torch.testing.assert_close(conserved.sum(-1), torch.full((2, 3), 30.0).double())
 
 
+def test_flow_attention_of_a_token_without_flow():
+    """One saturated query or key spoils nobody's result."""
+    q, k, v = (x.float().requires_grad_() for x in random_heads())
+    with torch.no_grad():
+        q[0, 1, 7] = -200
+        k[1, 2, 3] = -200
+    out = flow_attention(q, k, v)
+    gradients = torch.autograd.grad(out.square().sum(), (q, k, v))
+    assert all(x.isfinite().all() for x in (out, *gradients))
+    assert not out[0, 1, 7].any() and out[0, 1, 6].any()
+
+
 @pytest.mark.parametrize("normalise", [False, True])
 def test_soft_attention_is_a_nystrom_approximation(normalise):
     """Against distances pair by pair, and LAPACK's inverse."""

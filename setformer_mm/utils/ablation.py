@@ -251,12 +251,14 @@ def markdown(runs: Sequence[AblationRun]) -> str:
 def draw(runs: Sequence[AblationRun], path: str | os.PathLike) -> None:
     """Draw an ablation as a picture.
 
-    Groups of names get a line a config and a dot a seed; groups of numbers a panel
-    each, with the metric against the number. One metric has one scale in all of them.
+    Groups of names, the largest first, get a line a config and a dot a seed; groups of
+    numbers a panel each, with the metric against the number. One metric has one scale
+    in all of them.
     """
     groups = group_runs(runs)
     curves = {g: rows for g, rows in groups.items() if _is_numeric(rows)}
-    dots = {g: rows for g, rows in groups.items() if g not in curves}
+    by_size = sorted(groups.items(), key=lambda item: -len(item[1]))
+    dots = {g: rows for g, rows in by_size if g not in curves}
 
     columns = max(1, min(4, len(curves)))
     num_lines = math.ceil(len(curves) / columns)

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from setformer_mm.utils.ablation import place_in_ablation
+from setformer_mm.utils.launch import read_config
 from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.results import config_sha256
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +41,21 @@ def run(tool_module, monkeypatch):
 
 def test_committed_documents_are_up_to_date(run):
     run("--check")
+
+
+def test_committed_results_are_of_the_configs_as_they_are(tool_module, monkeypatch):
+    """A recipe that changes takes its figures along, and so does a row's name."""
+    pytest.importorskip("mmpretrain")
+    pytest.importorskip("mmdet")
+    pytest.importorskip("mmseg")
+    monkeypatch.chdir(ROOT)
+    data = tool_module.read_data(ROOT / "results")
+    for result in data.measured.values():
+        assert result.config_sha256 == config_sha256(read_config(result.config))
+    for run in data.all_ablations:
+        cfg = read_config(run.result.config)
+        assert run.result.config_sha256 == config_sha256(cfg), run.result.config
+        assert (run.rows, run.baseline_of) == place_in_ablation(cfg)
 
 
 def test_a_changed_figure_reaches_every_document(copied, run):

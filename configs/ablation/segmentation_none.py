@@ -5,8 +5,6 @@ ablation = dict(group="token mixer, segmentation", name="none")
 model = dict(
     backbone=dict(
         attention=dict(_delete_=True, type="NoMixing"),
-        init_cfg=dict(
-            checkpoint="ablation_output/mixers/mixer_none/seed_0/epoch_40.pth"
-        ),
+        init_cfg=dict(checkpoint="ablation_output/long/long_none/seed_0/epoch_120.pth"),
     )
 )

@@ -1,5 +1,5 @@
 # Token mixers in UperNet. The backbone starts from what the classifier with the same
-# mixer has learned: run mixer_set.py, mixer_softmax.py and mixer_none.py first.
+# mixer learns in 120 epochs: run long_set.py, long_softmax.py and long_none.py first.
 _base_ = "../mini/upernet_setformer_digits.py"
 
 ablation = dict(
@@ -12,14 +12,12 @@ model = dict(
     backbone=dict(
         arch=dict(depths=(1, 1, 2, 1)),
         out_indices=(0, 1, 2),
-        init_cfg=dict(
-            checkpoint="ablation_output/mixers/mixer_set/seed_0/epoch_40.pth"
-        ),
+        init_cfg=dict(checkpoint="ablation_output/long/long_set/seed_0/epoch_120.pth"),
     ),
     decode_head=dict(in_channels=[32, 64, 128], in_index=[0, 1, 2]),
 )
 
-max_iters = 400
+max_iters = 800
 warmup_iters = 50
 param_scheduler = [
     dict(
@@ -39,4 +37,4 @@ param_scheduler = [
     ),
 ]
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-train_cfg = dict(max_iters=max_iters, val_interval=400)
+train_cfg = dict(max_iters=max_iters, val_interval=800)

@@ -6,7 +6,7 @@ model = dict(
     backbone=dict(
         attention=dict(_delete_=True, type="SoftmaxAttention"),
         init_cfg=dict(
-            checkpoint="ablation_output/mixers/mixer_softmax/seed_0/epoch_40.pth"
+            checkpoint="ablation_output/long/long_softmax/seed_0/epoch_120.pth"
         ),
     )
 )

@@ -71,9 +71,8 @@ class QueryKeyValueMixer(TokenMixer):
         super().__init__()
         require_divisible(embed_dims, num_heads)
         self.num_heads = num_heads
-        self.one_projection = one_projection
-        num_projections = 1 if one_projection else 3
-        self.qkv_proj = PointwiseLinear(embed_dims, num_projections * embed_dims)
+        self.num_projections = 1 if one_projection else 3
+        self.qkv_proj = PointwiseLinear(embed_dims, self.num_projections * embed_dims)
         self.out_proj = PointwiseLinear(embed_dims, embed_dims)
 
     @abstractmethod
@@ -93,13 +92,12 @@ class QueryKeyValueMixer(TokenMixer):
         """
 
     def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
-        num_projections = 1 if self.one_projection else 3
-        projected = split_heads(self.qkv_proj(x), num_projections, self.num_heads)
+        projected = split_heads(self.qkv_proj(x), self.num_projections, self.num_heads)
         q, k, v = projected.expand(3, *projected.shape[1:])
         return self.out_proj(merge_heads(self.mix(q, k, v, x.shape[1:3]), x.shape))
 
     def extra_repr(self) -> str:
-        return f"one_projection={self.one_projection}"
+        return f"num_projections={self.num_projections}"
 
 
 def require_divisible(embed_dims: int, num_heads: int) -> None:

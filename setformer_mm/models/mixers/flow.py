@@ -44,7 +44,7 @@ class FlowAttention(QueryKeyValueMixer):
     as in its authors' code for images: no causal mask, and a factor ``N`` of the
     competition, which keeps the mean weight at 1. Left out is their bound on ``O'``,
     which is 1 in the mean: to [-5, 5] there, to [-1, 1] in their code for sequences.
-    Flows have a least value here where they add as much.
+    Flows have a least value here; their code adds as much to each of them.
     """
 
     def mix(

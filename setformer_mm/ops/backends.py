@@ -10,21 +10,17 @@ import torch
 from torch import Tensor
 
 from . import extension
-from .positions import smallest_best_exponent
-from .reference import (
-    MIN_SCALING_EPSILON,
-    MIN_SCALING_EXPONENT,
-    set_attention_reference,
-)
+from .positions import smallest_exponent
+from .reference import set_attention_reference
 from .registration import set_attention_compiled
 
-# Where the CPU kernels have been tested; the reference has no such bounds.
-_MIN_EPSILON = 0.01
-_MIN_EXPONENT = -100.0
+# The kernels multiply plans by position weights. Smaller weights could take the best
+# reference of a token out of the range of float32; the reference adds exponents.
+_MIN_EXPONENT = -80.0
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 # What the CUDA kernels are compiled for: csrc/cuda/set_attention_cuda.h. They compute
-# in float32, in the scaling form.
+# in float32.
 _CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MAX_WIDTH = 64
 _MAX_REFERENCES = 128
@@ -36,7 +32,6 @@ class Problem(NamedTuple):
 
     Attributes:
         x (Tensor): Tokens.
-        epsilon (float): Entropic regularisation.
         tau (float, optional): Width of the position weights.
         geometry (tuple): First four arguments of
             :func:`setformer_mm.ops.positions.position_exponents`.
@@ -44,7 +39,6 @@ class Problem(NamedTuple):
     """
 
     x: Tensor
-    epsilon: float
     tau: float | None
     geometry: tuple
     num_anchors: int
@@ -56,7 +50,7 @@ def _why_not_cuda(problem: Problem | None) -> str | None:
     if problem is None:
         sees_gpu = torch.cuda.is_available()
         return None if sees_gpu else "torch sees no GPU; see torch.cuda.is_available()"
-    x, epsilon, tau, geometry, num_anchors = problem
+    x, tau, geometry, num_anchors = problem
     if x.device.type != "cuda":
         return f"it takes tensors on a GPU, got {x.device}"
     if x.dtype not in _CUDA_DTYPES:
@@ -67,10 +61,8 @@ def _why_not_cuda(problem: Problem | None) -> str | None:
             f"it takes at most {_MAX_WIDTH} channels and anchors and {_MAX_REFERENCES} "
             f"references a head, got {dim}, {num_anchors} and {num_references}"
         )
-    if epsilon < MIN_SCALING_EPSILON:
-        return f"it takes an epsilon of at least {MIN_SCALING_EPSILON}, got {epsilon}"
-    if _weights_vanish(tau, geometry, MIN_SCALING_EXPONENT):
-        return f"tau = {tau} is too small for it with so few tokens or references"
+    if _weights_vanish(tau, geometry):
+        return f"tau = {tau} is too small for it"
     capability = _compute_capability(x.device.index)
     if capability < _MIN_CAPABILITY:
         return (
@@ -91,21 +83,19 @@ def _why_not_cpu(problem: Problem | None) -> str | None:
         return extension.WHY_MISSING
     if problem is None:
         return None
-    x, epsilon, tau, geometry, _ = problem
+    x, tau, geometry, _ = problem
     if x.device.type != "cpu":
         return f"it takes tensors on the CPU, got {x.device}"
     if x.dtype not in _DTYPES:
         return f"it takes float32, float64, bfloat16 or float16, got {x.dtype}"
-    if epsilon < _MIN_EPSILON:
-        return f"it takes an epsilon of at least {_MIN_EPSILON}, got {epsilon}"
-    if _weights_vanish(tau, geometry, _MIN_EXPONENT):
-        return f"tau = {tau} is too small for it with so few tokens or references"
+    if _weights_vanish(tau, geometry):
+        return f"tau = {tau} is too small for it"
     return None
 
 
-def _weights_vanish(tau: float | None, geometry: tuple, exponent: float) -> bool:
-    """Whether some token's best position weight may be below ``exp(exponent)``."""
-    return tau is not None and smallest_best_exponent(*geometry, tau) < exponent
+def _weights_vanish(tau: float | None, geometry: tuple) -> bool:
+    """Whether some position weight may be below ``exp(_MIN_EXPONENT)``."""
+    return tau is not None and smallest_exponent(*geometry, tau) < _MIN_EXPONENT
 
 
 def _why_not_reference(problem: Problem | None) -> str | None:

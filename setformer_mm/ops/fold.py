@@ -1,7 +1,7 @@
 """The part of SeT attention that depends on parameters alone.
 
-Anchors ``z`` and references ``y`` enter the operator only through three small maps.
-Computing these once, outside the work over tokens, keeps every ``N x K x K`` product
+Anchors ``z`` and references, ``y`` for the way in and ``w`` for the way back, enter the
+operator only through three small maps. Computing these once, outside the work over tokens, keeps every ``N x K x K`` product
 out of the operator, and is what a backbone caches in evaluation.
 """
 
@@ -24,33 +24,46 @@ class Folded(NamedTuple):
 
     Attributes:
         anchors (Tensor): Anchors on the unit sphere, of shape ``(h, K, D)``.
-        score_map (Tensor): ``k(z, z)^-1 k(z, y)``, of shape ``(h, K, M)``: takes the
-            kernel features ``k(x, z)`` of a token to its scores.
+        score_maps (Tensor): ``k(z, z)^-1 [k(z, y), k(z, w)]``, of shape
+            ``(h, K, 2 M)``: takes the kernel features ``k(x, z)`` of a token to its
+            scores on the way in, in the first ``M`` columns, and on the way back.
         value_map (Tensor): ``k(z, z)^-1/2``, of shape ``(h, K, K)``: takes kernel
             features to the Nystrom embedding.
         alpha (float): Inverse squared bandwidth of the kernel the maps belong to.
     """
 
     anchors: Tensor
-    score_map: Tensor
+    score_maps: Tensor
     value_map: Tensor
     alpha: float
+
+    @property
+    def num_references(self) -> int:
+        """``M``, of each way."""
+        return self.score_maps.shape[-1] // 2
 
     def to(self, dtype: torch.dtype) -> "Folded":
         """Cast the three maps; returns ``self``'s tensors where nothing changes."""
         return Folded(*(t.to(dtype) for t in self[:3]), self.alpha)
 
 
-def fold(anchors: Tensor, references: Tensor, alpha: float) -> Folded:
+def fold(
+    anchors: Tensor,
+    references: Tensor,
+    return_references: Tensor | None,
+    alpha: float,
+) -> Folded:
     """Fold anchors and references into the maps that the operator applies to tokens.
 
     ``k(z, z)`` is inverted with a ridge of ``1e-5`` (method, step 3). Everything is
     computed in float64 whatever the dtype of the parameters, and differentiable once
-    with respect to both, coinciding eigenvalues included.
+    with respect to all of them, coinciding eigenvalues included.
 
     Args:
         anchors (Tensor): Of shape ``(h, K, D)``, any floating dtype, any norm.
         references (Tensor): Of shape ``(h, M, D)``, likewise.
+        return_references (Tensor | None): Of the same shape; None for the same set both
+            ways.
         alpha (float): Inverse squared bandwidth of the kernel, positive.
 
     Returns:
@@ -61,11 +74,16 @@ def fold(anchors: Tensor, references: Tensor, alpha: float) -> Folded:
     """
     with torch.autocast(anchors.device.type, enabled=False):
         anchors, _ = unit_vectors(anchors.double())
-        references, _ = unit_vectors(references.double())
         value_map = _InverseSquareRoot.apply(gaussian_kernel(anchors, anchors, alpha))
-        anchors_to_references = gaussian_kernel(anchors, references, alpha)
-        score_map = value_map @ (value_map @ anchors_to_references)
-    return Folded(anchors, score_map, value_map, alpha)
+
+        def map_to(references: Tensor) -> Tensor:
+            references, _ = unit_vectors(references.double())
+            kernel = gaussian_kernel(anchors, references, alpha)
+            return value_map @ (value_map @ kernel)
+
+        way_in = map_to(references)
+        way_back = way_in if return_references is None else map_to(return_references)
+    return Folded(anchors, torch.cat([way_in, way_back], -1), value_map, alpha)
 
 
 class _InverseSquareRoot(torch.autograd.Function):

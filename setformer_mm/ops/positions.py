@@ -60,27 +60,26 @@ def position_exponents(
     )
 
 
-def smallest_best_exponent(
+def smallest_exponent(
     spatial_shape: Shape2d | None,
     reference_shape: Shape2d | None,
     num_tokens: int,
     num_references: int,
     tau: float,
 ) -> float:
-    """A lower bound of the exponents between each token and its nearest reference, and
-    between each reference and its nearest token.
+    """The exponent between the token and the reference that are furthest apart.
 
-    Where it is far below zero, a token or a reference may see nothing but weights that
-    underflow. Arguments are those of :func:`position_exponents`; sizes may be symbols
-    of torch.compile, which is why the bound is in closed form.
+    Arguments are those of :func:`position_exponents`; sizes may be symbols of
+    torch.compile.
 
     Returns:
         float: At most 0.
     """
-    # No position is further than the offset from the nearest of n, in cells of 1 / n.
     if spatial_shape is None:
-        gaps = [_SEQUENCE_END / min(num_tokens, num_references)]
+        # The first position of one against the last of the other.
+        gaps = [_SEQUENCE_END - _SEQUENCE_END / max(num_tokens, num_references)]
     else:
+        # Cell centres next to opposite sides.
         axes = zip(spatial_shape, reference_shape)
-        gaps = [_CELL_CENTRE / min(n, r) for n, r in axes]
+        gaps = [1 - _CELL_CENTRE / n - _CELL_CENTRE / r for n, r in axes]
     return -sum(gap**2 for gap in gaps) / tau**2

@@ -16,7 +16,6 @@ from . import extension
 from .flops import backward_multiply_adds, forward_multiply_adds
 from .fold import Folded
 from .positions import Shape2d
-from .reference import scaling_form_is_safe
 
 FORWARD = "setformer_mm::set_attention_forward"
 BACKWARD = "setformer_mm::set_attention_backward"
@@ -25,8 +24,7 @@ BACKWARD = "setformer_mm::set_attention_backward"
 class Fields(NamedTuple):
     """What follows the tensors in both schemas.
 
-    A sequence has shapes of zeros; tau is 0 without position weights; ``wide`` asks for
-    arithmetic in float64.
+    A sequence has shapes of zeros; tau is 0 without position weights.
     """
 
     height: int
@@ -37,7 +35,6 @@ class Fields(NamedTuple):
     epsilon: float
     num_iters: int
     tau: float
-    wide: bool
 
 
 def set_attention_compiled(
@@ -53,15 +50,11 @@ def set_attention_compiled(
     """The operator over tokens and folded parameters, by the kernel for x's device.
 
     Arguments are those of :func:`setformer_mm.ops.set_attention_folded`, already
-    checked. Tokens are computed with in float32, or in float64 if they come in it or
-    the scaling form may leave the range of float32.
+    checked. Tokens are computed with in float32, or in float64 if they come in it.
 
     Returns:
         Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
     """
-    counts = int(x.shape[1]), int(folded.score_map.shape[-1])
-    geometry = spatial_shape, reference_shape, *counts
-    wide = x.dtype == torch.float64 or not scaling_form_is_safe(epsilon, tau, geometry)
     *maps, alpha = folded.to(torch.float64)
     fields = Fields(
         *(spatial_shape or (0, 0)),
@@ -70,21 +63,21 @@ def set_attention_compiled(
         epsilon,
         num_iters,
         tau or 0.0,
-        wide,
     )
     out, _, _ = torch.ops.setformer_mm.set_attention_forward(x, *maps, *fields)
     return out
 
 
 def _fake_forward(
-    x: Tensor, anchors: Tensor, score_map: Tensor, value_map: Tensor, *fields
+    x: Tensor, anchors: Tensor, score_maps: Tensor, value_map: Tensor, *fields
 ) -> tuple[Tensor, ...]:
     batch, num_tokens, heads, _ = x.shape
-    _, num_anchors, num_references = score_map.shape
+    _, num_anchors, both_references = score_maps.shape
+    num_scalings = Fields(*fields).num_iters + 1
     return (
         x.new_empty(batch, num_tokens, heads, num_anchors),
-        anchors.new_empty(batch, heads, Fields(*fields).num_iters, num_references),
-        anchors.new_empty(batch, heads, num_references, num_anchors + 1),
+        anchors.new_empty(batch, heads, num_scalings, both_references),
+        anchors.new_empty(batch, heads, both_references // 2, num_anchors + 1),
     )
 
 
@@ -92,11 +85,11 @@ def _fake_backward(
     grad_out: Tensor,
     x: Tensor,
     anchors: Tensor,
-    score_map: Tensor,
+    score_maps: Tensor,
     value_map: Tensor,
     *saved_and_fields,
 ) -> tuple[Tensor, ...]:
-    return tuple(t.new_empty(t.shape) for t in (x, anchors, score_map, value_map))
+    return tuple(t.new_empty(t.shape) for t in (x, anchors, score_maps, value_map))
 
 
 def _keep_for_backward(ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
@@ -126,20 +119,20 @@ def _no_second_derivatives(ctx, *_) -> None:
 def _forward_flops(
     x_shape: torch.Size,
     anchors_shape: torch.Size,
-    score_map_shape: torch.Size,
+    score_maps_shape: torch.Size,
     value_map_shape: torch.Size,
     *fields,
     **_,
 ) -> int:
     num_iters = Fields(*fields).num_iters
-    return 2 * forward_multiply_adds(x_shape, score_map_shape, num_iters)
+    return 2 * forward_multiply_adds(x_shape, score_maps_shape, num_iters)
 
 
 def _backward_flops(
     grad_out_shape: torch.Size,
     x_shape: torch.Size,
     anchors_shape: torch.Size,
-    score_map_shape: torch.Size,
+    score_maps_shape: torch.Size,
     value_map_shape: torch.Size,
     scalings_shape: torch.Size,
     aggregates_shape: torch.Size,
@@ -147,7 +140,7 @@ def _backward_flops(
     **_,
 ) -> int:
     num_iters = Fields(*fields).num_iters
-    return 2 * backward_multiply_adds(x_shape, score_map_shape, num_iters)
+    return 2 * backward_multiply_adds(x_shape, score_maps_shape, num_iters)
 
 
 if extension.WHY_MISSING is None:

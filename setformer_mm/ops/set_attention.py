@@ -12,26 +12,29 @@ def set_attention(
     x: Tensor,
     anchors: Tensor,
     references: Tensor,
+    return_references: Tensor | None = None,
     *,
     spatial_shape: Shape2d | None = None,
     reference_shape: Shape2d | None = None,
-    epsilon: float = 0.1,
+    epsilon: float = 0.01,
     num_iters: int = 3,
     alpha: float = 2.0,
-    tau: float | None = 0.15,
+    tau: float | None = 0.5,
     backend: str = "auto",
 ) -> Tensor:
     """Self-optimal-transport attention: tokens attend to each other through ``M``
     references, at a cost linear in their number.
 
     A Gaussian kernel on the unit sphere, embedded by Nystrom's method on the anchors,
-    scores tokens against references; an entropic transport plan ``T`` between both
-    balances the scores; position weights multiply it. With ``P`` the plan's rows and
-    ``Q`` its columns divided by their sums, the result is ``P Q val`` for the
-    embedded tokens ``val``: ``P Q`` is a non-negative, row-stochastic ``N x N`` matrix
-    of rank at most ``M`` that is never formed. Kernel, embedding, plan and position
-    weights are those of SeTformer (Shamsolmoali et al., AAAI 2024); the way back from
-    references to tokens is this project's reconstruction (docs/method.md).
+    scores tokens against references; an entropic transport plan between both balances
+    the scores; position weights multiply it. There are two such plans: one takes tokens
+    to references, the other one, with references of its own, back. With ``Q`` the
+    columns of the first and ``P`` the rows of the second divided by their sums, the
+    result is ``P Q^T val`` for the embedded tokens ``val``: ``P Q^T`` is a
+    non-negative, row-stochastic ``N x N`` matrix of rank at most ``M`` that is never
+    formed. Kernel, embedding, plan and position weights are those of SeTformer
+    (Shamsolmoali et al., AAAI 2024); the way back from references to tokens is this
+    project's reconstruction (docs/method.md).
 
     Computed in at least float32 whatever the dtypes and the autocast state; finite
     whenever the norm of every token is representable in x's dtype (gradients up to
@@ -45,18 +48,19 @@ def set_attention(
         anchors (Tensor): Of shape ``(h, K, D)``, any floating dtype, any norm.
         references (Tensor): Of shape ``(h, M, D)``, likewise; row-major over the
             reference grid for images.
+        return_references (Tensor, optional): References for the way back, of the same
+            shape; None for the same ones both ways.
         spatial_shape (tuple[int, int], optional): Token grid ``(H_t, W_t)`` with
             ``H_t * W_t = N``. None, with ``reference_shape`` None, for a sequence.
         reference_shape (tuple[int, int], optional): Reference grid ``(r_h, r_w)`` with
             ``r_h * r_w = M``.
-        epsilon (float): Entropic regularisation, in [1e-6, 1e6]. Below 0.05 the
-            transport problem is solved on logarithms.
+        epsilon (float): Entropic regularisation, in [1e-6, 1e6].
         num_iters (int): Sinkhorn iterations ``L``, at least 0, before the final update
             of the rows. Gradients are those of the iterations run.
         alpha (float): Inverse squared bandwidth of the kernel, in [1e-6, 1e6].
         tau (float, optional): Width of the position weights as a fraction of the side
-            (of the length of a sequence), in [1e-6, 1e6]; None switches them off. If it
-            is so small that all weights of a token vanish, the nearest references win.
+            (of the length of a sequence), in [1e-6, 1e6]; None switches them off. The
+            smaller it is, the more the nearest references win over the best ones.
         backend (str): "auto" or one of :func:`setformer_mm.ops.available_backends`.
 
     Returns:
@@ -68,12 +72,12 @@ def set_attention(
     """
     # Everything is checked before the fold, which is work already.
     check_fields(epsilon, num_iters, alpha, tau, backend)
-    _check_parameters(anchors, references)
+    _check_parameters(anchors, references, return_references)
     _check_tokens(x, anchors)
     _check_geometry(x, references.shape[1], spatial_shape, reference_shape)
     return set_attention_folded(
         x,
-        fold(anchors, references, alpha),
+        fold(anchors, references, return_references, alpha),
         spatial_shape=spatial_shape,
         reference_shape=reference_shape,
         epsilon=epsilon,
@@ -89,9 +93,9 @@ def set_attention_folded(
     *,
     spatial_shape: Shape2d | None = None,
     reference_shape: Shape2d | None = None,
-    epsilon: float = 0.1,
+    epsilon: float = 0.01,
     num_iters: int = 3,
-    tau: float | None = 0.15,
+    tau: float | None = 0.5,
     backend: str = "auto",
 ) -> Tensor:
     """:func:`set_attention` for parameters folded beforehand.
@@ -112,13 +116,13 @@ def set_attention_folded(
     """
     check_fields(epsilon, num_iters, folded.alpha, tau, backend)
     _check_tokens(x, folded.anchors)
-    _check_geometry(x, folded.score_map.shape[-1], spatial_shape, reference_shape)
+    _check_geometry(x, folded.num_references, spatial_shape, reference_shape)
     spatial_shape = _as_integers(spatial_shape)
     reference_shape = _as_integers(reference_shape)
-    counts = _as_integers((x.shape[1], folded.score_map.shape[-1]))
+    counts = _as_integers((x.shape[1], folded.num_references))
     geometry = spatial_shape, reference_shape, *counts
-    num_anchors = int(folded.score_map.shape[1])
-    run = select_backend(backend, Problem(x, epsilon, tau, geometry, num_anchors))
+    num_anchors = int(folded.score_maps.shape[1])
+    run = select_backend(backend, Problem(x, tau, geometry, num_anchors))
     return run(
         x,
         folded,
@@ -134,22 +138,27 @@ def transport_plan(
     x: Tensor,
     anchors: Tensor,
     references: Tensor,
+    return_references: Tensor | None = None,
     *,
+    way: str = "in",
     spatial_shape: Shape2d | None = None,
     reference_shape: Shape2d | None = None,
-    epsilon: float = 0.1,
+    epsilon: float = 0.01,
     num_iters: int = 3,
     alpha: float = 2.0,
-    tau: float | None = 0.15,
+    tau: float | None = 0.5,
     backend: str = "auto",
 ) -> Tensor:
-    """The transport plan of :func:`set_attention` before position weights.
+    """One of the two transport plans of :func:`set_attention`, before position weights.
 
     For tests and pictures: it is of size ``N x M``, which the operator itself need not
     store. Rows sum to ``1 / N`` exactly, columns to ``1 / M`` once converged.
 
     Args:
-        x, anchors, references, epsilon, num_iters, alpha: See :func:`set_attention`.
+        x, anchors, references, return_references, epsilon, num_iters, alpha: See
+            :func:`set_attention`.
+        way (str): "in", from tokens to references, or "back", from return references to
+            tokens.
         spatial_shape, reference_shape, tau, backend: Likewise; they are checked, and
             have no influence on a plan without positions, which the reference computes.
 
@@ -160,12 +169,16 @@ def transport_plan(
         ValueError: If a shape, a value or the backend is out of its rule.
         TypeError: If a tensor is not floating.
     """
+    if way not in ("in", "back"):
+        raise ValueError(f"way must be 'in' or 'back', got {way!r}")
     check_fields(epsilon, num_iters, alpha, tau, backend)
-    _check_parameters(anchors, references)
+    _check_parameters(anchors, references, return_references)
     _check_tokens(x, anchors)
     _check_geometry(x, references.shape[1], spatial_shape, reference_shape)
-    folded = fold(anchors, references, alpha)
-    return transport_plan_reference(x, folded, epsilon=epsilon, num_iters=num_iters)
+    folded = fold(anchors, references, return_references, alpha)
+    return transport_plan_reference(
+        x, folded, way=way, epsilon=epsilon, num_iters=num_iters
+    )
 
 
 def check_fields(
@@ -193,8 +206,13 @@ def _as_integers(shape: Shape2d | None) -> Shape2d | None:
     return None if shape is None else (int(shape[0]), int(shape[1]))
 
 
-def _check_parameters(anchors: Tensor, references: Tensor) -> None:
-    for name, tensor in (("anchors", anchors), ("references", references)):
+def _check_parameters(
+    anchors: Tensor, references: Tensor, return_references: Tensor | None
+) -> None:
+    sets = {"references": references}
+    if return_references is not None:
+        sets["return_references"] = return_references
+    for name, tensor in {"anchors": anchors, **sets}.items():
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must be floating, got {tensor.dtype}")
     if anchors.dim() != 3 or 0 in anchors.shape:
@@ -203,19 +221,25 @@ def _check_parameters(anchors: Tensor, references: Tensor) -> None:
             f"got {tuple(anchors.shape)}"
         )
     heads, _, dim = anchors.shape
-    expected = f"(heads, M, {dim}) with {heads} heads like the anchors and M at least 1"
-    if (
-        references.dim() != 3
-        or references.shape[1] == 0
-        or (references.shape[0], references.shape[2]) != (heads, dim)
-    ):
+    for name, tensor in sets.items():
+        if (
+            tensor.dim() != 3
+            or tensor.shape[1] == 0
+            or (tensor.shape[0], tensor.shape[2]) != (heads, dim)
+        ):
+            raise ValueError(
+                f"{name} must be (heads, M, {dim}) with {heads} heads like the anchors "
+                f"and M at least 1, got {tuple(tensor.shape)}"
+            )
+        if tensor.device != anchors.device:
+            raise ValueError(
+                f"{name} must be on the anchors' device {anchors.device}, "
+                f"got {tensor.device}"
+            )
+    if return_references is not None and return_references.shape != references.shape:
         raise ValueError(
-            f"references must be {expected}, got {tuple(references.shape)}"
-        )
-    if references.device != anchors.device:
-        raise ValueError(
-            f"references must be on the anchors' device {anchors.device}, "
-            f"got {references.device}"
+            "return_references must have the shape of the references, "
+            f"{tuple(references.shape)}, got {tuple(return_references.shape)}"
         )
 
 

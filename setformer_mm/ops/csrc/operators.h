@@ -51,34 +51,33 @@ inline double* doubles_of(const Tensor& t) {
 
 // What both operators are given, checked, and laid out as the kernels want it.
 struct Inputs {
-  Tensor x, anchors, score_map, value_map;
+  Tensor x, anchors, score_maps, value_map;
   Sizes sizes;
   Fields fields;
-  bool wide;
 
-  Inputs(const Tensor& any_x, const Tensor& any_anchors, const Tensor& any_score_map,
-         const Tensor& any_value_map, const Fields& any_fields, bool any_wide)
-      : fields(any_fields), wide(any_wide) {
+  Inputs(const Tensor& any_x, const Tensor& any_anchors, const Tensor& any_score_maps,
+         const Tensor& any_value_map, const Fields& any_fields)
+      : fields(any_fields) {
     STD_TORCH_CHECK(any_x.dim() == 4, "x must be (B, N, h, D), got ", any_x.dim(),
                     " dimensions");
-    STD_TORCH_CHECK(any_anchors.dim() == 3 && any_score_map.dim() == 3,
-                    "anchors must be (h, K, D) and score_map (h, K, M)");
+    STD_TORCH_CHECK(any_anchors.dim() == 3 && any_score_maps.dim() == 3,
+                    "anchors must be (h, K, D) and score_maps (h, K, 2 M)");
     const int64_t batch = any_x.size(0), tokens = any_x.size(1), heads = any_x.size(2),
                   dim = any_x.size(3), num_anchors = any_anchors.size(1),
-                  references = any_score_map.size(2);
+                  references = any_score_maps.size(2) / 2;
     sizes = {batch, tokens, heads, dim, num_anchors, references};
     STD_TORCH_CHECK(
         tokens > 0 && heads > 0 && dim > 0 && num_anchors > 0 && references > 0,
         "N, h, D, K and M must be at least 1; only the batch may be empty");
     x = packed_rows(any_x);
     check("anchors", any_anchors, {heads, num_anchors, dim}, ScalarType::Double);
-    check("score_map", any_score_map, {heads, num_anchors, references},
+    check("score_maps", any_score_maps, {heads, num_anchors, 2 * references},
           ScalarType::Double);
     check("value_map", any_value_map, {heads, num_anchors, num_anchors},
           ScalarType::Double);
     check_fields();
     anchors = packed(any_anchors);
-    score_map = packed(any_score_map);
+    score_maps = packed(any_score_maps);
     value_map = packed(any_value_map);
   }
 
@@ -109,7 +108,7 @@ struct Inputs {
   }
 
   Shape scalings_shape() const {
-    return {sizes.batch, sizes.heads, fields.num_iters, sizes.references};
+    return {sizes.batch, sizes.heads, fields.num_iters + 1, 2 * sizes.references};
   }
 
   Shape aggregates_shape() const {
@@ -120,9 +119,8 @@ struct Inputs {
     return {sizes,
             fields,
             scalar_of(x),
-            wide,
             tokens_of(x),
-            {doubles_of(anchors), doubles_of(score_map), doubles_of(value_map)},
+            {doubles_of(anchors), doubles_of(score_maps), doubles_of(value_map)},
             {doubles_of(scalings), doubles_of(aggregates)}};
   }
 };
@@ -131,15 +129,15 @@ struct Inputs {
 // forward(problem, out) and backward(problem, grad_out, grad_x, grad_maps).
 template <typename Kernels>
 std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x, const Tensor& anchors,
-                                           const Tensor& score_map,
+                                           const Tensor& score_maps,
                                            const Tensor& value_map, int64_t height,
                                            int64_t width, int64_t reference_height,
                                            int64_t reference_width, double alpha,
                                            double epsilon, int64_t num_iters,
-                                           double tau, bool wide) {
+                                           double tau) {
   const Fields fields{height, width,   reference_height, reference_width,
                       alpha,  epsilon, num_iters,        tau};
-  const Inputs inputs(x, anchors, score_map, value_map, fields, wide);
+  const Inputs inputs(x, anchors, score_maps, value_map, fields);
   const auto [batch, tokens, heads, dim, num_anchors, references] = inputs.sizes;
   const Tensor out = empty(x, {batch, tokens, heads, num_anchors});
   const Tensor scalings = empty(anchors, inputs.scalings_shape());
@@ -151,13 +149,13 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x, const Tensor& anchor
 template <typename Kernels>
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     const Tensor& any_grad_out, const Tensor& x, const Tensor& anchors,
-    const Tensor& score_map, const Tensor& value_map, const Tensor& scalings,
+    const Tensor& score_maps, const Tensor& value_map, const Tensor& scalings,
     const Tensor& aggregates, int64_t height, int64_t width, int64_t reference_height,
     int64_t reference_width, double alpha, double epsilon, int64_t num_iters,
-    double tau, bool wide) {
+    double tau) {
   const Fields fields{height, width,   reference_height, reference_width,
                       alpha,  epsilon, num_iters,        tau};
-  const Inputs inputs(x, anchors, score_map, value_map, fields, wide);
+  const Inputs inputs(x, anchors, score_maps, value_map, fields);
   const auto [batch, tokens, heads, dim, num_anchors, references] = inputs.sizes;
   inputs.check("grad_out", any_grad_out, {batch, tokens, heads, num_anchors},
                x.scalar_type());
@@ -168,13 +166,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
   const Tensor saved_aggregates = packed(aggregates);
   const Tensor grad_x = empty(x, {batch, tokens, heads, dim});
   const Tensor grad_anchors = empty(anchors, {heads, num_anchors, dim});
-  const Tensor grad_score_map = empty(anchors, {heads, num_anchors, references});
+  const Tensor grad_score_maps = empty(anchors, {heads, num_anchors, 2 * references});
   const Tensor grad_value_map = empty(anchors, {heads, num_anchors, num_anchors});
   Kernels(x).backward(inputs.problem(saved_scalings, saved_aggregates),
                       tokens_of(grad_out), tokens_of(grad_x),
-                      {doubles_of(grad_anchors), doubles_of(grad_score_map),
+                      {doubles_of(grad_anchors), doubles_of(grad_score_maps),
                        doubles_of(grad_value_map)});
-  return {grad_x, grad_anchors, grad_score_map, grad_value_map};
+  return {grad_x, grad_anchors, grad_score_maps, grad_value_map};
 }
 
 }  // namespace setformer_mm

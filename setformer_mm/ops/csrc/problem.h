@@ -9,7 +9,8 @@ namespace setformer_mm {
 // Element type of tokens, outputs and their gradients.
 enum class Scalar { kFloat, kDouble, kBFloat16, kHalf };
 
-// B images of N tokens, h heads of D channels, K anchors and M references a head.
+// B images of N tokens, h heads of D channels, K anchors and M references a head, as many
+// for the way in, from tokens to references, as for the way back.
 struct Sizes {
   int64_t batch, tokens, heads, dim, anchors, references;
 };
@@ -29,26 +30,35 @@ struct Tokens {
   int64_t batch_stride, token_stride, head_stride;
 };
 
-// The folded parameters or their gradients, contiguous: (h, K, D), (h, K, M) and
-// (h, K, K).
+// The folded parameters or their gradients, contiguous: (h, K, D), (h, K, 2 M), of which
+// the first M columns are those of the way in, and (h, K, K).
 struct Maps {
-  double *anchors, *score_map, *value_map;
+  double *anchors, *score_maps, *value_map;
 };
+
+// Sinkhorn's algorithm runs on exp((S_ij - r_i - c_j) / epsilon + kLift) with row maxima
+// r_i = max_j S_ij, column maxima c_j = max_i (S_ij - r_i) and b = exp(c / epsilon) to
+// begin with. Every row and every column has an entry that is exp(kLift), so no sum over
+// one can vanish, for any epsilon. The lift makes use of the upper half of float's range:
+// an entry underflows only beyond exp(-127) of these, which leaves room for position
+// weights down to exp(-80).
+constexpr double kLift = 40;
 
 // What the forward pass leaves for the backward pass; contiguous, nothing of it grows
 // with N.
 struct Saved {
-  double* scalings;    // (B, h, L, M): b after each Sinkhorn iteration
+  double* scalings;    // (B, h, L + 1, 2 M): c, then b after each Sinkhorn iteration
   double* aggregates;  // (B, h, M, K + 1): A before value_map, over the largest token
-                       // norm of the head; last column: column sums of T * Pi
+                       // norm of the head; last column: column sums of the weights of
+                       // the way in
 };
 
-// What both directions are given. `wide` chooses arithmetic in double, not float.
+// What both directions are given. Arithmetic is in double for double tokens, otherwise in
+// float.
 struct Problem {
   Sizes sizes;
   Fields fields;
   Scalar scalar;
-  bool wide;
   Tokens x;
   Maps maps;
   Saved saved;

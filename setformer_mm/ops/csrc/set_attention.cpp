@@ -40,16 +40,16 @@ class CpuKernels {
 // open. The shapes of all tensors are in setformer_mm/ops/registration.py.
 STABLE_TORCH_LIBRARY(setformer_mm, library) {
   library.def(
-      "set_attention_forward(Tensor x, Tensor anchors, Tensor score_map, "
+      "set_attention_forward(Tensor x, Tensor anchors, Tensor score_maps, "
       "Tensor value_map, SymInt height, SymInt width, int reference_height, "
-      "int reference_width, float alpha, float epsilon, int num_iters, float tau, "
-      "bool wide) -> (Tensor out, Tensor scalings, Tensor aggregates)");
+      "int reference_width, float alpha, float epsilon, int num_iters, float tau) -> "
+      "(Tensor out, Tensor scalings, Tensor aggregates)");
   library.def(
       "set_attention_backward(Tensor grad_out, Tensor x, Tensor anchors, "
-      "Tensor score_map, Tensor value_map, Tensor scalings, Tensor aggregates, "
+      "Tensor score_maps, Tensor value_map, Tensor scalings, Tensor aggregates, "
       "SymInt height, SymInt width, int reference_height, int reference_width, "
-      "float alpha, float epsilon, int num_iters, float tau, bool wide) -> "
-      "(Tensor grad_x, Tensor grad_anchors, Tensor grad_score_map, "
+      "float alpha, float epsilon, int num_iters, float tau) -> "
+      "(Tensor grad_x, Tensor grad_anchors, Tensor grad_score_maps, "
       "Tensor grad_value_map)");
 }
 

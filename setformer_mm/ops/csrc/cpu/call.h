@@ -61,17 +61,19 @@ template <typename T>
 struct Call {
   const Problem& problem;
   int64_t tokens, dim, anchors, references, iters;
-  int64_t dim_pad, anchors_pad, references_pad;
+  int64_t dim_pad, anchors_pad, references_pad;  // the last of each way
   int64_t terms_pad;  // of the L + 1 b and the L gammas of the backward pass
   int64_t chunk_tokens, num_chunks;
   T alpha, inv_epsilon, norm_floor;
+  T orthogonal;  // k(x, z) of a token that is orthogonal to an anchor
 
   // Of all heads, padded with 0: anchors (h, K, D), their mean (h, D), what each
   // differs from it, transposed (h, D, K), and that times the mean (h, K).
   Buffer<T> anchors_n, mean, differences, differences_by_mean;
-  // (h, K, M), (h, M, K); and (h, K, K) and its transpose, in double because they
-  // amplify errors.
-  Buffer<T> score_map, score_map_t;
+  // (h, K, 2 M), the way in before the way back, and its transpose; what all tokens have
+  // in common of their scores, (h, 2 M).
+  Buffer<T> score_maps, score_maps_t, score_offsets;
+  // (h, K, K) and its transpose, in double because they amplify errors.
   Buffer<double> value_map, value_map_t;
   // Factors of Pi, (H_t, M) and (W_t, M), each followed by a row of ones.
   Buffer<T> row_factors, col_factors;
@@ -93,12 +95,14 @@ struct Call {
         inv_epsilon(T(1 / p.fields.epsilon)),
         // The smallest normal number of float16; see norm_floor in kernel.py.
         norm_floor(p.scalar == Scalar::kHalf ? T(0x1p-14) : T(1e-30)),
+        orthogonal(T(std::exp(-p.fields.alpha))),
         anchors_n(p.sizes.heads * dim_pad * anchors_pad),
         mean(p.sizes.heads * dim_pad),
         differences(p.sizes.heads * dim_pad * anchors_pad),
         differences_by_mean(p.sizes.heads * anchors_pad),
-        score_map(p.sizes.heads * anchors_pad * references_pad),
-        score_map_t(p.sizes.heads * anchors_pad * references_pad),
+        score_maps(p.sizes.heads * anchors_pad * 2 * references_pad),
+        score_maps_t(p.sizes.heads * anchors_pad * 2 * references_pad),
+        score_offsets(p.sizes.heads * 2 * references_pad),
         value_map(p.sizes.heads * anchors_pad * anchors_pad),
         value_map_t(p.sizes.heads * anchors_pad * anchors_pad),
         row_factors((p.fields.height + 1) * references_pad),
@@ -123,14 +127,33 @@ struct Call {
   void pad_head(int64_t head) {
     const Maps& maps = problem.maps;
     const double* z = maps.anchors + head * anchors * dim;
-    const double* g = maps.score_map + head * anchors * references;
     const double* v = maps.value_map + head * anchors * anchors;
-    pad(z, dim, 1, anchors, dim, anchors_n.get(), head);
+    pad(z, dim, 1, anchors, dim, dim_pad, anchors_n.get() + head * anchors_pad * dim_pad);
     split_anchors(z, head);
-    pad(g, references, 1, anchors, references, score_map.get(), head);
-    pad(g, 1, references, references, anchors, score_map_t.get(), head);
-    pad(v, anchors, 1, anchors, anchors, value_map.get(), head);
-    pad(v, 1, anchors, anchors, anchors, value_map_t.get(), head);
+    const double* g = maps.score_maps + head * anchors * 2 * references;
+    const int64_t both_pad = 2 * references_pad, at = head * anchors_pad * both_pad;
+    for (int64_t way = 0; way < 2; ++way, g += references) {
+      const int64_t first = way * references_pad;
+      pad(g, 2 * references, 1, anchors, references, both_pad,
+          score_maps.get() + at + first);
+      pad(g, 1, 2 * references, references, anchors, anchors_pad,
+          score_maps_t.get() + at + first * anchors_pad);
+      offset_scores(g, score_offsets.get() + head * both_pad + first);
+    }
+    const int64_t square = head * anchors_pad * anchors_pad;
+    pad(v, anchors, 1, anchors, anchors, anchors_pad, value_map.get() + square);
+    pad(v, 1, anchors, anchors, anchors, anchors_pad, value_map_t.get() + square);
+  }
+
+  // Features are kept less `orthogonal`, which therefore reaches the scores here. What
+  // is no reference never scores best.
+  void offset_scores(const double* g, T* offsets) const {
+    for (int64_t j = 0; j < references_pad; ++j) {
+      double sum = 0;
+      for (int64_t k = 0; k < anchors && j < references; ++k)
+        sum += g[k * 2 * references + j];
+      offsets[j] = j < references ? T(double(orthogonal) * sum) : T(-1e30);
+    }
   }
 
   void split_anchors(const double* z, int64_t head) {
@@ -155,15 +178,15 @@ struct Call {
     }
   }
 
-  // Writes `from`, (rows, cols) at the given strides, to the head's place in `to`.
+  // Writes `from`, (rows, cols) at the given strides, and zeros around it to `to`, whose
+  // rows are to_stride apart.
   template <typename U>
   static void pad(const double* from, int64_t row_stride, int64_t col_stride,
-                  int64_t rows, int64_t cols, U* to, int64_t head) {
+                  int64_t rows, int64_t cols, int64_t to_stride, U* to) {
     const int64_t rows_pad = round_up(rows, kPad), cols_pad = round_up(cols, kPad);
-    to += head * rows_pad * cols_pad;
     for (int64_t i = 0; i < rows_pad; ++i)
       for (int64_t j = 0; j < cols_pad; ++j)
-        to[i * cols_pad + j] =
+        to[i * to_stride + j] =
             i < rows && j < cols ? U(from[i * row_stride + j * col_stride]) : U(0);
   }
 

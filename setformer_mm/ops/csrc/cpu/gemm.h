@@ -20,13 +20,14 @@ struct Left {
 
 // Rows * kCols vectors of accumulators stay in registers.
 template <int kRows, int kCols, typename T, typename Emit>
-inline void gemm_block(int64_t depth, Left<T> a, const T* b, int64_t b_stride, T init,
-                       Emit emit) {
+inline void gemm_block(int64_t depth, Left<T> a, const T* b, int64_t b_stride,
+                       const T* init, Emit emit) {
   Vec<T> sums[kRows][kCols];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
-    for (int c = 0; c < kCols; ++c) sums[r][c] = init - Vec<T>{};
+    for (int c = 0; c < kCols; ++c)
+      sums[r][c] = init == nullptr ? Vec<T>{} : load(init + c * kLanes<T>);
   for (int64_t p = 0; p < depth; ++p) {
     Vec<T> right[kCols];
 #pragma GCC unroll 16
@@ -46,15 +47,16 @@ inline void gemm_block(int64_t depth, Left<T> a, const T* b, int64_t b_stride, T
 
 // Calls emit(row, column, vector) once for every vector of
 //   init + a (rows x depth) b (depth x cols, rows b_stride apart),
-// cols a multiple of kPad, rows 1 or a multiple of 8.
+// cols a multiple of kPad, rows 1 or a multiple of 8; init is a row that is added to
+// every row, or null for zeros.
 template <typename T, typename Emit>
-inline void gemm(int64_t rows, int64_t cols, int64_t depth, Left<T> a, const T* b,
-                 int64_t b_stride, T init, Emit emit) {
+inline void gemm_from(const T* init, int64_t rows, int64_t cols, int64_t depth,
+                      Left<T> a, const T* b, int64_t b_stride, Emit emit) {
   constexpr int kLanesHere = kLanes<T>;
   const auto run = [&](auto block_rows, auto block_cols, int64_t row, int64_t col) {
     gemm_block<decltype(block_rows)::value, decltype(block_cols)::value>(
         depth, {a.data + row * a.row_stride, a.row_stride, a.depth_stride}, b + col,
-        b_stride, init,
+        b_stride, init == nullptr ? nullptr : init + col,
         [&](int64_t r, int64_t c, Vec<T> v) { emit(row + r, col + c, v); });
   };
   if (rows == 1) {
@@ -75,4 +77,10 @@ inline void gemm(int64_t rows, int64_t cols, int64_t depth, Left<T> a, const T* 
   if (kRegisters == 32) run_columns(Constant<4>(), Constant<4>());
   run_columns(Constant<kTall>(), Constant<2>());
   run_columns(Constant<kTall>(), Constant<1>());
+}
+
+template <typename T, typename Emit>
+inline void gemm(int64_t rows, int64_t cols, int64_t depth, Left<T> a, const T* b,
+                 int64_t b_stride, Emit emit) {
+  gemm_from<T>(nullptr, rows, cols, depth, a, b, b_stride, emit);
 }

@@ -6,26 +6,26 @@
 // channels (D), anchors (K) or references (M).
 template <typename T>
 struct Scratch {
-  Buffer<T> x, direction_grads;                                            // D
-  Buffer<T> features, values, out_grads, value_grads, exponent_grads;      // K
-  Buffer<T> gibbs, weights, factors, weight_grads, response, score_grads;  // M
+  Buffer<T> x, direction_grads;                         // D
+  Buffer<T> features, out, value_grads, exponent_grads;  // K
+  Buffer<T> weights, factors, response;                 // M
+  Buffer<T> gibbs, weight_grads, score_grads;           // 2 M
   Buffer<T> terms;
-  T lengths[kTile], a[kTile], inv_row_sums[kTile], log_a_grads[kTile], left[kTile];
+  T lengths[kTile], a[2][kTile], left[kTile];
 
   explicit Scratch(const Call<T>& call)
       : x(kTile * call.dim_pad),
         direction_grads(kTile * call.dim_pad),
         features(kTile * call.anchors_pad),
-        values(kTile * call.anchors_pad),
-        out_grads(kTile * call.anchors_pad),
+        out(kTile * call.anchors_pad),
         value_grads(kTile * call.anchors_pad),
         exponent_grads(kTile * call.anchors_pad),
-        gibbs(kTile * call.references_pad),
         weights(kTile * call.references_pad),
         factors(kTile * call.references_pad),
-        weight_grads(kTile * call.references_pad),
         response(kTile * call.references_pad),
-        score_grads(kTile * call.references_pad),
+        gibbs(kTile * 2 * call.references_pad),
+        weight_grads(kTile * 2 * call.references_pad),
+        score_grads(kTile * 2 * call.references_pad),
         terms(kTile * call.terms_pad) {}
 };
 
@@ -34,8 +34,9 @@ struct Scratch {
 // partial sums, in double; a finish_ function then adds these up in order and does what
 // is left on arrays of the size of the parameters.
 //
-// Names are those of docs/method.md: F = k(x, z) are the features, gibbs is exp((S - 1)
-// / epsilon), a and b are the scalings of the plan T, and W = T * Pi are the weights.
+// Names are those of docs/method.md: F = k(x, z) are the features, kept less what they
+// are for a token that is orthogonal to all anchors; gibbs is the E of problem.h, of both
+// ways side by side; a and b are the scalings of their plans.
 template <typename T>
 class Head {
  public:
@@ -43,35 +44,11 @@ class Head {
   void start(int64_t image, int64_t head) {
     image_ = image;
     head_ = head;
-    for (int64_t j = 0; j < M(); ++j) scalings_.get()[j] = j < call_.references ? 1 : 0;
-  }
-
-  // The first pass: the largest token norm and, if they are kept, the features.
-  void embed(int64_t chunk, Scratch<T>& s) {
-    double longest = 0;
-    for_tiles(chunk, [&](Tile tile) {
-      T* lengths = resident_ ? lengths_.get() + tile.begin : s.lengths;
-      load_unit_tokens(tile, s.x.get(), lengths);
-      if (resident_) {
-        compute_features(tile, s.x.get(), features_.get() + tile.begin * K(),
-                         gibbs_.get() + tile.begin * M());
-      }
-      for (int64_t i = 0; i < tile.count; ++i)
-        longest =
-            lengths[i] > longest || lengths[i] != lengths[i] ? lengths[i] : longest;
-    });
-    partial(chunk)[0] = longest;
-  }
-
-  void finish_embed() {
-    unit_ = call_.norm_floor;
-    for (int64_t chunk = 0; chunk < call_.num_chunks; ++chunk) {
-      const T longest = T(partial(chunk)[0]);
-      unit_ = longest > unit_ || longest != longest ? longest : unit_;
-    }
   }
 
  protected:
+  static constexpr int64_t kIn = 0, kBack = 1;  // the two ways
+
   // Tokens [begin, begin + count) of the head, in `rows` rows of which those beyond
   // count take no part: their a and their weights are 0.
   struct Tile {
@@ -83,17 +60,18 @@ class Head {
     const T *features, *gibbs, *lengths;
   };
 
-  // gibbs_columns: arrays of the size of gibbs that are kept, and sums: doubles a chunk
-  // adds up at most.
-  Head(const Call<T>& call, int64_t gibbs_columns, int64_t sums)
+  // kept_columns: columns of T that are kept for all tokens if there is room, beside
+  // features and lengths; sums: doubles a chunk adds up at most.
+  Head(const Call<T>& call, int64_t kept_columns, int64_t sums)
       : call_(call),
         resident_(round_up(call.tokens, kTile) * int64_t(sizeof(T)) *
-                      (call.anchors_pad + gibbs_columns * call.references_pad + 2) <=
+                      (call.anchors_pad + kept_columns + 1) <=
                   kResidentBytes),
         features_(kept(K())),
-        gibbs_(kept(M())),
+        gibbs_(kept(2 * M())),
         lengths_(kept(1)),
-        scalings_((call.iters + 1) * M()),
+        shifts_(2 * M()),
+        scalings_((call.iters + 1) * 2 * M()),
         aggregates_(M() * K()),
         mixed_(M() * K()),
         sums_(sums),
@@ -111,14 +89,19 @@ class Head {
   int64_t saved_slot() const { return image_ * call_.problem.sizes.heads + head_; }
   const T* differences() const { return call_.differences.get() + head_ * D() * K(); }
   const T* anchors_n() const { return call_.anchors_n.get() + head_ * D() * K(); }
-  const T* score_map() const { return call_.score_map.get() + head_ * K() * M(); }
-  const T* score_map_t() const { return call_.score_map_t.get() + head_ * K() * M(); }
+  const T* score_maps() const {
+    return call_.score_maps.get() + head_ * K() * 2 * M();
+  }
+  const T* score_maps_t() const {
+    return call_.score_maps_t.get() + head_ * K() * 2 * M();
+  }
   const double* value_map() const { return call_.value_map.get() + head_ * K() * K(); }
   const double* value_map_t() const {
     return call_.value_map_t.get() + head_ * K() * K();
   }
-  // b after t iterations.
-  T* scaling(int64_t t) const { return scalings_.get() + t * M(); }
+  // b of both ways after t iterations.
+  T* scaling(int64_t t) const { return scalings_.get() + t * 2 * M(); }
+  bool is_reference(int64_t j) const { return j % M() < call_.references; }
   double* partial(int64_t chunk) const { return partials_.get() + chunk * sums_; }
 
   template <typename Visit>
@@ -140,7 +123,7 @@ class Head {
     return sums;
   }
 
-  const double* add_up(int64_t size) const {
+  double* add_up(int64_t size) const {
     if (call_.num_chunks == 1) return partial(0);
     double* totals = totals_.get();
     for (int64_t i = 0; i < size; ++i) totals[i] = partial(0)[i];
@@ -152,8 +135,7 @@ class Head {
   // A value_map, from A.
   void mix() {
     gemm(round_up(call_.references, 8), K(), K(),
-         Left<double>{aggregates_.get(), K(), 1}, value_map(), K(), 0.0,
-         [&](int64_t j, int64_t c, Vec<double> v) {
+         Left<double>{aggregates_.get(), K(), 1}, value_map(), K(), [&](int64_t j, int64_t c, Vec<double> v) {
            store_rounded(mixed_.get() + j * K() + c, v);
          });
     for (int64_t i = round_up(call_.references, 8) * K(); i < M() * K(); ++i)
@@ -170,10 +152,9 @@ class Head {
     for (int64_t j = 0; j < size; j += kLanes<T>) store(to + j, load(from + j) * by);
   }
 
-  // sums_j += sum_i of left_i matrix_ij.
+  // sums_j += sum_i of left_i matrix_ij, for M columns of rows of 2 M.
   void add_column_sums(Tile tile, const T* left, const T* matrix, double* sums) const {
-    gemm(1, M(), tile.count, Left<T>{left, 0, 1}, matrix, M(), T(0),
-         [&](int64_t, int64_t j, Vec<T> v) { add_to(sums + j, v); });
+    gemm(1, M(), tile.count, Left<T>{left, 0, 1}, matrix, 2 * M(), [&](int64_t, int64_t j, Vec<T> v) { add_to(sums + j, v); });
   }
 
   // Directions (rows, D) and lengths of tokens; 0 for those no longer than norm_floor.
@@ -210,7 +191,7 @@ class Head {
   // and the rounding errors that matter, those that are not the same for all anchors,
   // are of the size of w e: small where anchors lie close together and k(z, z)^-1
   // amplifies errors.
-  void compute_features(Tile tile, T* x, T* features, T* gibbs) const {
+  void compute_features(Tile tile, T* x, T* features) const {
     const T* c = call_.mean.get() + head_ * D();
     const T* by_mean = call_.differences_by_mean.get() + head_ * K();
     const T square = dot(c, c, D()) - 1;
@@ -221,68 +202,123 @@ class Head {
         store(row + d, load(row + d) - load(c + d));
       common[i] = square + dot(row, c, D());
     }
-    gemm(tile.rows, K(), D(), Left<T>{x, D(), 1}, differences(), K(), T(0),
-         [&](int64_t i, int64_t k, Vec<T> v) {
+    gemm(tile.rows, K(), D(), Left<T>{x, D(), 1}, differences(), K(), [&](int64_t i, int64_t k, Vec<T> v) {
            const Vec<T> exponent = (v + load(by_mean + k) + common[i]) * call_.alpha;
-           store(features + i * K() + k, exp_vec<T>(exponent));
-         });
-    // Sums start at -1 because the exponents are small where it matters.
-    gemm(tile.rows, M(), K(), Left<T>{features, K(), 1}, score_map(), M(), T(-1),
-         [&](int64_t i, int64_t j, Vec<T> v) {
-           store(gibbs + i * M() + j, exp_vec<T>(v * call_.inv_epsilon));
+           store(features + i * K() + k, exp_vec<T>(exponent) - call_.orthogonal);
          });
   }
 
-  View look_at(Tile tile, Scratch<T>& s) const {
-    if (resident_)
-      return {features_.get() + tile.begin * K(), gibbs_.get() + tile.begin * M(),
-              lengths_.get() + tile.begin};
+  // Scores of both ways less the largest of their row. Rows that are no tokens get none:
+  // theirs might exceed the column maxima.
+  void compute_scores(Tile tile, const T* features, T* scores) const {
+    const T* offsets = call_.score_offsets.get() + head_ * 2 * M();
+    gemm_from(offsets, tile.rows, 2 * M(), K(), Left<T>{features, K(), 1}, score_maps(),
+              2 * M(), [&](int64_t i, int64_t j, Vec<T> v) {
+           store(scores + i * 2 * M() + j, v);
+         });
+    for (int64_t i = tile.count * 2 * M(); i < tile.rows * 2 * M(); ++i)
+      scores[i] = T(-1e30);
+    for (int64_t half = 0; half < 2 * tile.count; ++half) {
+      T* row = scores + half * M();
+      Vec<T> best = load(row);
+      for (int64_t j = kLanes<T>; j < M(); j += kLanes<T>)
+        best = max_vec<T>(best, load(row + j));
+      const T largest = max_lanes<T>(best);
+      for (int64_t j = 0; j < M(); j += kLanes<T>) store(row + j, load(row + j) - largest);
+    }
+  }
+
+  // From these to E.
+  void exponentiate(Tile tile, T* scores) const {
+    for (int64_t i = 0; i < tile.rows; ++i)
+      for (int64_t j = 0; j < 2 * M(); j += kLanes<T>) {
+        T* at = scores + i * 2 * M() + j;
+        const Vec<T> shifted = load(at) - load(shifts_.get() + j);
+        store(at, exp_vec<T>(shifted * call_.inv_epsilon + T(kLift)));
+      }
+  }
+
+  // b before the first iteration.
+  void start_scaling() {
+    for (int64_t j = 0; j < 2 * M(); ++j)
+      scaling(0)[j] =
+          is_reference(j) ? T(std::exp(shifts_.get()[j] / call_.problem.fields.epsilon))
+                          : T(0);
+  }
+
+  // Everything of a tile of a head that is not kept.
+  View compute(Tile tile, Scratch<T>& s) const {
     load_unit_tokens(tile, s.x.get(), s.lengths);
-    compute_features(tile, s.x.get(), s.features.get(), s.gibbs.get());
+    compute_features(tile, s.x.get(), s.features.get());
+    compute_scores(tile, s.features.get(), s.gibbs.get());
+    exponentiate(tile, s.gibbs.get());
     return {s.features.get(), s.gibbs.get(), s.lengths};
   }
 
-  // a = (1 / N) / (gibbs b).
-  void update_rows(Tile tile, View view, const T* b, T* a) const {
+  View look_at(Tile tile, Scratch<T>& s) const {
+    if (!resident_) return compute(tile, s);
+    return {features_.get() + tile.begin * K(), gibbs_.get() + tile.begin * 2 * M(),
+            lengths_.get() + tile.begin};
+  }
+
+  // a = (1 / N) / (E b), of the way whose columns of E and b these are.
+  void update_rows(Tile tile, const T* gibbs, const T* b, T* a) const {
     for (int64_t i = 0; i < tile.rows; ++i)
-      a[i] = T(call_.tokens) * dot(view.gibbs + i * M(), b, M());
+      a[i] = T(call_.tokens) * dot(gibbs + i * 2 * M(), b, M());
     for (int64_t i = 0; i < tile.rows; ++i) a[i] = i < tile.count ? 1 / a[i] : 0;
   }
 
-  // W up to the factor a of each row, gibbs b Pi, to `weights`, which may be where
-  // gibbs lies; one over its row sums; and a to s.a.
-  void weigh_rows(Tile tile, View view, T* weights, T* inv_row_sums,
-                  Scratch<T>& s) const {
-    const T* b = scaling(call_.iters);
+  // Calls visit(i, rows, cols) for each row of the tile with the two factors of its
+  // position weights.
+  template <typename Visit>
+  void for_positions(Tile tile, Scratch<T>& s, Visit visit) const {
     if (call_.is_sequence()) fill_sequence_factors(tile, s.factors.get());
-    const int64_t width = max_of<int64_t>(call_.problem.fields.width, 1);
+    const Fields& fields = call_.problem.fields;
+    const T* const ones = call_.col_factors.get() + fields.width * M();
+    int64_t row = 0, col = 0;
+    if (call_.is_image()) {
+      row = tile.begin / fields.width;
+      col = tile.begin % fields.width;
+    }
     for (int64_t i = 0; i < tile.rows; ++i) {
-      const int64_t token = tile.begin + i;
-      const T* rows = call_.row_factors.get();
-      const T* cols = call_.col_factors.get();
       if (call_.is_image() && i < tile.count) {
-        rows += token / width * M();
-        cols += token % width * M();
+        visit(i, call_.row_factors.get() + row * M(), call_.col_factors.get() + col * M());
+        if (++col == fields.width) {
+          col = 0;
+          ++row;
+        }
       } else {
-        rows = call_.is_sequence() ? s.factors.get() + i * M()
-                                   : rows + call_.problem.fields.height * M();
-        cols += call_.problem.fields.width * M();
+        visit(i, call_.is_sequence() ? s.factors.get() + i * M() : ones, ones);
       }
-      Vec<T> plain{}, weighted{};
+    }
+  }
+
+  // Weights of the way in, U = a E Pi, and their a.
+  void weigh_in(Tile tile, View view, T* weights, Scratch<T>& s) const {
+    update_rows(tile, view.gibbs, scaling(call_.iters), s.a[0]);
+    for_positions(tile, s, [&](int64_t i, const T* rows, const T* cols) {
+      const T* gibbs = view.gibbs + i * 2 * M();
+      for (int64_t j = 0; j < M(); j += kLanes<T>)
+        store(weights + i * M() + j,
+              load(gibbs + j) * s.a[0][i] * load(rows + j) * load(cols + j));
+    });
+  }
+
+  // Weights of the way back, P = E b Pi over its row sums.
+  void weigh_back(Tile tile, View view, T* weights, Scratch<T>& s) const {
+    const T* b = scaling(call_.iters) + M();
+    for_positions(tile, s, [&](int64_t i, const T* rows, const T* cols) {
+      const T* gibbs = view.gibbs + i * 2 * M() + M();
+      Vec<T> sums{};
       for (int64_t j = 0; j < M(); j += kLanes<T>) {
-        const Vec<T> scaled = load(view.gibbs + i * M() + j) * load(b + j);
-        const Vec<T> weight = scaled * load(rows + j) * load(cols + j);
-        plain += scaled;
-        weighted += weight;
+        const Vec<T> weight =
+            load(gibbs + j) * load(b + j) * load(rows + j) * load(cols + j);
+        sums += weight;
         store(weights + i * M() + j, weight);
       }
-      s.a[i] = T(call_.tokens) * sum_lanes<T>(plain);
-      inv_row_sums[i] = sum_lanes<T>(weighted);
-    }
-    for (int64_t i = 0; i < tile.rows; ++i) {
-      s.a[i] = i < tile.count ? 1 / s.a[i] : 0;
-      inv_row_sums[i] = i < tile.count ? 1 / inv_row_sums[i] : 0;
-    }
+      const T inverse = i < tile.count ? 1 / sum_lanes<T>(sums) : 0;
+      scale_row(weights + i * M(), inverse, M(), weights + i * M());
+    });
   }
 
   // Pi of a tile of a sequence, whose position i of n is (i + 1) / n.
@@ -305,6 +341,7 @@ class Head {
   int64_t image_ = 0, head_ = 0;
   T unit_ = 1;  // the largest token norm; A is kept relative to it
   Buffer<T> features_, gibbs_, lengths_;
+  Buffer<T> shifts_;  // c
   Buffer<T> scalings_;
   Buffer<double> aggregates_;  // A, in double because value_map amplifies errors
   Buffer<T> mixed_;            // A value_map

@@ -134,12 +134,12 @@ void backward_in(const Problem& problem, const Tokens& grad_out, const Tokens& g
   using S = Scratch<T>;
   const Call<T> call(problem, parallel);
   const Sizes& sizes = problem.sizes;
-  // The maps' gradients of a head, one after the other: of anchors, score_map,
+  // The maps' gradients of a head, one after the other: of anchors, score_maps,
   // value_map.
   const int64_t lengths[] = {sizes.anchors * sizes.dim,
-                             sizes.anchors * sizes.references,
+                             sizes.anchors * 2 * sizes.references,
                              sizes.anchors * sizes.anchors};
-  double* const outputs[] = {grad_maps.anchors, grad_maps.score_map,
+  double* const outputs[] = {grad_maps.anchors, grad_maps.score_maps,
                              grad_maps.value_map};
   const int64_t length = lengths[0] + lengths[1] + lengths[2];
   for (int map = 0; map < 3; ++map)
@@ -153,16 +153,14 @@ void backward_in(const Problem& problem, const Tokens& grad_out, const Tokens& g
     const int64_t batch = min_of(at_once, count - first);
     const auto fly = [&](const auto& flight, int64_t index) {
       double* const anchors = grads.get() + (index - first) * length;
-      double* const score_map = anchors + lengths[0];
-      double* const value_map = score_map + lengths[1];
+      double* const score_maps = anchors + lengths[0];
+      double* const value_map = score_maps + lengths[1];
+      flight.each([](H& h, int64_t) { h.restore(); });
       flight.pass([](H& h, int64_t chunk, S& s) { h.embed(chunk, s); });
-      flight.each([](H& h, int64_t) {
-        h.finish_embed();
-        h.restore();
-      });
+      flight.each([](H& h, int64_t) { h.finish_embed(); });
       flight.pass([&](H& h, int64_t chunk, S& s) { h.project(grad_out, chunk, s); });
       flight.each([&](H& h, int64_t i) { h.finish_project(value_map + i * length); });
-      flight.pass([&](H& h, int64_t chunk, S& s) { h.weigh(grad_out, chunk, s); });
+      flight.pass([](H& h, int64_t chunk, S& s) { h.weigh(chunk, s); });
       flight.each([](H& h, int64_t) { h.finish_weigh(); });
       for (int64_t t = call.iters; t > 1; --t) {
         flight.pass([=](H& h, int64_t chunk, S& s) { h.unroll(t, chunk, s); });
@@ -172,7 +170,7 @@ void backward_in(const Problem& problem, const Tokens& grad_out, const Tokens& g
       flight.pass(
           [&](H& h, int64_t chunk, S& s) { h.gather(grad_out, grad_x, chunk, s); });
       flight.each([&](H& h, int64_t i) {
-        h.finish_gather(score_map + i * length, anchors + i * length);
+        h.finish_gather(score_maps + i * length, anchors + i * length);
       });
     };
     fly_heads<H>(call, parallel, first, batch, fly);
@@ -188,15 +186,16 @@ void backward_in(const Problem& problem, const Tokens& grad_out, const Tokens& g
 
 void forward_either(const Problem& problem, const Tokens& out,
                     const Parallel& parallel) {
-  problem.wide ? forward_in<double>(problem, out, parallel)
-               : forward_in<float>(problem, out, parallel);
+  problem.scalar == Scalar::kDouble ? forward_in<double>(problem, out, parallel)
+                                    : forward_in<float>(problem, out, parallel);
 }
 
 void backward_either(const Problem& problem, const Tokens& grad_out,
                      const Tokens& grad_x, const Maps& grad_maps,
                      const Parallel& parallel) {
-  problem.wide ? backward_in<double>(problem, grad_out, grad_x, grad_maps, parallel)
-               : backward_in<float>(problem, grad_out, grad_x, grad_maps, parallel);
+  problem.scalar == Scalar::kDouble
+      ? backward_in<double>(problem, grad_out, grad_x, grad_maps, parallel)
+      : backward_in<float>(problem, grad_out, grad_x, grad_maps, parallel);
 }
 
 }  // namespace

@@ -47,23 +47,34 @@ inline void store(T* to, Vec<T> v) {
   __builtin_memcpy(to, &v, sizeof v);
 }
 
-// Sum of all lanes, by halving.
-template <typename T, typename V>
-inline T sum_lanes(V v) {
-  if constexpr (sizeof(V) == sizeof(T)) {
-    T sum;
-    __builtin_memcpy(&sum, &v, sizeof sum);
-    return sum;
-  } else if constexpr (sizeof(V) == 2 * sizeof(T)) {
-    return v[0] + v[1];
+// One number from all lanes, by halving.
+template <typename T, typename V, typename Combine>
+inline T reduce_lanes(V v, Combine combine) {
+  if constexpr (sizeof(V) == 2 * sizeof(T)) {
+    return combine(v[0], v[1]);
   } else {
     typedef T Half __attribute__((vector_size(sizeof(V) / 2)));
     struct {
       Half low, high;
     } halves;
     __builtin_memcpy(&halves, &v, sizeof v);
-    return sum_lanes<T, Half>(halves.low + halves.high);
+    return reduce_lanes<T, Half>(combine(halves.low, halves.high), combine);
   }
+}
+
+template <typename T>
+inline T sum_lanes(Vec<T> v) {
+  return reduce_lanes<T>(v, [](auto a, auto b) { return a + b; });
+}
+
+template <typename T>
+inline Vec<T> max_vec(Vec<T> a, Vec<T> b) {
+  return a > b ? a : b;
+}
+
+template <typename T>
+inline T max_lanes(Vec<T> v) {
+  return reduce_lanes<T>(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // Stores v in the type of what `to` points to.

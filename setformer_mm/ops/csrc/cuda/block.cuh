@@ -1,12 +1,28 @@
 // One block: its chunk of tokens of one head of one image, its shared memory, and how
-// the blocks of a head add up what they have found.
+// the blocks of a head reduce what they have found.
 #pragma once
+
+// How what is found of tokens is put together.
+struct Add {
+  static constexpr float kStart = 0;
+  template <typename T>
+  __device__ __forceinline__ static T apply(T a, T b) {
+    return a + b;
+  }
+};
+struct Max {
+  static constexpr float kStart = -INFINITY;
+  template <typename T>
+  __device__ __forceinline__ static T apply(T a, T b) {
+    return max(a, b);
+  }
+};
 
 template <typename C>
 struct Block {
   using Sum = typename C::Sum;
 
-  static constexpr int kStage = kTile * C::kWidthStride;  // of a tile of rows of K
+  static constexpr int M = C::kRefs;
 
   const Call& call;
   const bool is_backward;
@@ -21,40 +37,37 @@ struct Block {
         begin(chunk * any_call.cut.chunk_tokens),
         end(min(begin + any_call.cut.chunk_tokens, any_call.tokens())) {}
 
-  // Shared memory: one number, a row of M for each warp, tiles, what is staged of one
-  // tile in the backward pass, and totals. Where nothing is kept, the Gibbs kernel's
-  // place is staged in, and totals take the place of all tiles when these are done.
+  // Shared memory: one number, a row of both sets for each warp, tiles, in the backward
+  // pass of a fused launch one more to stage rows in, and totals. Where nothing is kept,
+  // the only tile is staged in, and totals take its place when it is done.
   __device__ __forceinline__ int* flag() const {
     return reinterpret_cast<int*>(shared_memory());
   }
   __device__ __forceinline__ float* columns() const { return shared_memory() + 4; }
   __device__ __forceinline__ float* features(int tile) const {
-    return columns() + kWarps * C::kRefs + (call.cut.fused ? tile : 0) * C::kTileSize;
+    return columns() + kWarps * kSets * M + (call.cut.fused ? tile : 0) * C::kTileSize;
   }
-  __device__ __forceinline__ float* gibbs(int tile) const {
-    return features(tile) + kStage;
+  __device__ __forceinline__ float* gibbs(int tile, int set = 0) const {
+    return features(tile) + kTile * C::kWidthStride + set * M;
   }
-  __device__ __forceinline__ float* stage_width() const {
-    return features(0) + call.cut.tiles * C::kTileSize;
-  }
-  __device__ __forceinline__ float* stage_refs() const {
-    return call.cut.fused ? stage_width() + kStage : gibbs(0);
+  __device__ __forceinline__ int stage() const { return call.cut.tiles; }
+  // Of the thread's two tokens, beside the features, where their rows are padded.
+  __device__ __forceinline__ float& length(int tile, int r) const {
+    const int row = 16 * warp_index() + row_of_thread() + 8 * r;
+    return features(tile)[row * C::kWidthStride + C::kWidth + quarter_of_thread()];
   }
   // Sums over all blocks, in the one that arrived last.
   __device__ __forceinline__ Sum* totals() const {
-    float* const behind =
-        stage_width() + (is_backward ? kStage + kTile * C::kRefsStride : 0);
-    return reinterpret_cast<Sum*>(call.cut.fused ? behind : features(0));
+    return reinterpret_cast<Sum*>(
+        features(call.cut.tiles + (call.cut.fused && is_backward)));
   }
 
   // Bytes of shared memory of such blocks.
   static int64_t shared_bytes(int tiles, bool fused, bool is_backward) {
-    const int64_t sums = is_backward ? C::kBackwardSums : C::kForwardSums;
-    const int64_t totals = sums * int64_t(sizeof(Sum) / sizeof(float));
-    const int64_t stage = !is_backward ? 0 : fused ? C::kTileSize : kStage;
-    const int64_t work = tiles * int64_t(C::kTileSize) + stage;
+    const int64_t totals = C::kSums * int64_t(sizeof(Sum) / sizeof(float));
+    const int64_t work = (tiles + (fused && is_backward)) * int64_t(C::kTileSize);
     const int64_t all = fused ? work + totals : (work > totals ? work : totals);
-    return (4 + kWarps * C::kRefs + all) * int64_t(sizeof(float));
+    return (4 + kWarps * kSets * M + all) * int64_t(sizeof(float));
   }
 
   __device__ __forceinline__ int image() const { return slot / call.heads(); }
@@ -69,18 +82,28 @@ struct Block {
     return {image(), head(), begin + tile * kTile + 16 * warp_index(), end};
   }
 
-  // The thread's quarter of b after t iterations.
-  __device__ __forceinline__ void load_scaling(int t,
-                                               float (&own)[C::kRefs / 4]) const {
-    const int first = quarter_of_thread() * (C::kRefs / 4);
-    const double* const b = call.problem.saved.scalings +
-                            (int64_t(slot) * call.iters() + t - 1) * call.references() +
-                            first;
+  // Row t of problem.saved.scalings for a set: c, or b after t iterations.
+  __device__ __forceinline__ double* saved(int t, int set) const {
+    const int64_t row = int64_t(slot) * (call.iters() + 1) + t;
+    return call.problem.saved.scalings + (row * kSets + set) * call.references();
+  }
+
+  // The thread's quarter of it, 0 where there is no reference.
+  __device__ __forceinline__ void load_saved(int t, int set, float (&own)[M / 4]) const {
+    const int first = quarter_of_thread() * (M / 4);
+    const double* const row = saved(t, set) + first;
 #pragma unroll
-    for (int e = 0; e < C::kRefs / 4; ++e) {
-      own[e] = 0;
-      if (first + e < call.references()) own[e] = t == 0 ? 1.0f : float(b[e]);
-    }
+    for (int e = 0; e < M / 4; ++e)
+      own[e] = first + e < call.references() ? float(row[e]) : 0.0f;
+  }
+
+  // The thread's quarter of b after t iterations.
+  __device__ __forceinline__ void load_scaling(int t, int set,
+                                               float (&own)[M / 4]) const {
+    load_saved(t, set, own);
+#pragma unroll
+    for (int e = 0; e < M / 4; ++e)
+      own[e] = t == 0 ? exp_of<C>(own[e] * call.inv_epsilon) : min(own[e], kMaxScaling);
   }
 
   // One of the chunk's sums, each of which one thread knows.
@@ -91,28 +114,36 @@ struct Block {
       call.partials[int64_t(blockIdx.x) * num_sums + i] = value;
   }
 
-  // Emits the sums of columns, of which each thread has its quarter for its own rows.
-  __device__ __forceinline__ void emit_columns(float (&own)[C::kRefs / 4], int num_sums,
+  // Emits what `Reduce` makes of columns, of which each thread has its quarter for its
+  // own rows, of one set or of both.
+  template <typename Reduce, int sets>
+  __device__ __forceinline__ void emit_columns(float (&own)[sets][M / 4], int num_sums,
                                                int first) const {
 #pragma unroll
-    for (int e = 0; e < C::kRefs / 4; ++e)
+    for (int set = 0; set < sets; ++set) {
 #pragma unroll
-      for (int mask = 4; mask < 32; mask *= 2)
-        own[e] += __shfl_xor_sync(0xffffffffu, own[e], mask);
-    if (row_of_thread() == 0)
-      store_quarter<C::kRefs>(own, columns() + warp_index() * C::kRefs);
+      for (int e = 0; e < M / 4; ++e)
+#pragma unroll
+        for (int mask = 4; mask < 32; mask *= 2)
+          own[set][e] = Reduce::apply(
+              own[set][e], __shfl_xor_sync(0xffffffffu, own[set][e], mask));
+      if (row_of_thread() == 0)
+        store_quarter<M>(own[set], columns() + (warp_index() * kSets + set) * M);
+    }
     __syncthreads();
-    for (int j = threadIdx.x; j < C::kRefs; j += kThreads) {
-      float sum = 0;
-      for (int warp = 0; warp < kWarps; ++warp) sum += columns()[warp * C::kRefs + j];
-      emit(num_sums, first + j, sum);
+    for (int j = threadIdx.x; j < sets * M; j += kThreads) {
+      float found = Reduce::kStart;
+      for (int warp = 0; warp < kWarps; ++warp)
+        found = Reduce::apply(found, columns()[warp * kSets * M + j]);
+      emit(num_sums, first + j, found);
     }
     __syncthreads();
   }
 
-  // Adds up what the blocks of the head have emitted, in an order that does not depend
+  // Reduces what the blocks of the head have emitted, in an order that does not depend
   // on theirs. True in one block, which then has the totals; the others are not kept
   // waiting: see leave().
+  template <typename Reduce = Add>
   __device__ __forceinline__ bool arrive(int num_sums) const {
     const int num_chunks = call.cut.num_chunks;
     const float* const partials = call.partials + int64_t(slot) * num_chunks * num_sums;
@@ -123,7 +154,7 @@ struct Block {
     if (call.cut.fused) {
       cluster_barrier();
       if (chunk != 0) return false;
-      add_up(partials, num_chunks, num_sums, totals());
+      reduce<Reduce>(partials, num_chunks, num_sums, totals());
       return true;
     }
     const int group = chunk / kGroup, num_groups = call.num_groups();
@@ -131,10 +162,10 @@ struct Block {
     unsigned* const arrivals = call.arrivals + int64_t(slot) * (kGroup + 1);
     if (!is_last(arrivals + group, size)) return false;
     double* const group_sums = call.group_sums + int64_t(slot) * num_groups * num_sums;
-    add_up(partials + group * kGroup * num_sums, size, num_sums,
-           group_sums + group * num_sums);
+    reduce<Reduce>(partials + group * kGroup * num_sums, size, num_sums,
+                   group_sums + group * num_sums);
     if (!is_last(arrivals + kGroup, num_groups)) return false;
-    add_up(group_sums, num_groups, num_sums, totals());
+    reduce<Reduce>(group_sums, num_groups, num_sums, totals());
     return true;
   }
 
@@ -147,15 +178,15 @@ struct Block {
   }
 
  private:
-  // Sums of `count` rows.
-  template <typename From, typename To>
-  __device__ __forceinline__ void add_up(const From* rows, int count, int num_sums,
+  template <typename Reduce, typename From, typename To>
+  __device__ __forceinline__ void reduce(const From* rows, int count, int num_sums,
                                          To* to) const {
     for (int i = threadIdx.x; i < num_sums; i += kThreads) {
-      double sum = 0;
+      double found = Reduce::kStart;
 #pragma unroll 8
-      for (int row = 0; row < count; ++row) sum += __ldcg(rows + row * num_sums + i);
-      to[i] = To(sum);
+      for (int row = 0; row < count; ++row)
+        found = Reduce::apply(found, double(__ldcg(rows + row * num_sums + i)));
+      to[i] = To(found);
     }
     __syncthreads();
   }

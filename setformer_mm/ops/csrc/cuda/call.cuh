@@ -12,6 +12,9 @@ constexpr int kWarps = 4, kThreads = 32 * kWarps, kTile = 16 * kWarps;
 // Blocks of a multiprocessor, at least: 256 registers for each thread.
 constexpr int kMinBlocks = 2;
 
+// The sets of references: those of the way in and those of the way back.
+constexpr int kIn = 0, kBack = 1, kSets = 2;
+
 // Partial sums are added up in groups of so many chunks, then the groups'.
 constexpr int kGroup = 16, kMaxChunks = kGroup * kGroup;
 constexpr int kMinChunk = 256;
@@ -25,17 +28,21 @@ struct Config {
   static constexpr int kWidth = width;      // D and K, padded
   static constexpr int kRefs = references;  // M, padded
   static constexpr bool kExact = exact;     // tokens are float
-  // Of rows in shared memory: 4 rows x 8 columns lie in different banks.
-  static constexpr int kWidthStride = width + 8, kRefsStride = references + 8;
-  static constexpr int kTileSize = kTile * (kWidthStride + kRefsStride);
-  // Parts of a product's operands: of what value_map, score_map or the gradient of
+  // Of rows in shared memory: 4 rows x 8 columns lie in different banks. Rows of both
+  // sets lie side by side, and have room for one of tokens.
+  static constexpr int kWidthStride = width + 8, kRefsStride = references + 8,
+                       kSetsStride = kSets * references + 8;
+  static_assert(kWidthStride <= kSetsStride);
+  static constexpr int kTileSize = kTile * (kWidthStride + kSetsStride);
+  // Parts of a product's operands: of what value_map, score_maps or the gradient of
   // their making amplify; and of what comes in 16 bits or is rounded to them at once.
   static constexpr int kFine = exact ? 3 : 2, kCoarse = exact ? 3 : 1;
   // Sums of all tokens, and products with value_map, which amplify errors.
   using Sum = std::conditional_t<exact, double, float>;
-  static constexpr int kForwardSums = references * (1 + width);
-  static constexpr int kBackwardSums = references * width;
-  static constexpr int kMapSums = width * (references + width);  // score_map, anchors
+  // Most sums over tokens of a phase: for each reference of a set, or for each of both.
+  static constexpr int kSums = references * (1 + width);
+  // Gradients of score_maps and anchors.
+  static constexpr int kMapSums = width * (kSets * references + width);
 };
 
 // How heads are cut into chunks of tokens, one a block.
@@ -46,23 +53,19 @@ struct Cut {
   int64_t shared_bytes;
 };
 
-// Phases of the forward pass are iterate (at least once), aggregate, respond; of the
-// backward pass project, weigh, unroll (num_iters - 1 times), gather.
-__host__ __device__ inline int num_phases(int iters) {
-  return (iters > 1 ? iters : 1) + 2;
-}
-
 struct Call {
   Problem problem;
   Tokens in, out;                           // grad_out (backward alone); out or grad_x
   bool x_aligned, in_aligned, out_aligned;  // rows may be read 16 bytes at once
   Cut cut;
   float alpha, inv_epsilon, inv_tau, norm_floor;
+  float centre;  // F of orthogonal directions, exp(-alpha)
 
   // Of each head; operands are arranged as multiply() reads them.
-  float *mean, *differences, *score_map;  // of anchors: D; z less that: D x K; K x M
-  float* differences_by_mean;             // products of these: K
-  float *anchors_n, *score_map_t;         // K x D and M x K, backward
+  float *mean, *differences;   // of anchors: D; z less that: D x K
+  float* differences_by_mean;  // products of these: K
+  float *score_maps, *score_offsets;  // of each set: K x M; M
+  float *anchors_n, *score_maps_t;    // K x D; of each set M x K, backward
   // Factors of Pi on an image, rows of M: one for each row, one for each column.
   float *row_factors, *col_factors;
 
@@ -72,10 +75,10 @@ struct Call {
   float* partials;     // sums of each chunk
   double* group_sums;  // of each group of chunks
   float* mixed;        // operand A value_map, M x K; its transpose in the backward pass
-  // Backward: M b times the gradient of log b, rows of M; operands of the gradient of
-  // A over N times W's column sums, M x K and K x M; what gradients of W's columns are
-  // less of; gradients of value_map, K x K; those of score_map and anchors by chunk.
-  float *gammas, *aggregate_grads, *aggregate_grads_t, *offsets;
+  // Backward: M b times the gradient of log b, rows of M of each set; operands of the
+  // gradient of A over U's column sums, M x K and K x M; what gradients of U's columns
+  // are less of; gradients of value_map, K x K; those of score_maps and anchors by chunk.
+  float *flows, *aggregate_grads, *aggregate_grads_t, *offsets;
   double* value_map_grads;
   float* map_grads;
 

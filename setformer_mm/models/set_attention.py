@@ -22,6 +22,8 @@ class SeTAttention(TokenMixer):
         num_heads (int): Heads ``h``; each has ``D = C / h`` channels and as many
             anchors.
         reference_shape (tuple[int, int]): Grid of references ``(r_h, r_w)`` a head.
+        return_references (bool): Whether the way back to the tokens has references of
+            its own; False takes the same ones both ways.
         epsilon (float): Entropic regularisation.
         num_iters (int): Sinkhorn iterations.
         alpha (float): Inverse squared bandwidth of the kernel.
@@ -32,17 +34,20 @@ class SeTAttention(TokenMixer):
     Attributes:
         anchors (nn.Parameter): Of shape ``(h, D, D)``.
         references (nn.Parameter): Of shape ``(h, r_h * r_w, D)``, row-major.
+        return_references (nn.Parameter | None): Those of the way back, likewise; None
+            for the same ones both ways.
     """
 
     def __init__(
         self,
         embed_dims: int,
         num_heads: int,
-        reference_shape: tuple[int, int] = (8, 8),
-        epsilon: float = 0.1,
+        reference_shape: tuple[int, int] = (4, 4),
+        return_references: bool = True,
+        epsilon: float = 0.01,
         num_iters: int = 3,
         alpha: float = 2.0,
-        tau: float | None = 0.15,
+        tau: float | None = 0.5,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -62,6 +67,11 @@ class SeTAttention(TokenMixer):
         num_references = math.prod(self.reference_shape)
         self.anchors = nn.Parameter(self._random_unit_vectors(self.head_dim))
         self.references = nn.Parameter(self._random_unit_vectors(num_references))
+        self.return_references = (
+            nn.Parameter(self._random_unit_vectors(num_references))
+            if return_references
+            else None
+        )
         self._cached_fold: _CachedFold | None = None
         self._deployed_fold: Folded | None = None
 
@@ -76,13 +86,11 @@ class SeTAttention(TokenMixer):
         """
         if not all(attention.folds_anew() for attention in mixers):
             return [attention.folded() for attention in mixers]
-        *maps, alpha = fold(
-            torch.cat([attention.anchors for attention in mixers]),
-            torch.cat([attention.references for attention in mixers]),
-            mixers[0].alpha,
-        )
-        of_blocks = zip(*(m.chunk(len(mixers)) for m in maps))
-        return [Folded(*block_maps, alpha) for block_maps in of_blocks]
+        of_blocks = zip(*(attention.folding_parameters() for attention in mixers))
+        parameters = [None if p[0] is None else torch.cat(p) for p in of_blocks]
+        *maps, alpha = fold(*parameters, mixers[0].alpha)
+        maps_of_blocks = zip(*(m.chunk(len(mixers)) for m in maps))
+        return [Folded(*block_maps, alpha) for block_maps in maps_of_blocks]
 
     def forward(self, x: Tensor, prepared: Folded | None = None) -> Tensor:
         """Attend.
@@ -117,10 +125,14 @@ class SeTAttention(TokenMixer):
             return self._deployed_fold
         if self.folds_anew():
             self.drop_fold()
-            return fold(self.anchors, self.references, self.alpha)
+            return fold(*self.folding_parameters(), self.alpha)
         if self._cached_fold is None or not self._cached_fold.is_valid(self):
             self._cached_fold = _CachedFold(self)
         return self._cached_fold.folded
+
+    def folding_parameters(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What :func:`setformer_mm.ops.fold` takes before alpha."""
+        return self.anchors, self.references, self.return_references
 
     def folds_anew(self) -> bool:
         """Whether each forward pass folds the parameters again.
@@ -146,9 +158,8 @@ class SeTAttention(TokenMixer):
         For inference with ``torch.compile``, which would fold in each forward pass.
         ``train()`` and loading a checkpoint undo it.
         """
-        self._deployed_fold = fold(
-            self.anchors.detach(), self.references.detach(), self.alpha
-        )
+        with torch.no_grad():
+            self._deployed_fold = fold(*self.folding_parameters(), self.alpha)
 
     def train(self, mode: bool = True) -> "SeTAttention":
         """Set the mode and drop the fold: an EMA swaps weights before such a call."""
@@ -169,10 +180,13 @@ class SeTAttention(TokenMixer):
         """Load, resampling references that come from another grid."""
         self.drop_fold()
         self._deployed_fold = None
-        key = prefix + "references"
-        loaded = state_dict.get(key)
-        if loaded is not None and loaded.shape[1] != self.references.shape[1]:
-            state_dict[key] = self._resample_references(loaded, key)
+        for name in ("references", "return_references"):
+            key = prefix + name
+            loaded, own = state_dict.get(key), getattr(self, name)
+            if loaded is None or own is None:
+                continue  # missing or unexpected, which torch reports
+            if loaded.shape[1] != own.shape[1]:
+                state_dict[key] = self._resample_references(loaded, key)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _resample_references(self, references: Tensor, name: str) -> Tensor:
@@ -196,6 +210,7 @@ class SeTAttention(TokenMixer):
     def extra_repr(self) -> str:
         return (
             f"num_heads={self.num_heads}, reference_shape={self.reference_shape}, "
+            f"return_references={self.return_references is not None}, "
             f"epsilon={self.epsilon}, num_iters={self.num_iters}, alpha={self.alpha}, "
             f"tau={self.tau}, backend={self.backend!r}"
         )
@@ -218,20 +233,23 @@ class _CachedFold:
     """
 
     def __init__(self, attention: SeTAttention) -> None:
-        parameters = attention.anchors, attention.references
+        parameters = attention.folding_parameters()
         self.folded = fold(*parameters, attention.alpha)
         self._identities = [self._identity(p) for p in parameters]
         self._values = [
-            p.clone() if p.device.type == "cpu" else None for p in parameters
+            p.clone() if p is not None and p.device.type == "cpu" else None
+            for p in parameters
         ]
 
     @staticmethod
-    def _identity(parameter: Tensor) -> tuple:
+    def _identity(parameter: Tensor | None) -> tuple | None:
+        if parameter is None:
+            return None
         version = 0 if parameter.is_inference() else parameter._version
         return parameter.data_ptr(), version, parameter.dtype, parameter.device
 
     def is_valid(self, attention: SeTAttention) -> bool:
-        parameters = attention.anchors, attention.references
+        parameters = attention.folding_parameters()
         return self.folded.alpha == attention.alpha and all(
             self._identity(p) == identity and (value is None or torch.equal(p, value))
             for p, identity, value in zip(parameters, self._identities, self._values)

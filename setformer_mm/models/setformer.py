@@ -3,9 +3,9 @@
 Paper: "SeTformer is What You Need for Vision and Language", Shamsolmoali, Zareapoor,
 Granger and Felsberg, AAAI 2024, arXiv 2401.03540. No official code is known. The paper
 states the design (overlapping convolutional stem and downsampling, four stages,
-pre-norm blocks without convolution, window or attention bias); widths, depths, MLP
-ratios and numbers of references are reconstructed so that parameters and FLOPs meet
-the stated ones (docs/method.md).
+pre-norm blocks without convolution, window or attention bias); widths, depths and MLP
+ratios are reconstructed so that parameters and FLOPs meet the stated ones, and so is
+much of the attention (docs/method.md).
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,9 @@ from torchvision.ops import StochasticDepth
 
 from .gelu import GELU
 from .pointwise_linear import PointwiseLinear
-from .set_attention import SeTAttention
 from .token_mixer import build_token_mixer, spread_over_stages
 
 NUM_STAGES = 4
-REFERENCE_SHAPES = (8, 8), (8, 8), (8, 8), (7, 7)
 
 ARCHITECTURES = {
     "mini": dict(
@@ -174,10 +172,9 @@ class SeTformer(BaseModule):
         out_indices (Sequence[int]): Stages to return, rising, in 0..3; each gets a norm
             ``norm{i}`` of its own. Stages after the last one are not built.
         attention (dict, optional): ``dict(type=..., **fields)``: what stands in the
-            attention slot of the blocks, :class:`SeTAttention` by default with 8 x 8
-            references a head (7 x 7 in the last stage), or another one of
-            ``TOKEN_MIXERS``. Each field is one for all stages, or a list or tuple of
-            four.
+            attention slot of the blocks, :class:`SeTAttention` by default, or another
+            one of ``TOKEN_MIXERS``. Each field is one for all stages, or a list or
+            tuple of four.
         drop_path_rate (float): Stochastic depth of the last block in [0, 1), growing
             linearly from 0 at the first.
         frozen_stages (int): -1 freezes nothing, 0 the stem, ``n`` the stem and the
@@ -208,8 +205,6 @@ class SeTformer(BaseModule):
         super().__init__(init_cfg=init_cfg)
         arch = _resolve_architecture(arch)
         attention = dict(type="SeTAttention") | dict(attention or {})
-        if attention["type"] in ("SeTAttention", SeTAttention):
-            attention = dict(reference_shape=REFERENCE_SHAPES) | attention
         attention = spread_over_stages(attention, NUM_STAGES)
         if not out_indices or list(out_indices) != sorted(
             set(out_indices) & set(range(NUM_STAGES))

@@ -63,7 +63,7 @@ class SeTformerLayerDecayConstructor(DefaultOptimWrapperConstructor):
         ...         bias_decay_mult=0.0,
         ...         custom_keys={
         ...             "anchors": dict(decay_mult=0.0),
-        ...             "references": dict(decay_mult=0.0),
+        ...             "references": dict(decay_mult=0.0),  # both sets
         ...         },
         ...     ),
         ... )

@@ -17,10 +17,11 @@ from setformer_mm.ops import set_attention
 FIELDS = dict(
     reference_shape=(2, 3), epsilon=0.2, num_iters=2, alpha=1.5, tau=0.3, backend="auto"
 )
+PARAMETERS = "anchors", "references", "return_references"
 
 
-def build() -> SeTAttention:
-    return SeTAttention(8, 2, **FIELDS)
+def build(**fields) -> SeTAttention:
+    return SeTAttention(8, 2, **FIELDS, **fields)
 
 
 def images() -> torch.Tensor:
@@ -33,8 +34,7 @@ def without_cache(attention: SeTAttention, x: torch.Tensor) -> torch.Tensor:
     fields = {k: getattr(attention, k) for k in FIELDS}
     out = set_attention(
         attention.in_proj(x).reshape(batch, height * width, 2, 4),
-        attention.anchors,
-        attention.references,
+        *(getattr(attention, name) for name in PARAMETERS),
         spatial_shape=(height, width),
         **fields,
     )
@@ -75,10 +75,38 @@ def test_parameters_start_on_the_sphere():
     attention = SeTAttention(24, 3, reference_shape=(3, 5))
     assert attention.anchors.shape == (3, 8, 8)
     assert attention.references.shape == (3, 15, 8)
-    for parameter in (attention.anchors, attention.references):
+    assert attention.return_references.shape == (3, 15, 8)
+    for name in PARAMETERS:
+        parameter = getattr(attention, name)
         torch.testing.assert_close(
             parameter.norm(dim=-1), torch.ones(parameter.shape[:2])
         )
+
+
+def test_ways_have_references_of_their_own():
+    attention = build()
+    assert not torch.equal(attention.references, attention.return_references)
+    assert not torch.allclose(*attention.folded().score_maps.chunk(2, -1))
+    attention(images()).square().sum().backward()
+    for name in PARAMETERS:
+        assert getattr(attention, name).grad.norm() > 0, name
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_one_set_of_references_both_ways(training):
+    one, two = build(return_references=False), build()
+    assert one.return_references is None
+    assert "return_references" not in one.state_dict()
+    one.train(training), two.train(training)
+    missing, unexpected = two.load_state_dict(one.state_dict(), strict=False)
+    assert missing == ["return_references"] and not unexpected
+    with torch.no_grad():
+        two.return_references.copy_(two.references)
+        x = images()
+        assert torch.equal(one(x), without_cache(one, x))
+        for folded in SeTAttention.prepare([one, build(return_references=False)]):
+            assert torch.equal(*folded.score_maps.chunk(2, -1))
+    torch.testing.assert_close(one(x), two(x))
 
 
 def test_channels_have_to_divide_among_the_heads():
@@ -147,6 +175,14 @@ def replace_parameter(attention: SeTAttention) -> None:
     attention.references = nn.Parameter(torch.randn_like(attention.references))
 
 
+def replace_return_references(attention: SeTAttention) -> None:
+    attention.return_references = nn.Parameter(torch.randn(2, 6, 4))
+
+
+def drop_return_references(attention: SeTAttention) -> None:
+    attention.return_references = None
+
+
 def copy_without_gradient(attention: SeTAttention) -> None:
     with torch.no_grad():
         attention.references.copy_(torch.randn_like(attention.references))
@@ -171,9 +207,14 @@ CHANGES = {
     "copy_ under no_grad": copy_without_gradient,
     "anchors.data.copy_": lambda a: a.anchors.data.copy_(torch.randn(2, 4, 4)),
     "references.data.copy_": lambda a: a.references.data.copy_(torch.randn(2, 6, 4)),
+    "return_references.data.copy_": lambda a: a.return_references.data.copy_(
+        torch.randn(2, 6, 4)
+    ),
     "data set": lambda a: setattr(a.anchors, "data", torch.randn(2, 4, 4)),
     "optimiser step": step,
     "replaced parameter": replace_parameter,
+    "replaced return_references": replace_return_references,
+    "no return_references": drop_return_references,
     "alpha": change_alpha,
 }
 
@@ -198,7 +239,7 @@ def test_fold_follows_without_comparing_values(change):
     x = images()
     with torch.no_grad():
         before = attention(x)
-    attention._cached_fold._values = [None, None]
+    attention._cached_fold._values = [None] * len(PARAMETERS)
     CHANGES[change](attention)
     with torch.no_grad():
         after = attention(x)
@@ -268,7 +309,7 @@ def test_blocks_fold_together_as_they_do_alone(folds):
     for attention, folded in zip(attentions, together):
         alone = attention.folded()
         assert folded.alpha == alone.alpha
-        parameters = attention.anchors, attention.references
+        parameters = attention.folding_parameters()
         for a, b in zip(folded[:3], alone[:3]):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
             weight = torch.randn_like(a)
@@ -409,21 +450,25 @@ def test_weights_that_the_ema_hook_swaps_in_are_used(tmp_path, folds):
     assert len(folds) == 9
 
 
-def test_references_of_another_grid_are_resampled(monkeypatch):
+@pytest.mark.parametrize("name", ["references", "return_references"])
+def test_references_of_another_grid_are_resampled(name, monkeypatch):
     messages = []
     monkeypatch.setattr(module, "print_log", lambda m, **_: messages.append(m))
     source = SeTAttention(8, 2, reference_shape=(4, 4))
     rows = torch.arange(4.0).repeat_interleave(4)
     cols = torch.arange(4.0).repeat(4)
     with torch.no_grad():  # each channel varies along one axis, linearly
-        source.references.copy_(torch.stack([rows, cols, 5 - rows, 0 * rows + 1], -1))
+        getattr(source, name).copy_(
+            torch.stack([rows, cols, 5 - rows, 0 * rows + 1], -1)
+        )
     state = source.state_dict()
     target = SeTAttention(8, 2, reference_shape=(2, 3))
     target.load_state_dict(state)
-    assert messages == ["references: references resampled from 4x4 to 2x3"]
-    assert state["references"].shape == (2, 16, 4), "the caller's weights were changed"
+    assert f"{name}: references resampled from 4x4 to 2x3" in messages
+    assert len(messages) == 2
+    assert state[name].shape == (2, 16, 4), "the caller's weights were changed"
     row, col, reversed_row, one = (
-        target.references.detach().unflatten(1, (2, 3)).unbind(-1)
+        getattr(target, name).detach().unflatten(1, (2, 3)).unbind(-1)
     )
     # Cell centres of 2 rows and 3 columns, in units of 4 of them.
     torch.testing.assert_close(row, torch.tensor([[0.5], [2.5]]).expand(2, 2, 3))
@@ -438,12 +483,27 @@ def test_resampling_keeps_the_dtype_of_the_checkpoint():
     target = build().bfloat16()
     target.load_state_dict(state)
     assert target.references.dtype == torch.bfloat16
+    assert target.return_references.dtype == torch.bfloat16
 
 
 def test_references_of_the_same_grid_are_loaded_as_they_are():
     source, target = build(), build()
     target.load_state_dict(source.state_dict())
     assert torch.equal(target.references, source.references)
+    assert torch.equal(target.return_references, source.return_references)
+
+
+@pytest.mark.parametrize("grid", [(2, 3), (3, 3)])
+def test_return_references_that_one_side_lacks_are_reported_as_usual(grid):
+    both = SeTAttention(8, 2, grid)
+    one = SeTAttention(8, 2, grid, return_references=False)
+    with pytest.raises(RuntimeError, match=r'Unexpected .*"return_references"'):
+        build(return_references=False).load_state_dict(both.state_dict())
+    target = build()
+    before = target.return_references.clone()
+    with pytest.raises(RuntimeError, match=r'Missing .*"return_references"'):
+        target.load_state_dict(one.state_dict())
+    assert torch.equal(target.return_references, before)
 
 
 def test_references_that_cannot_be_resampled_are_an_error():
@@ -458,3 +518,5 @@ def test_references_that_cannot_be_resampled_are_an_error():
 def test_printed_form_names_the_fields():
     for field in ("reference_shape=(2, 3)", "epsilon=0.2", "tau=0.3", "backend='auto'"):
         assert field in repr(build())
+    assert "return_references=True" in repr(build())
+    assert "return_references=False" in repr(build(return_references=False))

@@ -98,6 +98,7 @@ def check_backbone(options, prefix):
         "stages.0.blocks.0.attn.anchors": (LR * RATE**5, 0.0),
         "stages.0.downsample.conv.weight": (LR * RATE**4, WEIGHT_DECAY),
         "stages.1.blocks.0.attn.references": (LR * RATE**4, 0.0),
+        "stages.1.blocks.1.attn.return_references": (LR * RATE**3, 0.0),
         "stages.1.blocks.1.norm2.bias": (LR * RATE**3, 0.0),
         "stages.2.blocks.0.mlp.0.weight": (LR * RATE**2, WEIGHT_DECAY),
         "stages.3.blocks.0.mlp.2.weight": (LR * RATE, WEIGHT_DECAY),

@@ -11,7 +11,7 @@ optim_wrapper = dict(
         bias_decay_mult=0.0,
         custom_keys=dict(
             anchors=dict(decay_mult=0.0),
-            references=dict(decay_mult=0.0),
+            references=dict(decay_mult=0.0),  # both sets: a key is part of a name
         ),
     ),
 )

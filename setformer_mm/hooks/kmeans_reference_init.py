@@ -30,10 +30,12 @@ class KMeansReferenceInitHook(Hook):
     """Initialise every SeTAttention by K-means before a training.
 
     Layer after layer, in forward order, the features of a head (the output of
-    ``in_proj``, normalised) are clustered twice: the centroids, normalised again,
-    become its anchors and its references. References are laid on their grid so that
-    each sits where the members of its cluster sit in the image on average. A layer sees
-    features that were computed with the new parameters of all layers before it.
+    ``in_proj``, normalised) are clustered: the centroids, normalised again, become its
+    anchors, and those of further runs its references for the way in and for the way
+    back. These two runs begin from different centroids, so that the sets differ.
+    References are laid on their grid so that each sits where the members of its cluster
+    sit in the image on average. A layer sees features that were computed with the new
+    parameters of all layers before it.
 
     The images are a random subset of the training set, passed through the training
     pipeline and the data preprocessor without batch augmentations. Each is processed
@@ -106,8 +108,9 @@ class KMeansReferenceInitHook(Hook):
         for i, (name, layer) in enumerate(layers.items(), 1):
             if is_main_process():
                 self._initialise(layer, self._collect(layer, model, batches))
-            for parameter in (layer.anchors, layer.references):
-                broadcast(parameter.detach())
+            for parameter in layer.folding_parameters():
+                if parameter is not None:  # one set of references both ways
+                    broadcast(parameter.detach())
             done += layer.num_heads
             elapsed = time.monotonic() - start
             left = timedelta(seconds=round(elapsed * (total - done) / done))
@@ -217,19 +220,24 @@ class KMeansReferenceInitHook(Hook):
     ) -> None:
         """Write the centroids of all heads into a layer."""
         features, positions = samples
-        num_anchors, num_references = layer.anchors.shape[1], layer.references.shape[1]
+        anchors, *sets = layer.folding_parameters()
         for head in range(layer.num_heads):
             # Features without a direction would make every centroid NaN.
             norms = np.linalg.norm(features[:, head], axis=-1)
             valid = np.isfinite(norms) & (norms > 0)
             units = features[valid, head] / norms[valid, None]
-            anchors, _ = cluster_directions(units, num_anchors, self.seed)
-            references, labels = cluster_directions(units, num_references, self.seed)
-            cells = assign_to_grid(positions[valid], labels, layer.reference_shape)
-            on_grid = np.empty_like(references)
-            on_grid[cells] = references
-            layer.anchors[head].copy_(torch.from_numpy(anchors))
-            layer.references[head].copy_(torch.from_numpy(on_grid))
+            centroids, _ = cluster_directions(units, anchors.shape[1], self.seed)
+            anchors[head].copy_(torch.from_numpy(centroids))
+            for way, references in enumerate(sets):
+                if references is None:  # the same set both ways
+                    continue
+                centroids, labels = cluster_directions(
+                    units, references.shape[1], self.seed + way
+                )
+                cells = assign_to_grid(positions[valid], labels, layer.reference_shape)
+                on_grid = np.empty_like(centroids)
+                on_grid[cells] = centroids
+                references[head].copy_(torch.from_numpy(on_grid))
 
 
 def cluster_directions(

@@ -38,10 +38,11 @@ class Images(Dataset):
 class Toy(BaseModel):
     """Attention layers of one head in a row, on images of 32 channels."""
 
-    def __init__(self, num_layers=1, reference_shape=(2, 2)):
+    def __init__(self, num_layers=1, reference_shape=(2, 2), return_references=True):
         super().__init__(ImgDataPreprocessor())
         self.layers = nn.ModuleList(
-            SeTAttention(DIM, 1, reference_shape) for _ in range(num_layers)
+            SeTAttention(DIM, 1, reference_shape, return_references)
+            for _ in range(num_layers)
         )
         for layer in self.layers:
             nn.init.eye_(layer.in_proj.weight)
@@ -81,10 +82,14 @@ def parameters_of(model):
 
 def assert_unit_and_finite(model):
     for layer in model.layers:
-        for parameter in (layer.anchors, layer.references):
+        for parameter in learned_points(layer):
             torch.testing.assert_close(
                 parameter.norm(dim=-1), torch.ones(parameter.shape[:-1])
             )
+
+
+def learned_points(layer):
+    return [p for p in layer.folding_parameters() if p is not None]
 
 
 def random_units(rng, *shape):
@@ -172,9 +177,46 @@ def test_references_of_a_quadrant_sit_in_its_cell():
 
     KMeansReferenceInitHook(num_images=4).before_train(make_runner(model, images))
 
-    references = model.layers[0].references[0]
-    assert ((references * directions).sum(-1) > 0.99).all()
+    for references in learned_points(model.layers[0])[1:]:
+        assert ((references[0] * directions).sum(-1) > 0.99).all()
     assert_unit_and_finite(model)
+
+
+def test_both_sets_of_references_are_centroids_and_differ(monkeypatch):
+    torch.manual_seed(0)
+    started = []
+
+    def record(units, num_clusters, seed):
+        centroids, labels = cluster_directions(units, num_clusters, seed)
+        started.append((num_clusters, seed, torch.from_numpy(centroids).float()))
+        return centroids, labels
+
+    monkeypatch.setattr(kmeans_reference_init, "cluster_directions", record)
+    model = Toy()
+    hook = KMeansReferenceInitHook(num_images=6, seed=5)
+    hook.before_train(make_runner(model, random_images()))
+
+    assert [start[:2] for start in started] == [(DIM, 5), (4, 5), (4, 6)]
+    for parameter, (*_, centroids) in zip(learned_points(model.layers[0]), started):
+        # On the grid they stand in another order.
+        assert torch.equal(sorted_rows(parameter[0]), sorted_rows(centroids))
+    _, way_in, way_back = (sorted_rows(p[0]) for p in learned_points(model.layers[0]))
+    assert (way_in - way_back).abs().max() > 0.01
+
+
+def sorted_rows(matrix):
+    return matrix.detach()[matrix[:, 0].argsort()]
+
+
+def test_a_layer_with_one_set_of_references():
+    images = random_images()
+    models = [Toy(return_references=both) for both in (True, False)]
+    models[1].load_state_dict(models[0].state_dict(), strict=False)
+    for model in models:
+        KMeansReferenceInitHook().before_train(make_runner(model, images))
+    two, one = (learned_points(model.layers[0]) for model in models)
+    assert len(two) == 3 and len(one) == 2
+    assert torch.equal(two[0], one[0]) and torch.equal(two[1], one[1])
 
 
 def test_a_layer_sees_features_of_initialised_layers_before_it(monkeypatch):
@@ -338,7 +380,7 @@ def _initialise_on_rank(rank, path):
     # Only rank 0 has data, so that a rank which reads them itself would fail.
     runner = make_runner(model, random_images() if rank == 0 else [])
     KMeansReferenceInitHook(num_images=3).before_train(runner)
-    torch.save([(x.anchors, x.references) for x in model.layers], f"{path}/{rank}.pth")
+    torch.save([learned_points(layer) for layer in model.layers], f"{path}/{rank}.pth")
     torch.distributed.destroy_process_group()
 
 
@@ -346,7 +388,7 @@ def test_all_ranks_get_what_rank_0_computed(tmp_path):
     mp.spawn(_initialise_on_rank, args=(str(tmp_path),), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pth") for rank in (0, 1)]
     for left, right in zip(*ranks):
-        assert torch.equal(left[0], right[0]) and torch.equal(left[1], right[1])
+        assert len(left) == 3 and all(map(torch.equal, left, right))
 
 
 def test_in_a_training_run_and_off_when_it_is_resumed(tmp_path):
@@ -401,8 +443,9 @@ def test_in_a_training_run_and_off_when_it_is_resumed(tmp_path):
     first, _, log = train(max_epochs=1, resume=False)
     assert log.count("K-means initialisation: layer") == 4
     for stage in first.backbone.stages:
-        norms = stage.blocks[0].attn.references.norm(dim=-1)
-        torch.testing.assert_close(norms, torch.ones_like(norms))
+        for parameter in learned_points(stage.blocks[0].attn):
+            norms = parameter.norm(dim=-1)
+            torch.testing.assert_close(norms, torch.ones_like(norms))
 
     second, _, log = train(max_epochs=2, resume=True)
     assert "K-means initialisation is off: the anchors come from a checkpoint" in log

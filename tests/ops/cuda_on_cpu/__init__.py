@@ -49,14 +49,13 @@ _Fields = _structure(
 _Tokens = _structure(
     "Tokens", (_Pointer, "data"), (c_int64, "batch_stride token_stride head_stride")
 )
-_Maps = _structure("Maps", (_Pointer, "anchors score_map value_map"))
+_Maps = _structure("Maps", (_Pointer, "anchors score_maps value_map"))
 _Saved = _structure("Saved", (_Pointer, "scalings aggregates"))
 _Problem = _structure(
     "Problem",
     (_Sizes, "sizes"),
     (_Fields, "fields"),
     (c_int, "scalar"),
-    (c_bool, "wide"),
     (_Tokens, "x"),
     (_Maps, "maps"),
     (_Saved, "saved"),
@@ -99,10 +98,16 @@ class Kernels:
         )
 
     def set_attention(
-        self, x: Tensor, anchors: Tensor, references: Tensor, alpha=2.0, **fields
+        self,
+        x: Tensor,
+        anchors: Tensor,
+        references: Tensor,
+        return_references: Tensor | None = None,
+        alpha=2.0,
+        **fields,
     ) -> Tensor:
         """:func:`setformer_mm.ops.set_attention` by these kernels."""
-        folded = fold(anchors, references, alpha)
+        folded = fold(anchors, references, return_references, alpha)
         return _SetAttention.apply(x, *folded[:3], self, alpha, fields)
 
     def call(self, name: str, *arguments) -> None:
@@ -129,14 +134,15 @@ class _SetAttention(torch.autograd.Function):
     """As setformer_mm/ops/registration.py, without torch's dispatcher in between."""
 
     @staticmethod
-    def forward(ctx, x, anchors, score_map, value_map, kernels, alpha, fields):
+    def forward(ctx, x, anchors, score_maps, value_map, kernels, alpha, fields):
         batch, num_tokens, heads, _ = x.shape
-        _, num_anchors, num_references = score_map.shape
+        _, num_anchors, both_references = score_maps.shape
+        num_iters = fields.get("num_iters", 3)
         saved = (
-            _nan(anchors, batch, heads, fields.get("num_iters", 3), num_references),
-            _nan(anchors, batch, heads, num_references, num_anchors + 1),
+            _nan(anchors, batch, heads, num_iters + 1, both_references),
+            _nan(anchors, batch, heads, both_references // 2, num_anchors + 1),
         )
-        maps = tuple(t.detach().contiguous() for t in (anchors, score_map, value_map))
+        maps = tuple(t.detach().contiguous() for t in (anchors, score_maps, value_map))
         out = _nan(x, batch, num_tokens, heads, num_anchors)
         kernels.run("forward", _problem(x, maps, saved, alpha, **fields), _tokens(out))
         ctx.kernels, ctx.alpha, ctx.fields = kernels, alpha, fields
@@ -175,17 +181,16 @@ def _problem(
     alpha: float,
     spatial_shape: tuple[int, int] = (0, 0),
     reference_shape: tuple[int, int] = (0, 0),
-    epsilon: float = 0.1,
+    epsilon: float = 0.01,
     num_iters: int = 3,
-    tau: float | None = 0.15,
+    tau: float | None = 0.5,
 ) -> Structure:
-    _, num_anchors, num_references = maps[1].shape
+    _, num_anchors, both_references = maps[1].shape
     shapes = *spatial_shape, *reference_shape
     return _Problem(
-        _Sizes(*x.shape, num_anchors, num_references),
+        _Sizes(*x.shape, num_anchors, both_references // 2),
         _Fields(*shapes, alpha, epsilon, num_iters, tau or 0.0),
         _SCALARS.index(x.dtype),
-        False,
         _tokens(x),
         _Maps(*(t.data_ptr() for t in maps)),
         _Saved(*(t.data_ptr() for t in saved)),

@@ -8,10 +8,12 @@
 namespace setformer_mm {
 namespace cuda {
 
-const Kernels kernels_32_exact = kernels_of<Config<32, 64, true>>();
-const Kernels kernels_32_half = kernels_of<Config<32, 64, false>>();
-const Kernels kernels_64_exact = kernels_of<Config<64, 128, true>>();
-const Kernels kernels_64_half = kernels_of<Config<64, 128, false>>();
+const Kernels kernels_32_16_exact = kernels_of<Config<32, 16, true>>();
+const Kernels kernels_32_16_half = kernels_of<Config<32, 16, false>>();
+const Kernels kernels_32_64_exact = kernels_of<Config<32, 64, true>>();
+const Kernels kernels_32_64_half = kernels_of<Config<32, 64, false>>();
+const Kernels kernels_64_128_exact = kernels_of<Config<64, 128, true>>();
+const Kernels kernels_64_128_half = kernels_of<Config<64, 128, false>>();
 
 }  // namespace cuda
 }  // namespace setformer_mm

@@ -1,12 +1,15 @@
 // The backward pass over one head:
 //
-//   project    gradients of A
-//   weigh      gradients of log W; their sums are those of log b
-//   unroll     through one Sinkhorn iteration               (num_iters - 1 times)
+//   project    gradients of A; of log W, whose sums are those of log b of the way back
+//   weigh      gradients of log U, from which those of log b of the way in; the way
+//   back
+//              through its last Sinkhorn iteration          (if there are iterations)
+//   unroll     both ways through one more iteration, the way back one ahead
+//                                                           (num_iters - 1 times)
 //   gather     through the rest; gradients of x and of the maps
 //
-// Gradients are carried with respect to logarithms of a, b and W, where they are well
-// scaled, and relative to the unit of lengths until they are written.
+// Gradients are carried with respect to logarithms of a, b and the weights, where they
+// are well scaled, and relative to the unit of lengths until they are written.
 #pragma once
 
 template <typename C>
@@ -18,71 +21,66 @@ struct Backward {
   const Call& call;
 
   __device__ __forceinline__ explicit Backward(const Call& any_call)
-      : block(any_call, /*is_backward=*/true), call(any_call) {}
+      : block(any_call), call(any_call) {}
+
+  static int num_phases(int iters) { return iters + 2; }
 
   __device__ __forceinline__ void run(int phase) {
-    const int last = num_phases(call.iters()) - 1;
     if (phase == 0)
       project();
-    else if (phase == 1)
-      weigh_grads();
-    else if (phase < last)
-      unroll(call.iters() + 2 - phase);
-    else
+    else if (phase == call.iters() + 1)
       gather();
+    else if (phase == 1)
+      weigh();
+    else
+      unroll(call.iters() + 2 - phase);
   }
 
   __device__ __forceinline__ void project() {
+    float scaling_grads[1][kOwn] = {};
     TokenSums<M, K> sums;
+    const int stage = call.cut.tiles;
 #pragma unroll 1
     for (int tile = 0; tile < block.num_tiles(); ++tile) {
-      const Place place = block.place_of(tile);
-      Rows<M> rows;
-      {
-        Strip<C> strip;
-        look_at(block, tile, /*is_first=*/true, strip);
-        weigh_by_last(place, strip, rows);
-      }
-      Rows<K> grads;
-      load_out_grads(place, grads);
-      store_shared(rows, C::kRefsStride, block.stage_refs());
-      store_shared(grads, C::kWidthStride, block.stage_width());
+      look_at(block, tile, /*is_first=*/true);
+      Rows<M> weights, grads;
+      compute_return_grads(tile, Kept::kNothing, weights, grads);
+#pragma unroll
+      for (int r = 0; r < 2; ++r)
+#pragma unroll
+        for (int e = 0; e < kOwn; ++e) scaling_grads[0][e] += grads.v[r][e];
+      Rows<K> out_grads;
+      load_out_grads(tile, out_grads);
+      store_shared(weights, C::kSetsStride, block.gibbs(stage));
+      store_shared(out_grads, C::kWidthStride, block.features(stage));
       __syncthreads();
-      sums.template add<C::kFine, C::kCoarse>(block.stage_refs(), C::kRefsStride,
-                                              block.stage_width(), C::kWidthStride);
+      sums.template add<C::kFine, C::kCoarse>(block.gibbs(stage), C::kSetsStride,
+                                              block.features(stage), C::kWidthStride);
       __syncthreads();
     }
+    block.template emit_columns<Add>(scaling_grads, C::kSums, 0);
     sums.for_each(
-        [&](int j, int k, float sum) { block.emit(C::kBackwardSums, j * K + k, sum); });
-    if (block.arrive(C::kBackwardSums)) finish_project();
+        [&](int j, int k, float sum) { block.emit(C::kSums, M + j * K + k, sum); });
+    if (block.arrive(C::kSums)) finish_project();
   }
 
   // From the gradients of A value_map to those of A and of value_map.
   __device__ __forceinline__ void finish_project() {
     const int m = call.references(), k = call.anchors();
     const int64_t slot = block.slot;
-    const double* const saved = call.problem.saved.aggregates + slot * m * (k + 1);
-    const Padded<double> aggregates{saved, m, k, k + 1};
+    const Padded<double> aggregates{call.problem.saved.aggregates + slot * m * (k + 1),
+                                    m, k, k + 1};
     const Padded<double> value_map{call.problem.maps.value_map + block.head() * k * k,
                                    k, k, k};
-    const auto mixed_grads = [&](int j, int c) { return block.totals()[j * K + c]; };
+    const auto mixed_grads = [&](int j, int c) {
+      return block.totals()[M + j * K + c];
+    };
 
-    float* const mixed_t = call.mixed + slot * M * K;
-    small_product<Sum>(
-        M, K, k, [&](int j, int i) { return Sum(aggregates(j, i)); },
-        [&](int i, int c) { return Sum(value_map(i, c)); },
-        [&](int j, int c, Sum v) { mixed_t[operand_index<K, M>(c, j)] = float(v); });
-
-    // Over N times the column sums of W: what reaches a column of W through its sum.
     float* const grads = call.aggregate_grads + slot * M * K;
     float* const grads_t = call.aggregate_grads_t + slot * M * K;
-    const auto by_column_sum = [&](int j) {
-      return j < m ? Sum(1 / (saved[j * (k + 1) + k] * double(call.tokens()))) : Sum(0);
-    };
     small_product<Sum>(
         M, K, k, mixed_grads, [&](int c, int i) { return Sum(value_map(i, c)); },
         [&](int j, int i, Sum v) {
-          v *= by_column_sum(j);
           grads[operand_index<M, K>(j, i)] = float(v);
           grads_t[operand_index<K, M>(i, j)] = float(v);
         });
@@ -98,101 +96,80 @@ struct Backward {
       for (int i = 0; i < k; ++i)
         offset += Sum(grads[operand_index<M, K>(j, i)]) * Sum(aggregates(j, i));
       call.offsets[slot * M + j] = float(offset);
+      if (call.iters() > 0) set_flow(kBack, call.iters(), j, block.totals()[j]);
     }
   }
 
-  __device__ __forceinline__ void weigh_grads() {
-    float sums[kOwn] = {};  // gradients of the last log b
+  __device__ __forceinline__ void weigh() {
+    const int last = call.iters();
+    float sums[kSets][kOwn] = {};
 #pragma unroll 1
     for (int tile = 0; tile < block.num_tiles(); ++tile) {
-      const Place place = block.place_of(tile);
-      Strip<C> strip;
-      look_at(block, tile, /*is_first=*/false, strip);
-      Rows<M> rows, grads;
-      const RowScales scales = weigh_by_last(place, strip, rows);
-      compute_weight_grads(tile, strip, rows, scales, grads);
-      load_shared(block.gibbs(tile), C::kRefsStride, strip.gibbs);
-      float b[kOwn];
-      block.load_scaling(call.iters(), b);
+      look_at(block, tile, /*is_first=*/false);
+      Rows<M> shares, grads;
+      float scalings[2];
+      compute_grads_in(tile, Kept::kNothing, shares, grads, scalings);
+      Rows<M> gibbs;
+      load_shared(block.gibbs(tile, kIn), C::kSetsStride, gibbs);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const float through_a = sum_of(grads, r) * scales.a[r];
+        const float left = -scalings[r] * sum_of(grads, r);
 #pragma unroll
-        for (int e = 0; e < kOwn; ++e)
-          sums[e] += grads.v[r][e] - through_a * strip.gibbs.v[r][e] * b[e];
+        for (int e = 0; e < kOwn; ++e) sums[kIn][e] += left * gibbs.v[r][e];
       }
+      if (last > 1) add_iteration(tile, kBack, last, sums[kBack]);
     }
-    block.emit_columns(sums, M, 0);
-    if (!block.arrive(M) || call.iters() == 0) return;
-    for (int j = threadIdx.x; j < M; j += kThreads)
-      set_gamma(call.iters(), j, block.totals()[j]);
+    block.template emit_columns<Add>(sums, kSets * M, 0);
+    if (!block.arrive(kSets * M)) return;
+    set_flows(kIn, last);
+    if (last > 1) set_flows(kBack, last - 1);
   }
 
-  // Through the update of b[t], and of the a before it, to b[t - 1]; t > 1.
+  // The way in to the gradients of b[t - 1], t > 1; the way back to those of b[t - 2].
   __device__ __forceinline__ void unroll(int t) {
-    float b[kOwn], gamma[kOwn], by_a[kOwn] = {};
-    block.load_scaling(t - 1, b);
-    load_quarter<M>(gammas(t), gamma);
+    float sums[kSets][kOwn] = {};
 #pragma unroll 1
     for (int tile = 0; tile < block.num_tiles(); ++tile) {
-      Strip<C> strip;
-      look_at(block, tile, /*is_first=*/false, strip);
-      const Place place = block.place_of(tile);
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const float a = row_scaling<C>(strip, r, place, b);
-        float product = 0;
-#pragma unroll
-        for (int e = 0; e < kOwn; ++e) product += strip.gibbs.v[r][e] * gamma[e];
-        const float left = -a * a * sum_of_row(product);
-#pragma unroll
-        for (int e = 0; e < kOwn; ++e) by_a[e] += left * strip.gibbs.v[r][e];
-      }
+      look_at(block, tile, /*is_first=*/false);
+      add_iteration(tile, kIn, t, sums[kIn]);
+      if (t > 2) add_iteration(tile, kBack, t - 1, sums[kBack]);
     }
-    block.emit_columns(by_a, M, 0);
-    if (!block.arrive(M)) return;
-    for (int j = threadIdx.x; j < M; j += kThreads)
-      set_gamma(t - 1, j,
-                -scaling(t - 1, j) * double(block.totals()[j]) / double(call.tokens()));
+    block.template emit_columns<Add>(sums, kSets * M, 0);
+    if (!block.arrive(kSets * M)) return;
+    set_flows(kIn, t - 1);
+    if (t > 2) set_flows(kBack, t - 2);
   }
 
   __device__ __forceinline__ void gather() {
-    TokenSums<K, M> score_map_sums;
+    TokenSums<K, kSets * M> score_map_sums;
     TokenSums<K, K> anchor_sums;
 #pragma unroll 1
     for (int tile = 0; tile < block.num_tiles(); ++tile) {
-      const Place place = block.place_of(tile);
-      Strip<C> strip;
-      look_at(block, tile, /*is_first=*/false, strip);
-      // Gradients of the kernel's exponents alpha (u z - 1).
+      look_at(block, tile, /*is_first=*/false);
+      // Gradients of F, then of the kernel's exponents alpha (u z - 1).
       Rows<K> exponent_grads;
       float length_grads[2];
+      fill(exponent_grads, 0);
       {
-        Rows<M> rows, score_grads;
-        const RowScales scales = weigh_by_last(place, strip, rows);
-        compute_weight_grads(tile, strip, rows, scales, score_grads);
-        // Columns of W in place of its rows: l F reached A through them.
-#pragma unroll
-        for (int r = 0; r < 2; ++r) scale_row(rows, r, scales.share[r]);
-        fill(exponent_grads, 0);
+        Rows<M> shares, grads;
+        float scalings[2];
+        compute_grads_in(tile, call.iters() == 0 ? Kept::kNothing : Kept::kGibbs,
+                         shares, grads, scalings);
         multiply<C::kFine, C::kFine>(
-            rows, call.aggregate_grads + int64_t(block.slot) * M * K, exponent_grads);
+            shares, call.aggregate_grads + int64_t(block.slot) * M * K, exponent_grads);
         Rows<K> features;
-        load_shared(block.features(tile), C::kWidthStride, features);
+        load_centred(block, tile, features);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-          float product = 0;
-#pragma unroll
-          for (int e = 0; e < K / 4; ++e)
-            product += features.v[r][e] * exponent_grads.v[r][e];
-          length_grads[r] = sum_of_row(product);
-          scale_row(exponent_grads, r, strip.lengths[r] / block.unit());
+          length_grads[r] = dot_of_row(features, r, exponent_grads.v[r]);
+          scale_row(exponent_grads, r, block.length(tile, r) / block.unit());
         }
-        load_shared(block.gibbs(tile), C::kRefsStride, strip.gibbs);
-        to_score_grads(place, strip, score_grads);
-        store_shared(score_grads, C::kRefsStride, block.stage_refs());
-        multiply<C::kFine, C::kFine>(
-            score_grads, call.score_map_t + block.head() * M * K, exponent_grads);
+        add_score_grads(tile, kIn, grads, exponent_grads);
+      }
+      {
+        Rows<M> weights, grads;
+        compute_return_grads(tile, Kept::kGibbs, weights, grads);
+        add_score_grads(tile, kBack, grads, exponent_grads);
       }
       {
         Rows<K> features;
@@ -206,127 +183,154 @@ struct Backward {
 
       Rows<K> u;
       float lengths[2];
-      load_units<C>(block, place, u, lengths);
+      load_units<C>(block, block.place_of(tile), u, lengths);
       __syncthreads();
       score_map_sums.template add<C::kFine, C::kFine>(
-          block.features(tile), C::kWidthStride, block.stage_refs(), C::kRefsStride);
+          block.features(tile), C::kWidthStride, block.gibbs(tile), C::kSetsStride);
       __syncthreads();
-      float* const staged_u = block.stage_refs();  // rows of K here
-      store_shared(exponent_grads, C::kWidthStride, block.stage_width());
-      store_shared(u, C::kWidthStride, staged_u);
+      // Neither F nor gradients of scores are needed any more.
+      store_shared(exponent_grads, C::kWidthStride, block.features(tile));
+      store_shared(u, C::kSetsStride, block.gibbs(tile));
       __syncthreads();
-      anchor_sums.template add<C::kFine, C::kFine>(block.stage_width(), C::kWidthStride,
-                                                   staged_u, C::kWidthStride);
+      anchor_sums.template add<C::kFine, C::kFine>(
+          block.features(tile), C::kWidthStride, block.gibbs(tile), C::kSetsStride);
       __syncthreads();
-      store_token_grads(place, exponent_grads, u, lengths, length_grads);
+      store_token_grads(tile, exponent_grads, u, lengths, length_grads);
     }
     float* const sums = call.map_grads + int64_t(blockIdx.x) * C::kMapSums;
-    score_map_sums.for_each([&](int k, int j, float sum) { sums[k * M + j] = sum; });
+    score_map_sums.for_each(
+        [&](int k, int j, float sum) { sums[k * kSets * M + j] = sum; });
     anchor_sums.for_each(
-        [&](int k, int d, float sum) { sums[K * M + k * K + d] = sum; });
+        [&](int k, int d, float sum) { sums[K * kSets * M + k * K + d] = sum; });
   }
 
  private:
-  // With the last b, which is loaded anew for each tile: registers are scarce here.
-  __device__ __forceinline__ RowScales weigh_by_last(const Place& place,
-                                                     const Strip<C>& strip,
-                                                     Rows<M>& rows) const {
-    float b[kOwn];
-    block.load_scaling(call.iters(), b);
-    return weigh(block, place, strip, b, rows);
+  __device__ __forceinline__ void load_out_grads(int tile, Rows<K>& grads) const {
+    load_tokens<C>(call.in, call.problem.scalar, call.in_aligned, call.anchors(),
+                   block.place_of(tile), grads);
   }
 
-  __device__ __forceinline__ void load_out_grads(const Place& place,
-                                                 Rows<K>& grads) const {
-    load_tokens<C>(call.in, call.problem.scalar, call.in_aligned, call.anchors(), place,
-                   grads);
+  __device__ __forceinline__ float* flows(int set, int t) const {
+    const int64_t row = int64_t(block.slot) * (call.iters() + 1) + t;
+    return call.flows + (row * kSets + set) * M;
   }
 
-  __device__ __forceinline__ float* gammas(int t) const {
-    return call.gammas + (int64_t(block.slot) * (call.iters() + 1) + t) * M;
-  }
-
-  __device__ __forceinline__ double scaling(int t, int j) const {
+  __device__ __forceinline__ void set_flow(int set, int t, int j,
+                                           double log_scaling_grad) const {
     const int m = call.references();
-    if (j >= m) return 0;
-    return t == 0 ? 1
-                  : call.problem.saved
-                        .scalings[(int64_t(block.slot) * call.iters() + t - 1) * m + j];
+    flows(set, t)[j] = j < m
+                           ? float(log_scaling_grad * bounded(block.saved(t, set)[j]) *
+                                   m / call.tokens())
+                           : 0.0f;
   }
 
-  // M b times the gradient of log b.
-  __device__ __forceinline__ void set_gamma(int t, int j,
-                                            double log_scaling_grad) const {
-    gammas(t)[j] = float(log_scaling_grad * call.references() * scaling(t, j));
-  }
-
-  // Gradients of log W, from its rows over their sums: through these, and through its
-  // columns over theirs. The gradients of the last log a are sums of rows.
-  __device__ __forceinline__ void compute_weight_grads(int tile, const Strip<C>& strip,
-                                                       const Rows<M>& rows,
-                                                       const RowScales& scales,
-                                                       Rows<M>& grads) const {
-    const int64_t slot = block.slot;
-    Rows<K> left;
-    load_out_grads(block.place_of(tile), left);
-    fill(grads, 0);
-    multiply<C::kCoarse, C::kFine>(left, call.mixed + slot * M * K, grads);
-    load_shared(block.features(tile), C::kWidthStride, left);
-    float means[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float mean = 0;
-#pragma unroll
-      for (int e = 0; e < kOwn; ++e) mean += rows.v[r][e] * grads.v[r][e];
-      means[r] = sum_of_row(mean);
-      scale_row(left, r, scales.share[r] * (strip.lengths[r] / block.unit()));
+  // From sums over tokens of E N a and the gradients of log a after b[t], negated.
+  __device__ __forceinline__ void set_flows(int set, int t) const {
+    for (int j = threadIdx.x; j < M; j += kThreads) {
+      const double b = j < call.references() ? bounded(block.saved(t, set)[j]) : 0.0f;
+      set_flow(set, t, j, b * block.totals()[set * M + j]);
     }
-    multiply<C::kFine, C::kFine>(left, call.aggregate_grads_t + slot * M * K, grads);
-    float offsets[kOwn];
+  }
+
+  // Gradients of log U; Q, the weights of the way in over their columns' sums; N a.
+  __device__ __forceinline__ void compute_grads_in(int tile, Kept kept, Rows<M>& shares,
+                                                   Rows<M>& grads,
+                                                   float (&scalings)[2]) const {
+    const int64_t slot = block.slot;
+    load_gibbs(block, tile, kIn, kept, shares);
+    weigh_in(block, tile, shares, scalings);
+    Rows<K> values;
+    load_centred(block, tile, values);
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+      scale_row(values, r, block.length(tile, r) / block.unit());
+    fill(grads, 0);
+    multiply<C::kFine, C::kFine>(values, call.aggregate_grads_t + slot * M * K, grads);
+    float by_sums[kOwn], offsets[kOwn];
+    load_quarter<M>(call.by_column_sums + slot * M, by_sums);
     load_quarter<M>(call.offsets + slot * M, offsets);
 #pragma unroll
     for (int r = 0; r < 2; ++r)
 #pragma unroll
-      for (int e = 0; e < kOwn; ++e)
-        grads.v[r][e] =
-            rows.v[r][e] * (grads.v[r][e] - means[r] - scales.share[r] * offsets[e]);
+      for (int e = 0; e < kOwn; ++e) {
+        shares.v[r][e] *= by_sums[e];
+        grads.v[r][e] = shares.v[r][e] * (grads.v[r][e] - offsets[e]);
+      }
   }
 
-  // From the gradients of log W to those of the scores: less what the Sinkhorn
-  // iterations take away.
-  __device__ __forceinline__ void to_score_grads(const Place& place,
-                                                 const Strip<C>& strip,
-                                                 Rows<M>& grads) const {
+  // Gradients of log W; P, the weights of the way back over their rows' sums.
+  __device__ __forceinline__ void compute_return_grads(int tile, Kept kept,
+                                                       Rows<M>& weights,
+                                                       Rows<M>& grads) const {
+    load_gibbs(block, tile, kBack, kept, weights);
+    weigh_back(block, tile, weights);
+    Rows<K> out_grads;
+    load_out_grads(tile, out_grads);
+    fill(grads, 0);
+    multiply<C::kCoarse, C::kFine>(out_grads, call.mixed + int64_t(block.slot) * M * K,
+                                   grads);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float mean = dot_of_row(weights, r, grads.v[r]);
+#pragma unroll
+      for (int e = 0; e < kOwn; ++e)
+        grads.v[r][e] = weights.v[r][e] * (grads.v[r][e] - mean);
+    }
+  }
+
+  // Adds what reaches log b[t - 1] of a set through the a after it and b[t].
+  __device__ __forceinline__ void add_iteration(int tile, int set, int t,
+                                                float (&sums)[kOwn]) const {
+    const Place place = block.place_of(tile);
+    Rows<M> gibbs;
+    load_gibbs(block, tile, set, Kept::kGibbs, gibbs);
+    float b[kOwn], flow[kOwn];
+    block.load_scaling(t - 1, set, b);
+    load_quarter<M>(flows(set, t), flow);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float a = row_scaling(gibbs, r, place, b);
+      // Their order keeps products in range.
+      const float left = a * (a * dot_of_row(gibbs, r, flow));
+#pragma unroll
+      for (int e = 0; e < kOwn; ++e) sums[e] += left * gibbs.v[r][e];
+    }
+  }
+
+  // From the gradients of the log weights of a set to those of its scores, less what
+  // the Sinkhorn iterations take away; these take E's place in shared memory. Adds what
+  // features get of them.
+  __device__ __forceinline__ void add_score_grads(int tile, int set, Rows<M>& grads,
+                                                  Rows<K>& feature_grads) const {
+    const Place place = block.place_of(tile);
     const int last = call.iters();
-    const float by_tokens = 1 / float(call.tokens());
-    const float log_a_grads[2] = {sum_of(grads, 0), sum_of(grads, 1)};
+    Rows<M> gibbs;
+    load_shared(block.gibbs(tile, set), C::kSetsStride, gibbs);
+    // U contains the last a, P does not.
 #pragma unroll 1
-    for (int t = last; t >= 0; --t) {
-      float b[kOwn], gamma[kOwn] = {};
-      block.load_scaling(t, b);
-      if (t < last) load_quarter<M>(gammas(t + 1), gamma);
+    for (int t = set == kIn ? last : last - 1; t >= 0; --t) {
+      float b[kOwn], flow[kOwn] = {};
+      block.load_scaling(t, set, b);
+      if (t < last) load_quarter<M>(flows(set, t + 1), flow);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const float a = row_scaling<C>(strip, r, place, b);
-        float by_b = a * log_a_grads[r], by_gamma = 0;
-        if (t < last) {
-          float product = 0;
-#pragma unroll
-          for (int e = 0; e < kOwn; ++e) product += strip.gibbs.v[r][e] * gamma[e];
-          by_gamma = a * by_tokens;
-          by_b = -a * by_gamma * sum_of_row(product);
-        }
+        const float a = row_scaling(gibbs, r, place, b);
+        const float log_a_grad =
+            t < last ? -a * dot_of_row(gibbs, r, flow) : sum_of(grads, r);
 #pragma unroll
         for (int e = 0; e < kOwn; ++e)
-          grads.v[r][e] -= strip.gibbs.v[r][e] * (by_b * b[e] + by_gamma * gamma[e]);
+          grads.v[r][e] -= gibbs.v[r][e] * (a * log_a_grad * b[e] + a * flow[e]);
       }
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) scale_row(grads, r, call.inv_epsilon);
+    store_shared(grads, C::kSetsStride, block.gibbs(tile, set));
+    const int map = block.head() * kSets + set;
+    multiply<C::kFine, C::kFine>(grads, call.score_maps_t + map * M * K, feature_grads);
   }
 
   __device__ __forceinline__ void store_token_grads(
-      const Place& place, const Rows<K>& exponent_grads, const Rows<K>& u,
+      int tile, const Rows<K>& exponent_grads, const Rows<K>& u,
       const float (&lengths)[2], const float (&length_grads)[2]) const {
     Rows<K> grads;
     fill(grads, 0);
@@ -335,17 +339,14 @@ struct Backward {
     const float unit = block.unit();
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float along = 0;
-#pragma unroll
-      for (int e = 0; e < K / 4; ++e) along += u.v[r][e] * grads.v[r][e];
-      along = sum_of_row(along);
+      const float along = dot_of_row(u, r, grads.v[r]);
       const float ratio = lengths[r] == 0 ? 0.0f : unit / lengths[r];
 #pragma unroll
       for (int e = 0; e < K / 4; ++e)
         grads.v[r][e] =
             (grads.v[r][e] - u.v[r][e] * along) * ratio + u.v[r][e] * length_grads[r];
     }
-    store_tokens<C>(grads, call.problem.scalar, call.out_aligned, call.dim(), place,
-                    call.out);
+    store_tokens<C>(grads, call.problem.scalar, call.out_aligned, call.dim(),
+                    block.place_of(tile), call.out);
   }
 };

@@ -25,21 +25,19 @@ struct Block {
   static constexpr int M = C::kRefs;
 
   const Call& call;
-  const bool is_backward;
   const int chunk, slot;
   const int begin, end;  // tokens
 
-  __device__ __forceinline__ Block(const Call& any_call, bool backward)
+  __device__ __forceinline__ explicit Block(const Call& any_call)
       : call(any_call),
-        is_backward(backward),
         chunk(int(blockIdx.x) % any_call.cut.num_chunks),
         slot(int(blockIdx.x) / any_call.cut.num_chunks),
         begin(chunk * any_call.cut.chunk_tokens),
         end(min(begin + any_call.cut.chunk_tokens, any_call.tokens())) {}
 
-  // Shared memory: one number, a row of both sets for each warp, tiles, in the backward
-  // pass of a fused launch one more to stage rows in, and totals. Where nothing is kept,
-  // the only tile is staged in, and totals take its place when it is done.
+  // Shared memory: one number, a row of both sets for each warp, the tiles that are
+  // kept, and one in which to work if none is or to stage rows; when it is done, totals
+  // take its place.
   __device__ __forceinline__ int* flag() const {
     return reinterpret_cast<int*>(shared_memory());
   }
@@ -50,7 +48,6 @@ struct Block {
   __device__ __forceinline__ float* gibbs(int tile, int set = 0) const {
     return features(tile) + kTile * C::kWidthStride + set * M;
   }
-  __device__ __forceinline__ int stage() const { return call.cut.tiles; }
   // Of the thread's two tokens, beside the features, where their rows are padded.
   __device__ __forceinline__ float& length(int tile, int r) const {
     const int row = 16 * warp_index() + row_of_thread() + 8 * r;
@@ -58,16 +55,16 @@ struct Block {
   }
   // Sums over all blocks, in the one that arrived last.
   __device__ __forceinline__ Sum* totals() const {
-    return reinterpret_cast<Sum*>(
-        features(call.cut.tiles + (call.cut.fused && is_backward)));
+    return reinterpret_cast<Sum*>(features(call.cut.tiles));
   }
 
   // Bytes of shared memory of such blocks.
-  static int64_t shared_bytes(int tiles, bool fused, bool is_backward) {
+  static int64_t shared_bytes(int tiles, bool has_stage) {
     const int64_t totals = C::kSums * int64_t(sizeof(Sum) / sizeof(float));
-    const int64_t work = (tiles + (fused && is_backward)) * int64_t(C::kTileSize);
-    const int64_t all = fused ? work + totals : (work > totals ? work : totals);
-    return (4 + kWarps * kSets * M + all) * int64_t(sizeof(float));
+    const int64_t stage = has_stage ? C::kTileSize : 0;
+    const int64_t last = stage > totals ? stage : totals;
+    return (4 + kWarps * kSets * M + tiles * int64_t(C::kTileSize) + last) *
+           int64_t(sizeof(float));
   }
 
   __device__ __forceinline__ int image() const { return slot / call.heads(); }
@@ -89,7 +86,8 @@ struct Block {
   }
 
   // The thread's quarter of it, 0 where there is no reference.
-  __device__ __forceinline__ void load_saved(int t, int set, float (&own)[M / 4]) const {
+  __device__ __forceinline__ void load_saved(int t, int set,
+                                             float (&own)[M / 4]) const {
     const int first = quarter_of_thread() * (M / 4);
     const double* const row = saved(t, set) + first;
 #pragma unroll
@@ -103,7 +101,7 @@ struct Block {
     load_saved(t, set, own);
 #pragma unroll
     for (int e = 0; e < M / 4; ++e)
-      own[e] = t == 0 ? exp_of<C>(own[e] * call.inv_epsilon) : min(own[e], kMaxScaling);
+      own[e] = t == 0 ? exp_of<C>(own[e] * call.inv_epsilon) : bounded(own[e]);
   }
 
   // One of the chunk's sums, each of which one thread knows.
@@ -125,8 +123,8 @@ struct Block {
       for (int e = 0; e < M / 4; ++e)
 #pragma unroll
         for (int mask = 4; mask < 32; mask *= 2)
-          own[set][e] = Reduce::apply(
-              own[set][e], __shfl_xor_sync(0xffffffffu, own[set][e], mask));
+          own[set][e] = Reduce::apply(own[set][e],
+                                      __shfl_xor_sync(0xffffffffu, own[set][e], mask));
       if (row_of_thread() == 0)
         store_quarter<M>(own[set], columns() + (warp_index() * kSets + set) * M);
     }

@@ -21,6 +21,9 @@ constexpr int kMinChunk = 256;
 // Blocks of a cluster, on every device that has clusters.
 constexpr int kMaxCluster = 8;
 
+// exp(kLift), which is the largest entry of E.
+constexpr float kLifted = 2.3538527e17f;
+
 // Sizes that kernels are compiled for, and how precise their products are. Arithmetic
 // for float tokens is as exact as float is; for 16 bits, as their rounding warrants.
 template <int width, int references, bool exact>
@@ -45,11 +48,39 @@ struct Config {
   static constexpr int kMapSums = width * (kSets * references + width);
 };
 
+// A Sinkhorn scaling b within bounds that keep sums of E b, of E / (E b) and of what is
+// multiplied by position weights in float's range. One beyond them belongs to a
+// reference that draws all mass of its tokens, or none, and does so at the bound as
+// well.
+__device__ __forceinline__ float bounded(double b) {
+  return fminf(fmaxf(float(b), 1e-15f), 1e18f);
+}
+
+template <typename C>
+__device__ __forceinline__ float exp_of(float v) {
+  if constexpr (C::kExact)
+    return expf(v);
+  else
+    return fast_exp(v);
+}
+
+// exp(v + kLift) for v <= 0.
+template <typename C>
+__device__ __forceinline__ float lifted_exp(float v) {
+  if constexpr (C::kExact) {
+    // In the sum, the smaller exponents would lose digits.
+    const bool is_deep = v < -float(kLift);
+    return expf(is_deep ? v + float(kLift) : v) * (is_deep ? 1.0f : kLifted);
+  } else {
+    return fast_exp(v + float(kLift));
+  }
+}
+
 // How heads are cut into chunks of tokens, one a block.
 struct Cut {
   int chunk_tokens, num_chunks;
   bool fused;  // all phases in one launch: the chunks of a head are a cluster, and
-  int tiles;   // so many tiles keep features and Gibbs kernel in shared memory
+  int tiles;   // so many tiles keep features and E in shared memory; none otherwise
   int64_t shared_bytes;
 };
 
@@ -62,8 +93,8 @@ struct Call {
   float centre;  // F of orthogonal directions, exp(-alpha)
 
   // Of each head; operands are arranged as multiply() reads them.
-  float *mean, *differences;   // of anchors: D; z less that: D x K
-  float* differences_by_mean;  // products of these: K
+  float *mean, *differences;          // of anchors: D; z less that: D x K
+  float* differences_by_mean;         // products of these: K
   float *score_maps, *score_offsets;  // of each set: K x M; M
   float *anchors_n, *score_maps_t;    // K x D; of each set M x K, backward
   // Factors of Pi on an image, rows of M: one for each row, one for each column.
@@ -75,10 +106,11 @@ struct Call {
   float* partials;     // sums of each chunk
   double* group_sums;  // of each group of chunks
   float* mixed;        // operand A value_map, M x K; its transpose in the backward pass
-  // Backward: M b times the gradient of log b, rows of M of each set; operands of the
-  // gradient of A over U's column sums, M x K and K x M; what gradients of U's columns
-  // are less of; gradients of value_map, K x K; those of score_maps and anchors by chunk.
-  float *flows, *aggregate_grads, *aggregate_grads_t, *offsets;
+  // Backward: M / N b times the gradient of log b, rows of M of each set; the gradient
+  // of A as operands, M x K and K x M; its products with A, and one over the column
+  // sums of U: M; gradients of value_map, K x K; those of score_maps and anchors by
+  // chunk.
+  float *flows, *aggregate_grads, *aggregate_grads_t, *offsets, *by_column_sums;
   double* value_map_grads;
   float* map_grads;
 

@@ -15,10 +15,11 @@ struct Kernels {
                    const Maps& grad_maps, void* workspace, void* stream);
 };
 
-// For D and K up to 32 and M up to 64, what every stage of the family has, and for any
-// size; as exact as float is, and as 16-bit tokens warrant.
-extern const Kernels kernels_32_exact, kernels_32_half;
-extern const Kernels kernels_64_exact, kernels_64_half;
+// For D and K up to the first and M up to the second number: what every stage of the
+// family has, and any size; as exact as float is, and as 16-bit tokens warrant.
+extern const Kernels kernels_32_16_exact, kernels_32_16_half;
+extern const Kernels kernels_32_64_exact, kernels_32_64_half;
+extern const Kernels kernels_64_128_exact, kernels_64_128_half;
 
 }  // namespace cuda
 }  // namespace setformer_mm

@@ -6,8 +6,8 @@
 namespace setformer_mm {
 namespace cuda {
 
-const Kernels kernels_64_exact = kernels_of<Config<64, 128, true>>();
-const Kernels kernels_64_half = kernels_of<Config<64, 128, false>>();
+const Kernels kernels_64_128_exact = kernels_of<Config<64, 128, true>>();
+const Kernels kernels_64_128_half = kernels_of<Config<64, 128, false>>();
 
 }  // namespace cuda
 }  // namespace setformer_mm

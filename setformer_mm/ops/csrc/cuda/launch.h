@@ -2,6 +2,7 @@
 // kernels are launched. To be included after the platform.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <stdexcept>
 #include <type_traits>
@@ -52,13 +53,13 @@ Cut cut_of(const Problem& problem, bool is_backward) {
   const int tokens = int(problem.sizes.tokens), tiles = ceil_div(tokens, kTile);
   for (int blocks = 1; blocks <= (device.has_clusters ? kMaxCluster : 1); ++blocks) {
     const int kept = ceil_div(tiles, blocks);
-    const int64_t bytes = B::shared_bytes(kept, true, is_backward);
+    const int64_t bytes = B::shared_bytes(kept, /*has_stage=*/is_backward);
     if (bytes <= device.shared_bytes)
       return {kept * kTile, ceil_div(tiles, kept), true, kept, bytes};
   }
   const int chunk = std::max(kMinChunk, ceil_div(tiles, kMaxChunks) * kTile);
-  return {chunk, ceil_div(tokens, chunk), false, 1,
-          B::shared_bytes(1, false, is_backward)};
+  return {chunk, ceil_div(tokens, chunk), false, 0,
+          B::shared_bytes(0, /*has_stage=*/true)};
 }
 
 // Rows whose first elements and lengths are multiples of 16 bytes.
@@ -86,30 +87,32 @@ Call call_of(const Problem& problem, const Tokens& in, const Tokens& out,
   call.inv_epsilon = float(1 / fields.epsilon);
   call.inv_tau = fields.tau > 0 ? float(1 / fields.tau) : 0.0f;
   // The smallest normal number of float16; see norm_floor in kernel.py.
+  call.centre = float(std::exp(-fields.alpha));
   call.norm_floor = problem.scalar == Scalar::kHalf ? 0x1p-14f : 1e-30f;
 
   const int64_t slots = sizes.batch * sizes.heads, chunks = call.cut.num_chunks;
-  const int64_t num_sums = is_backward ? C::kBackwardSums : C::kForwardSums;
   call.differences = arena.take<float>(sizes.heads * K * K);
   call.mean = arena.take<float>(sizes.heads * K);
   call.differences_by_mean = arena.take<float>(sizes.heads * K);
-  call.score_map = arena.take<float>(sizes.heads * K * M);
+  call.score_maps = arena.take<float>(sizes.heads * kSets * K * M);
+  call.score_offsets = arena.take<float>(sizes.heads * kSets * M);
   call.row_factors = arena.take<float>(fields.height * M);
   call.col_factors = arena.take<float>(fields.width * M);
   call.arrivals = arena.take<unsigned>(slots * (kGroup + 1));
   call.unit = arena.take<unsigned>(slots);
   call.mixed = arena.take<float>(slots * M * K);
   if (chunks > 1) {
-    call.partials = arena.take<float>(slots * chunks * num_sums);
-    call.group_sums = arena.take<double>(slots * call.num_groups() * num_sums);
+    call.partials = arena.take<float>(slots * chunks * C::kSums);
+    call.group_sums = arena.take<double>(slots * call.num_groups() * C::kSums);
   }
   if (is_backward) {
     call.anchors_n = arena.take<float>(sizes.heads * K * K);
-    call.score_map_t = arena.take<float>(sizes.heads * K * M);
-    call.gammas = arena.take<float>(slots * (fields.num_iters + 1) * M);
+    call.score_maps_t = arena.take<float>(sizes.heads * kSets * K * M);
+    call.flows = arena.take<float>(slots * (fields.num_iters + 1) * kSets * M);
     call.aggregate_grads = arena.take<float>(slots * M * K);
     call.aggregate_grads_t = arena.take<float>(slots * M * K);
     call.offsets = arena.take<float>(slots * M);
+    call.by_column_sums = arena.take<float>(slots * M);
     call.value_map_grads = arena.take<double>(slots * K * K);
     call.map_grads = arena.take<float>(slots * chunks * C::kMapSums);
   }
@@ -121,10 +124,11 @@ template <typename C, typename Pass>
 void run_phases(const Call& call, bool is_backward, Stream stream) {
   const Sizes& sizes = call.problem.sizes;
   const int64_t slots = sizes.batch * sizes.heads;
-  launch(prepare_kernel<C>, dim3(unsigned(sizes.heads + kTableBlocks)), kThreads, 1, 0,
-         stream, call, is_backward);
+  const int64_t prepared = sizes.heads + kTableBlocks + (is_backward ? slots : 0);
+  launch(prepare_kernel<C>, dim3(unsigned(prepared)), kThreads, 1, 0, stream, call,
+         is_backward);
   const dim3 grid(unsigned(slots * call.cut.num_chunks));
-  const int phases = num_phases(call.iters());
+  const int phases = Pass::num_phases(call.iters());
   const int at_once = call.cut.fused ? phases : 1;
   const int cluster = call.cut.fused ? call.cut.num_chunks : 1;
   for (int phase = 0; phase < phases; phase += at_once)

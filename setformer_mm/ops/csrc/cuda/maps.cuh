@@ -4,41 +4,40 @@
 
 constexpr int kTableBlocks = 8;
 
-// Blocks [0, h): operands of a head. The rest: position factors, and counters at 0.
+// Position factors, and counters at 0, by the first of kTableBlocks blocks.
 template <typename C>
-__device__ inline void prepare(const Call& call, bool is_backward) {
+__device__ inline void prepare_tables(const Call& call, int64_t block) {
+  constexpr int M = C::kRefs;
+  const int64_t thread = block * kThreads + threadIdx.x;
+  const int64_t stride = kTableBlocks * kThreads;
+  const int64_t slots = call.problem.sizes.batch * call.problem.sizes.heads;
+  for (int64_t i = thread; i < slots * (kGroup + 1); i += stride) call.arrivals[i] = 0;
+  for (int64_t i = thread; i < slots; i += stride) call.unit[i] = 0;
+  if (!call.is_image()) return;
+  const Fields& fields = call.problem.fields;
+  const auto fill_factors = [&](int64_t count, int64_t reference_count, bool is_row,
+                                float* factors) {
+    for (int64_t i = thread; i < count * M; i += stride) {
+      const int64_t position = i / M, j = i % M;
+      const int64_t reference =
+          is_row ? j / fields.reference_width : j % fields.reference_width;
+      const double gap =
+          ((position + 0.5) / count - (reference + 0.5) / reference_count) / fields.tau;
+      factors[i] = float(exp(-gap * gap));
+    }
+  };
+  fill_factors(fields.height, fields.reference_height, true, call.row_factors);
+  fill_factors(fields.width, fields.reference_width, false, call.col_factors);
+}
+
+// Operands of a head.
+template <typename C>
+__device__ inline void prepare_head(const Call& call, int64_t head, bool is_backward) {
   constexpr int K = C::kWidth, M = C::kRefs;
   const Sizes& sizes = call.problem.sizes;
-  const int64_t head = blockIdx.x;
-  if (head >= sizes.heads) {
-    const int64_t thread = (head - sizes.heads) * kThreads + threadIdx.x;
-    const int64_t stride = kTableBlocks * kThreads;
-    const int64_t slots = sizes.batch * sizes.heads;
-    for (int64_t i = thread; i < slots * (kGroup + 1); i += stride)
-      call.arrivals[i] = 0;
-    for (int64_t i = thread; i < slots; i += stride) call.unit[i] = 0;
-    if (!call.is_image()) return;
-    const Fields& fields = call.problem.fields;
-    const auto fill_factors = [&](int64_t count, int64_t reference_count, bool is_row,
-                                  float* factors) {
-      for (int64_t i = thread; i < count * M; i += stride) {
-        const int64_t position = i / M, j = i % M;
-        const int64_t reference =
-            is_row ? j / fields.reference_width : j % fields.reference_width;
-        const double gap =
-            ((position + 0.5) / count - (reference + 0.5) / reference_count) /
-            fields.tau;
-        factors[i] = float(exp(-gap * gap));
-      }
-    };
-    fill_factors(fields.height, fields.reference_height, true, call.row_factors);
-    fill_factors(fields.width, fields.reference_width, false, call.col_factors);
-    return;
-  }
   const Maps& maps = call.problem.maps;
   const int m = int(sizes.references), k = int(sizes.anchors), d = int(sizes.dim);
   const Padded<double> z{maps.anchors + head * k * d, k, d, d};
-  const Padded<double> g{maps.score_map + head * k * m, k, m, m};
   float* const mean = call.mean + head * K;
   for (int c = threadIdx.x; c < K; c += kThreads) {
     double sum = 0;
@@ -61,12 +60,59 @@ __device__ inline void prepare(const Call& call, bool is_backward) {
     if (is_backward)
       call.anchors_n[head * K * K + operand_index<K, K>(row, col)] = float(z(row, col));
   }
-  for (int i = threadIdx.x; i < K * M; i += kThreads) {
-    const int row = i / M, col = i % M;
-    const float v = float(g(row, col));
-    call.score_map[head * K * M + operand_index<K, M>(row, col)] = v;
-    if (is_backward) call.score_map_t[head * K * M + operand_index<M, K>(col, row)] = v;
+  for (int set = 0; set < kSets; ++set) {
+    const int64_t map = head * kSets + set;
+    const Padded<double> g{maps.score_maps + (head * k * kSets + set) * m, k, m,
+                           kSets * m};
+    for (int i = threadIdx.x; i < K * M; i += kThreads) {
+      const int row = i / M, col = i % M;
+      const float v = float(g(row, col));
+      call.score_maps[map * K * M + operand_index<K, M>(row, col)] = v;
+      if (is_backward)
+        call.score_maps_t[map * K * M + operand_index<M, K>(col, row)] = v;
+    }
+    // Features are centred for the product with this map, whence what all tokens have
+    // in common of their scores. What is no reference never scores best.
+    for (int j = threadIdx.x; j < M; j += kThreads) {
+      double sum = 0;
+      for (int i = 0; i < k; ++i) sum += g(i, j);
+      call.score_offsets[map * M + j] = j < m ? float(call.centre * sum) : -1e30f;
+    }
   }
+}
+
+// What the forward pass left of a head of an image, for the backward pass.
+template <typename C>
+__device__ inline void prepare_slot(const Call& call, int64_t slot) {
+  constexpr int K = C::kWidth, M = C::kRefs;
+  using Sum = typename C::Sum;
+  const int m = call.references(), k = call.anchors();
+  const double* const saved = call.problem.saved.aggregates + slot * m * (k + 1);
+  const Padded<double> aggregates{saved, m, k, k + 1};
+  const Padded<double> value_map{
+      call.problem.maps.value_map + slot % call.heads() * k * k, k, k, k};
+  float* const mixed_t = call.mixed + slot * M * K;
+  small_product<Sum>(
+      M, K, k, [&](int j, int i) { return Sum(aggregates(j, i)); },
+      [&](int i, int c) { return Sum(value_map(i, c)); },
+      [&](int j, int c, Sum v) { mixed_t[operand_index<K, M>(c, j)] = float(v); });
+  // Weights of the way in come times N exp(kLift).
+  for (int j = threadIdx.x; j < M; j += kThreads)
+    call.by_column_sums[slot * M + j] =
+        j < m ? float(1 / (saved[j * (k + 1) + k] * kLifted * call.tokens())) : 0.0f;
+}
+
+// By blocks of their own: operands of heads, tables and, for the backward pass, slots.
+template <typename C>
+__device__ inline void prepare(const Call& call, bool is_backward) {
+  const int64_t block = blockIdx.x, tables = call.heads(),
+                slots = tables + kTableBlocks;
+  if (block < tables)
+    prepare_head<C>(call, block, is_backward);
+  else if (block < slots)
+    prepare_tables<C>(call, block - tables);
+  else
+    prepare_slot<C>(call, block - slots);
 }
 
 // Gradients of the maps of a head: sums over its images and their chunks, in order.
@@ -78,11 +124,13 @@ __device__ inline void reduce_map_grads(const Call& call, const Maps& grads) {
   const int m = int(sizes.references), k = int(sizes.anchors), d = int(sizes.dim);
   const int i = int(blockIdx.x) * kThreads + int(threadIdx.x);
   if (i >= C::kMapSums + K * K) return;
-  const bool is_score = i < K * M, is_anchor = !is_score && i < C::kMapSums;
-  const int at = is_score ? i : is_anchor ? i - K * M : i - C::kMapSums;
-  const int cols = is_score ? M : K;
+  constexpr int both = kSets * M;
+  const bool is_score = i < K * both, is_anchor = !is_score && i < C::kMapSums;
+  const int at = is_score ? i : is_anchor ? i - K * both : i - C::kMapSums;
+  const int cols = is_score ? both : K;
   const int row = at / cols, col = at % cols;
-  if (row >= k || col >= (is_score ? m : is_anchor ? d : k)) return;
+  const int set = col / M, j = col % M;  // of scores
+  if (row >= k || (is_score ? j >= m : col >= (is_anchor ? d : k))) return;
   double total = 0;
   for (int64_t image = 0; image < sizes.batch; ++image) {
     const int64_t slot = image * sizes.heads + head;
@@ -100,7 +148,7 @@ __device__ inline void reduce_map_grads(const Call& call, const Maps& grads) {
     total += unit * sum;
   }
   if (is_score)
-    grads.score_map[(head * k + row) * m + col] = total;
+    grads.score_maps[((head * k + row) * kSets + set) * m + j] = total;
   else if (is_anchor)
     grads.anchors[(head * k + row) * d + col] = total;
   else

@@ -111,6 +111,16 @@ __device__ __forceinline__ float sum_of(const Rows<n>& rows, int r) {
   return sum_of_row(sum);
 }
 
+// The product of a row and a vector of which the thread has its quarter.
+template <int n>
+__device__ __forceinline__ float dot_of_row(const Rows<n>& rows, int r,
+                                            const float (&vector)[n / 4]) {
+  float sum = 0;
+#pragma unroll
+  for (int e = 0; e < n / 4; ++e) sum += rows.v[r][e] * vector[e];
+  return sum_of_row(sum);
+}
+
 template <int n>
 __device__ __forceinline__ void scale_row(Rows<n>& rows, int r, float by) {
 #pragma unroll

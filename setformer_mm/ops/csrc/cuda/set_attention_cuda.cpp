@@ -13,14 +13,15 @@ namespace {
 const Kernels& kernels_for(const Problem& problem) {
   const Sizes& sizes = problem.sizes;
   const int64_t width = std::max(sizes.dim, sizes.anchors);
-  if (width > kMaxWidth || sizes.references > kMaxReferences || problem.wide ||
+  if (width > kMaxWidth || sizes.references > kMaxReferences ||
       problem.scalar == Scalar::kDouble)
     throw std::invalid_argument(
         "the CUDA kernels take D and K up to 64, M up to 128 and arithmetic in float");
   const bool is_exact = problem.scalar == Scalar::kFloat;
-  if (width <= 32 && sizes.references <= 64)
-    return is_exact ? kernels_32_exact : kernels_32_half;
-  return is_exact ? kernels_64_exact : kernels_64_half;
+  if (width > 32 || sizes.references > 64)
+    return is_exact ? kernels_64_128_exact : kernels_64_128_half;
+  if (sizes.references > 16) return is_exact ? kernels_32_64_exact : kernels_32_64_half;
+  return is_exact ? kernels_32_16_exact : kernels_32_16_half;
 }
 
 }  // namespace

@@ -8,8 +8,7 @@
 namespace setformer_mm {
 namespace cuda {
 
-// What the kernels take: padded to one of two widths each, D and K to 32 or 64, M to 64
-// or 128.
+// What the kernels take: padded to 32 or 64, D and K, and to 16, 64 or 128, M.
 constexpr int64_t kMaxWidth = 64, kMaxReferences = 128;
 
 // Bytes of device memory that a pass needs beside its tensors, on the current device.

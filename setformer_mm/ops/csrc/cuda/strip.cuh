@@ -1,14 +1,7 @@
-// 16 tokens of one warp: their features, their rows of the Gibbs kernel, their weights.
+// 16 tokens of one warp: their features, their rows of the Gibbs kernels, their
+// weights. All of these lie in shared memory as well, because registers are scarce; a
+// thread reads there what it wrote itself.
 #pragma once
-
-// Names are those of docs/method.md: features are F = k(x, z), gibbs is
-// exp((S - 1) / epsilon), a and b are the scalings of the plan T, and W = T * Pi. Both
-// lie in shared memory as well, because registers are scarce.
-template <typename C>
-struct Strip {
-  Rows<C::kRefs> gibbs;
-  float lengths[2];  // of the thread's two tokens
-};
 
 // Directions and lengths of tokens; 0 for those no longer than norm_floor.
 template <typename C>
@@ -40,31 +33,25 @@ __device__ __forceinline__ void load_units(const Block<C>& block, const Place& p
   }
 }
 
-template <typename C>
-__device__ __forceinline__ float exp_of(float v) {
-  if constexpr (C::kExact)
-    return expf(v);
-  else
-    return fast_exp(v);
-}
-
-// From directions u. With w = u - c, their differences from the mean c of the anchors,
-// and anchors z = c + e, the exponents of F are
+// Lengths and features F = k(x, z) of a tile. With w = u - c, the differences of
+// directions u from the mean c of the anchors, and anchors z = c + e, their exponents
+// are
 //   alpha (u z - 1) = alpha ((c c - 1 + w c) + c e + w e),
 // and the rounding errors that matter, those that are not the same for all anchors, are
 // of the size of w e: small where anchors lie close together and k(z, z)^-1 amplifies
 // errors.
 template <typename C>
-__device__ __forceinline__ void compute_strip(const Block<C>& block, const Place& place,
-                                              Strip<C>& strip, float* features_tile) {
-  constexpr int K = C::kWidth, M = C::kRefs;
+__device__ __forceinline__ void compute_features(const Block<C>& block, int tile) {
+  constexpr int K = C::kWidth;
   const Call& call = block.call;
   Rows<K> u, features;  // u becomes w
-  load_units<C>(block, place, u, strip.lengths);
+  float lengths[2];
+  load_units<C>(block, block.place_of(tile), u, lengths);
   float mean[K / 4], by_mean[K / 4], common[2];
   load_quarter<K>(call.mean + block.head() * K, mean);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
+    block.length(tile, r) = lengths[r];
     common[r] = 0;
 #pragma unroll
     for (int e = 0; e < K / 4; ++e) {
@@ -82,39 +69,19 @@ __device__ __forceinline__ void compute_strip(const Block<C>& block, const Place
     for (int e = 0; e < K / 4; ++e)
       features.v[r][e] =
           exp_of<C>((features.v[r][e] + by_mean[e] + common[r]) * call.alpha);
-  store_shared(features, C::kWidthStride, features_tile);
-  // Sums start at -1 because the exponents are small where it matters.
-  fill(strip.gibbs, -1);
-  multiply<C::kFine, C::kFine>(features, call.score_map + block.head() * K * M,
-                               strip.gibbs);
-#pragma unroll
-  for (int r = 0; r < 2; ++r)
-#pragma unroll
-    for (int e = 0; e < M / 4; ++e)
-      strip.gibbs.v[r][e] = exp_of<C>(strip.gibbs.v[r][e] * call.inv_epsilon);
+  store_shared(features, C::kWidthStride, block.features(tile));
 }
 
-// Computes a strip, or reads what an earlier phase of the launch has kept of it. The
-// first phase finds the largest token norm as well.
+// Sees to it that lengths and features of a tile are there: computes them, if it is not
+// a later phase of a launch that keeps them. The first phase finds the largest length.
 template <typename C>
-__device__ __forceinline__ void look_at(const Block<C>& block, int tile, bool is_first,
-                                        Strip<C>& strip) {
-  const bool is_kept = block.call.cut.fused;
-  float* const features = block.features(tile);
-  // Lengths lie beside the features, where their rows are padded.
-  float* const lengths =
-      features + (16 * warp_index() + row_of_thread()) * C::kWidthStride + C::kWidth;
-  if (is_kept && !is_first) {
-    load_shared(block.gibbs(tile), C::kRefsStride, strip.gibbs);
-    for (int r = 0; r < 2; ++r) strip.lengths[r] = lengths[8 * r * C::kWidthStride];
-    return;
-  }
-  compute_strip<C>(block, block.place_of(tile), strip, features);
-  store_shared(strip.gibbs, C::kRefsStride, block.gibbs(tile));
-  if (is_kept && quarter_of_thread() == 0)
-    for (int r = 0; r < 2; ++r) lengths[8 * r * C::kWidthStride] = strip.lengths[r];
+__device__ __forceinline__ void look_at(const Block<C>& block, int tile,
+                                        bool is_first) {
+  if (block.call.cut.fused && !is_first) return;
+  compute_features(block, tile);
   if (is_first) {
-    unsigned bits = __float_as_uint(fmaxf(strip.lengths[0], strip.lengths[1]));
+    unsigned bits =
+        __float_as_uint(fmaxf(block.length(tile, 0), block.length(tile, 1)));
 #pragma unroll
     for (int mask = 4; mask < 32; mask *= 2)
       bits = max(bits, __shfl_xor_sync(0xffffffffu, bits, mask));
@@ -122,46 +89,91 @@ __device__ __forceinline__ void look_at(const Block<C>& block, int tile, bool is
   }
 }
 
-// What belongs to the thread's two tokens.
-struct RowScales {
-  float a[2];      // N a; 0 for tokens that do not exist
-  float share[2];  // N times the row sums of W, at most 1
-};
-
-// N a after a b of which the thread has its quarter.
+// F less its value for orthogonal directions: what values and, but for a constant of
+// each reference, scores are made of.
 template <typename C>
-__device__ __forceinline__ float row_scaling(const Strip<C>& strip, int r,
-                                             const Place& place,
-                                             const float (&b)[C::kRefs / 4]) {
-  float sum = 0;
+__device__ __forceinline__ void load_centred(const Block<C>& block, int tile,
+                                             Rows<C::kWidth>& features) {
+  load_shared(block.features(tile), C::kWidthStride, features);
 #pragma unroll
-  for (int e = 0; e < C::kRefs / 4; ++e) sum += strip.gibbs.v[r][e] * b[e];
-  sum = sum_of_row(sum);
+  for (int r = 0; r < 2; ++r)
+#pragma unroll
+    for (int e = 0; e < C::kWidth / 4; ++e) features.v[r][e] -= block.call.centre;
+}
+
+// Scores less their row's largest, S - r. Those of references that do not exist are too
+// small to count, by their offset.
+template <typename C>
+__device__ __forceinline__ void compute_scores(const Block<C>& block, int tile, int set,
+                                               Rows<C::kRefs>& scores) {
+  constexpr int K = C::kWidth, M = C::kRefs;
+  const int map = block.head() * kSets + set;
+  Rows<K> features;
+  load_centred(block, tile, features);
+  load_quarter<M>(block.call.score_offsets + map * M, scores.v[0]);
+  load_quarter<M>(block.call.score_offsets + map * M, scores.v[1]);
+  multiply<C::kFine, C::kFine>(features, block.call.score_maps + map * K * M, scores);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float peak = scores.v[r][0];
+#pragma unroll
+    for (int e = 1; e < M / 4; ++e) peak = fmaxf(peak, scores.v[r][e]);
+    peak = max_of_row(peak);
+#pragma unroll
+    for (int e = 0; e < M / 4; ++e) scores.v[r][e] -= peak;
+  }
+}
+
+// What earlier phases of a launch have left of a set in the place of its E. One that is
+// not fused starts anew each time.
+enum class Kept { kNothing, kScores, kGibbs };
+
+// The Gibbs kernel E of a set; 0 for tokens that do not exist.
+template <typename C>
+__device__ __forceinline__ void load_gibbs(const Block<C>& block, int tile, int set,
+                                           Kept kept, Rows<C::kRefs>& gibbs) {
+  constexpr int M = C::kRefs;
+  if (!block.call.cut.fused) kept = Kept::kNothing;
+  if (kept == Kept::kNothing)
+    compute_scores(block, tile, set, gibbs);
+  else
+    load_shared(block.gibbs(tile, set), C::kSetsStride, gibbs);
+  if (kept == Kept::kGibbs) return;
+  float peaks[M / 4];
+  block.load_saved(0, set, peaks);
+  const Place place = block.place_of(tile);
+#pragma unroll
+  for (int r = 0; r < 2; ++r)
+#pragma unroll
+    for (int e = 0; e < M / 4; ++e)
+      gibbs.v[r][e] =
+          place.exists(r)
+              ? lifted_exp<C>((gibbs.v[r][e] - peaks[e]) * block.call.inv_epsilon)
+              : 0.0f;
+  store_shared(gibbs, C::kSetsStride, block.gibbs(tile, set));
+}
+
+// N a after a b of which the thread has its quarter; 0 for a token that does not exist.
+template <int m>
+__device__ __forceinline__ float row_scaling(const Rows<m>& gibbs, int r,
+                                             const Place& place,
+                                             const float (&b)[m / 4]) {
+  const float sum = dot_of_row(gibbs, r, b);
   return place.exists(r) ? 1 / sum : 0.0f;
 }
 
-// Rows of W over their sums, P, whose other factor is share / N; 0 for tokens that do
-// not exist.
+// Multiplies rows by the position weights Pi.
 template <typename C>
-__device__ __forceinline__ RowScales weigh(const Block<C>& block, const Place& place,
-                                           const Strip<C>& strip,
-                                           const float (&b)[C::kRefs / 4],
-                                           Rows<C::kRefs>& rows) {
+__device__ __forceinline__ void weigh_positions(const Block<C>& block,
+                                                const Place& place,
+                                                Rows<C::kRefs>& rows) {
   constexpr int M = C::kRefs, own = M / 4;
   const Call& call = block.call;
-  const Fields& fields = call.problem.fields;
-  RowScales scales;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float plain = 0;
-#pragma unroll
-    for (int e = 0; e < own; ++e) {
-      rows.v[r][e] = strip.gibbs.v[r][e] * b[e];
-      plain += rows.v[r][e];
-    }
     const int token = min(place.token(r), place.end - 1);
     if (call.is_image()) {
-      const int width = int(fields.width);
+      const int width = int(call.problem.fields.width);
       float factors[own];
       load_quarter<M>(call.row_factors + token / width * M, factors);
 #pragma unroll
@@ -180,13 +192,41 @@ __device__ __forceinline__ RowScales weigh(const Block<C>& block, const Place& p
         rows.v[r][e] *= exp_of<C>(-gap * gap);
       }
     }
-    plain = sum_of_row(plain);
-    const float sum = sum_of(rows, r);
-    const bool exists = place.exists(r);
-    scales.a[r] = exists ? 1 / plain : 0.0f;
-    scales.share[r] = exists ? sum / plain : 0.0f;
-    const float by_sum = exists ? 1 / sum : 0.0f;
-    scale_row(rows, r, by_sum);
   }
-  return scales;
+}
+
+// From E to the weights U = a E Pi of the way in, times N exp(kLift): they reach down
+// to the smallest position weight, and are in range so. `scalings` is N a.
+template <typename C>
+__device__ __forceinline__ void weigh_in(const Block<C>& block, int tile,
+                                         Rows<C::kRefs>& rows, float (&scalings)[2]) {
+  const Place place = block.place_of(tile);
+  float b[C::kRefs / 4];
+  block.load_scaling(block.call.iters(), kIn, b);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    scalings[r] = row_scaling(rows, r, place, b);
+    scale_row(rows, r, scalings[r] * kLifted);
+  }
+  weigh_positions(block, place, rows);
+}
+
+// From E to P, the weights W = E b Pi of the way back over their rows' sums; 0 for
+// tokens that do not exist.
+template <typename C>
+__device__ __forceinline__ void weigh_back(const Block<C>& block, int tile,
+                                           Rows<C::kRefs>& rows) {
+  const Place place = block.place_of(tile);
+  float b[C::kRefs / 4];
+  block.load_scaling(block.call.iters(), kBack, b);
+#pragma unroll
+  for (int r = 0; r < 2; ++r)
+#pragma unroll
+    for (int e = 0; e < C::kRefs / 4; ++e) rows.v[r][e] *= b[e];
+  weigh_positions(block, place, rows);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float sum = sum_of(rows, r);
+    scale_row(rows, r, place.exists(r) ? 1 / sum : 0.0f);
+  }
 }

@@ -3,6 +3,7 @@
 Every backend has one predicate, which selects it or words the reason against it.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,10 @@ from .registration import set_attention_compiled
 _MIN_EXPONENT = -80.0
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
+# What Sinkhorn's scalings may grow to, as an exponent, in float32: kLift in
+# csrc/problem.h. The CPU kernels compute with float64 beyond it.
+_MAX_SCALING_EXPONENT = 40.0
+
 # What the CUDA kernels are compiled for: csrc/cuda/set_attention_cuda.h. They compute
 # in float32.
 _CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -32,6 +37,8 @@ class Problem(NamedTuple):
 
     Attributes:
         x (Tensor): Tokens.
+        epsilon (float): Entropic regularisation.
+        num_iters (int): Sinkhorn iterations.
         tau (float, optional): Width of the position weights.
         geometry (tuple): First four arguments of
             :func:`setformer_mm.ops.positions.position_exponents`.
@@ -39,6 +46,8 @@ class Problem(NamedTuple):
     """
 
     x: Tensor
+    epsilon: float
+    num_iters: int
     tau: float | None
     geometry: tuple
     num_anchors: int
@@ -50,7 +59,7 @@ def _why_not_cuda(problem: Problem | None) -> str | None:
     if problem is None:
         sees_gpu = torch.cuda.is_available()
         return None if sees_gpu else "torch sees no GPU; see torch.cuda.is_available()"
-    x, tau, geometry, num_anchors = problem
+    x, epsilon, num_iters, tau, geometry, num_anchors = problem
     if x.device.type != "cuda":
         return f"it takes tensors on a GPU, got {x.device}"
     if x.dtype not in _CUDA_DTYPES:
@@ -63,6 +72,11 @@ def _why_not_cuda(problem: Problem | None) -> str | None:
         )
     if _weights_vanish(tau, geometry):
         return f"tau = {tau} is too small for it"
+    if not _scalings_fit_float32(epsilon, num_iters, geometry):
+        return (
+            f"num_iters = {num_iters} are too many for it with so many tokens and an "
+            f"epsilon below {2 / _MAX_SCALING_EXPONENT}, got {epsilon}"
+        )
     capability = _compute_capability(x.device.index)
     if capability < _MIN_CAPABILITY:
         return (
@@ -83,7 +97,7 @@ def _why_not_cpu(problem: Problem | None) -> str | None:
         return extension.WHY_MISSING
     if problem is None:
         return None
-    x, tau, geometry, _ = problem
+    x, _, _, tau, geometry, _ = problem
     if x.device.type != "cpu":
         return f"it takes tensors on the CPU, got {x.device}"
     if x.dtype not in _DTYPES:
@@ -96,6 +110,15 @@ def _why_not_cpu(problem: Problem | None) -> str | None:
 def _weights_vanish(tau: float | None, geometry: tuple) -> bool:
     """Whether some position weight may be below ``exp(_MIN_EXPONENT)``."""
     return tau is not None and smallest_exponent(*geometry, tau) < _MIN_EXPONENT
+
+
+def _scalings_fit_float32(epsilon: float, num_iters: int, geometry: tuple) -> bool:
+    """Whether Sinkhorn's scalings stay in the range that csrc/problem.h derives."""
+    *_, num_tokens, num_references = geometry
+    return (
+        num_iters * math.log(max(num_tokens, num_references)) <= _MAX_SCALING_EXPONENT
+        or 2 / epsilon <= _MAX_SCALING_EXPONENT
+    )
 
 
 def _why_not_reference(problem: Problem | None) -> str | None:

@@ -122,7 +122,8 @@ def set_attention_folded(
     counts = _as_integers((x.shape[1], folded.num_references))
     geometry = spatial_shape, reference_shape, *counts
     num_anchors = int(folded.score_maps.shape[1])
-    run = select_backend(backend, Problem(x, tau, geometry, num_anchors))
+    problem = Problem(x, epsilon, num_iters, tau, geometry, num_anchors)
+    run = select_backend(backend, problem)
     return run(
         x,
         folded,

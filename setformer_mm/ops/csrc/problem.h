@@ -2,6 +2,7 @@
 // same kernels serve every version of it.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 namespace setformer_mm {
@@ -9,8 +10,8 @@ namespace setformer_mm {
 // Element type of tokens, outputs and their gradients.
 enum class Scalar { kFloat, kDouble, kBFloat16, kHalf };
 
-// B images of N tokens, h heads of D channels, K anchors and M references a head, as many
-// for the way in, from tokens to references, as for the way back.
+// B images of N tokens, h heads of D channels, K anchors and M references a head, as
+// many for the way in, from tokens to references, as for the way back.
 struct Sizes {
   int64_t batch, tokens, heads, dim, anchors, references;
 };
@@ -30,18 +31,18 @@ struct Tokens {
   int64_t batch_stride, token_stride, head_stride;
 };
 
-// The folded parameters or their gradients, contiguous: (h, K, D), (h, K, 2 M), of which
-// the first M columns are those of the way in, and (h, K, K).
+// The folded parameters or their gradients, contiguous: (h, K, D), (h, K, 2 M), of
+// which the first M columns are those of the way in, and (h, K, K).
 struct Maps {
   double *anchors, *score_maps, *value_map;
 };
 
-// Sinkhorn's algorithm runs on exp((S_ij - r_i - c_j) / epsilon + kLift) with row maxima
-// r_i = max_j S_ij, column maxima c_j = max_i (S_ij - r_i) and b = exp(c / epsilon) to
-// begin with. Every row and every column has an entry that is exp(kLift), so no sum over
-// one can vanish, for any epsilon. The lift makes use of the upper half of float's range:
-// an entry underflows only beyond exp(-127) of these, which leaves room for position
-// weights down to exp(-80).
+// Sinkhorn's algorithm runs on exp((S_ij - r_i - c_j) / epsilon + kLift) with row
+// maxima r_i = max_j S_ij, column maxima c_j = max_i (S_ij - r_i) and b = exp(c /
+// epsilon) to begin with. Every row and every column has an entry that is exp(kLift),
+// so no sum over one can vanish, for any epsilon. The lift makes use of the upper half
+// of float's range: an entry underflows only beyond exp(-127) of these, which leaves
+// room for position weights down to exp(-80).
 constexpr double kLift = 40;
 
 // What the forward pass leaves for the backward pass; contiguous, nothing of it grows
@@ -53,8 +54,7 @@ struct Saved {
                        // the way in
 };
 
-// What both directions are given. Arithmetic is in double for double tokens, otherwise in
-// float.
+// What both directions are given.
 struct Problem {
   Sizes sizes;
   Fields fields;
@@ -63,5 +63,16 @@ struct Problem {
   Maps maps;
   Saved saved;
 };
+
+// Whether b stays in the range that the lift leaves of float. After t iterations it
+// lies between M^-t and N^t, and its entries within a factor of exp(2 / epsilon) of
+// each other, because scores differ by no more than 2. One to four iterations fit, for
+// any number of tokens up to 20,000; see also _scalings_fit_float32 in backends.py.
+inline bool scalings_fit_float(const Sizes& sizes, const Fields& fields) {
+  const double side =
+      double(sizes.tokens < sizes.references ? sizes.references : sizes.tokens);
+  return double(fields.num_iters) * std::log(side) <= kLift ||
+         2 / fields.epsilon <= kLift;
+}
 
 }  // namespace setformer_mm

@@ -2,12 +2,14 @@
 // instruction set.
 //
 //   embed      features, E; the largest token norm
-//   project    gradients of A value_map; those of log P, whose sums are those of log b of
+//   project    gradients of A value_map; those of log P, whose sums are those of log b
+//   of
 //              the way back
 //   weigh      gradients of log U, and from them those of log b of the way in; the way
 //              back through its last Sinkhorn iteration
 //   unroll     both ways through one more iteration, the way back one ahead
-//                                                                  (num_iters - 1 times)
+//                                                                  (num_iters - 1
+//                                                                  times)
 //   gather     through the rest; gradients of x and of the maps
 //
 // Gradients are carried with respect to logarithms of a, b and the weights, where they
@@ -17,15 +19,15 @@
 template <typename T>
 class BackwardHead : public Head<T> {
   using Base = Head<T>;
+  using Base::anchors_n, Base::score_maps_t, Base::value_map_t;
   using Base::call_, Base::resident_, Base::unit_, Base::shifts_;
   using Base::D, Base::K, Base::M, Base::kept, Base::saved_slot, Base::scaling;
+  using Base::exponentiate, Base::start_scaling, Base::update_rows;
   using Base::features_, Base::gibbs_, Base::lengths_, Base::aggregates_, Base::mixed_;
   using Base::for_tiles, Base::rows_of, Base::look_at, Base::mix, Base::is_reference;
-  using Base::load_unit_tokens, Base::compute_features, Base::compute_scores;
-  using Base::exponentiate, Base::start_scaling, Base::update_rows;
-  using Base::weigh_in, Base::weigh_back, Base::dot, Base::scale_row;
-  using Base::anchors_n, Base::score_maps_t, Base::value_map_t;
   using Base::kIn, Base::kBack;
+  using Base::load_unit_tokens, Base::compute_features, Base::compute_scores;
+  using Base::weigh_in, Base::weigh_back, Base::dot, Base::scale_row;
   using Base::zeroed_partial, Base::partial, Base::add_up, Base::add_column_sums;
   using typename Base::Tile;
   using typename Base::View;
@@ -51,7 +53,8 @@ class BackwardHead : public Head<T> {
   // Takes up what the forward pass left.
   void restore() {
     const int64_t m = call_.references, k = call_.anchors, slot = saved_slot();
-    const double* scalings = call_.problem.saved.scalings + slot * (call_.iters + 1) * 2 * m;
+    const double* scalings =
+        call_.problem.saved.scalings + slot * (call_.iters + 1) * 2 * m;
     for (int64_t t = 0; t <= call_.iters; ++t)
       for (int64_t j = 0; j < 2 * M(); ++j)
         (t == 0 ? shifts_.get() : scaling(t))[j] =
@@ -73,13 +76,14 @@ class BackwardHead : public Head<T> {
     double longest = 0;
     for_tiles(chunk, [&](Tile tile) {
       T* lengths = resident_ ? lengths_.get() + tile.begin : s.lengths;
-      load_unit_tokens(tile, s.x.get(), lengths);
       if (resident_) {
         T* features = features_.get() + tile.begin * K();
         T* gibbs = gibbs_.get() + tile.begin * 2 * M();
-        compute_features(tile, s.x.get(), features);
+        compute_features(tile, s.x.get(), lengths, features);
         compute_scores(tile, features, gibbs);
         exponentiate(tile, gibbs);
+      } else {
+        load_unit_tokens(tile, s.x.get(), lengths);
       }
       for (int64_t i = 0; i < tile.count; ++i)
         longest =
@@ -104,7 +108,8 @@ class BackwardHead : public Head<T> {
       load_rows(rows_of(grad_out, tile), call_.anchors, K(), tile.rows, out_grads);
       T* grads = weight_grads_of(tile, s) + M();
       compute_return_grads(tile, look_at(tile, s), out_grads, grads, s);
-      gemm(M(), K(), tile.rows, Left<T>{s.weights.get(), 1, M()}, out_grads, K(), [&](int64_t j, int64_t k, Vec<T> v) { add_to(sums + j * K() + k, v); });
+      gemm(M(), K(), tile.rows, Left<T>{s.weights.get(), 1, M()}, out_grads, K(),
+           [&](int64_t j, int64_t k, Vec<T> v) { add_to(sums + j * K() + k, v); });
       for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = 1;
       add_column_sums(tile, s.left, grads, by_b);
     });
@@ -116,10 +121,12 @@ class BackwardHead : public Head<T> {
     const double* by_b = mixed_grads + M() * K();
     const double* a = aggregates_.get();
     double* grads = aggregate_grads_.get();
-    gemm(M(), K(), K(), Left<double>{mixed_grads, K(), 1}, value_map_t(), K(), [&](int64_t j, int64_t c, Vec<double> v) { store(grads + j * K() + c, v); });
+    gemm(M(), K(), K(), Left<double>{mixed_grads, K(), 1}, value_map_t(), K(),
+         [&](int64_t j, int64_t c, Vec<double> v) { store(grads + j * K() + c, v); });
     double* products = value_map_grads_.get();
     gemm(
-        K(), K(), call_.references, Left<double>{a, 1, K()}, mixed_grads, K(), [&](int64_t i, int64_t c, Vec<double> v) { store(products + i * K() + c, v); });
+        K(), K(), call_.references, Left<double>{a, 1, K()}, mixed_grads, K(),
+        [&](int64_t i, int64_t c, Vec<double> v) { store(products + i * K() + c, v); });
     copy_unpadded(products, call_.anchors, call_.anchors, K(), grad_value_map);
     for (int64_t j = 0; j < M(); ++j) {
       double offset = 0;
@@ -201,9 +208,10 @@ class BackwardHead : public Head<T> {
       }
       T* score_grads = s.score_grads.get();
       for (int64_t way = 0; way < 2; ++way)
-        compute_score_grads(way, tile, view, grads + way * M(),
-                            score_grads + way * M(), s);
-      gemm(K(), 2 * M(), tile.rows, Left<T>{view.features, 1, K()}, score_grads, 2 * M(), [&](int64_t k, int64_t j, Vec<T> v) {
+        compute_score_grads(way, tile, view, grads + way * M(), score_grads + way * M(),
+                            s);
+      gemm(K(), 2 * M(), tile.rows, Left<T>{view.features, 1, K()}, score_grads,
+           2 * M(), [&](int64_t k, int64_t j, Vec<T> v) {
              add_to(grad_score_maps + k * 2 * M() + j, v);
            });
       for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = 1;
@@ -218,9 +226,9 @@ class BackwardHead : public Head<T> {
           store(columns + i * M() + j,
                 load(columns + i * M() + j) * load(inv_column_sums_.get() + j));
       T* value_grads = s.value_grads.get();
-      gemm(tile.rows, K(), M(), Left<T>{columns, M(), 1}, rounded_grads_.get(), K(), [&](int64_t i, int64_t k, Vec<T> v) {
-             store(value_grads + i * K() + k, v);
-           });
+      gemm(
+          tile.rows, K(), M(), Left<T>{columns, M(), 1}, rounded_grads_.get(), K(),
+          [&](int64_t i, int64_t k, Vec<T> v) { store(value_grads + i * K() + k, v); });
 
       // Gradients of the kernel's exponents alpha (u z - 1), relative to unit.
       T* exponent_grads = s.exponent_grads.get();
@@ -233,11 +241,13 @@ class BackwardHead : public Head<T> {
            });
       T* x = s.x.get();
       load_unit_tokens(tile, x, s.lengths);
-      gemm(K(), D(), tile.rows, Left<T>{exponent_grads, 1, K()}, x, D(), [&](int64_t k, int64_t d, Vec<T> v) {
+      gemm(K(), D(), tile.rows, Left<T>{exponent_grads, 1, K()}, x, D(),
+           [&](int64_t k, int64_t d, Vec<T> v) {
              add_to(grad_anchors + k * D() + d, v);
            });
       T* direction_grads = s.direction_grads.get();
-      gemm(tile.rows, D(), K(), Left<T>{exponent_grads, K(), 1}, anchors_n(), D(), [&](int64_t i, int64_t d, Vec<T> v) {
+      gemm(tile.rows, D(), K(), Left<T>{exponent_grads, K(), 1}, anchors_n(), D(),
+           [&](int64_t i, int64_t d, Vec<T> v) {
              store(direction_grads + i * D() + d, v);
            });
       for (int64_t i = 0; i < tile.rows; ++i) {
@@ -308,23 +318,25 @@ class BackwardHead : public Head<T> {
     T* weights = s.weights.get();
     weigh_back(tile, view, weights, s);
     T* response = s.response.get();
-    gemm(tile.rows, M(), K(), Left<T>{out_grads, K(), 1}, mixed_t_.get(), M(), [&](int64_t i, int64_t j, Vec<T> v) { store(response + i * M() + j, v); });
+    gemm(tile.rows, M(), K(), Left<T>{out_grads, K(), 1}, mixed_t_.get(), M(),
+         [&](int64_t i, int64_t j, Vec<T> v) { store(response + i * M() + j, v); });
     for (int64_t i = 0; i < tile.rows; ++i) {
       const T mean = dot(weights + i * M(), response + i * M(), M());
       for (int64_t j = 0; j < M(); j += kLanes<T>)
-        store(grads + i * 2 * M() + j, load(weights + i * M() + j) *
-                                           (load(response + i * M() + j) - mean));
+        store(grads + i * 2 * M() + j,
+              load(weights + i * M() + j) * (load(response + i * M() + j) - mean));
     }
   }
 
-  // Gradients of log U to `grads`, their row sums, which are those of the last log a, to
-  // s.left; leaves U in s.weights and a in s.a.
+  // Gradients of log U to `grads`, their row sums, which are those of the last log a,
+  // to s.left; leaves U in s.weights and a in s.a.
   void compute_in_grads(Tile tile, View view, T* grads, Scratch<T>& s) const {
     T* weights = s.weights.get();
     weigh_in(tile, view, weights, s);
     T* response = s.response.get();
     gemm(tile.rows, M(), K(), Left<T>{view.features, K(), 1}, rounded_grads_t_.get(),
-         M(), [&](int64_t i, int64_t j, Vec<T> v) { store(response + i * M() + j, v); });
+         M(),
+         [&](int64_t i, int64_t j, Vec<T> v) { store(response + i * M() + j, v); });
     for (int64_t i = 0; i < tile.rows; ++i) {
       const T length = view.lengths[i] / unit_;
       Vec<T> sums{};
@@ -354,13 +366,14 @@ class BackwardHead : public Head<T> {
 
   // Gradients of one way's scores: those of its weights, less what the Sinkhorn
   // iterations take away, which is E times a matrix of rank 2 L + 1.
-  void compute_score_grads(int64_t way, Tile tile, View view, const T* grads, T* score_grads,
-                           Scratch<T>& s) const {
+  void compute_score_grads(int64_t way, Tile tile, View view, const T* grads,
+                           T* score_grads, Scratch<T>& s) const {
     const int64_t width = call_.terms_pad, iters = call_.iters, first = way * M();
     const T* gibbs = view.gibbs + first;
     T* terms = s.terms.get();
-    gemm(tile.rows, width, M(), Left<T>{gibbs, 2 * M(), 1}, terms_.get() + first * width,
-         width, [&](int64_t i, int64_t c, Vec<T> v) { store(terms + i * width + c, v); });
+    gemm(tile.rows, width, M(), Left<T>{gibbs, 2 * M(), 1},
+         terms_.get() + first * width, width,
+         [&](int64_t i, int64_t c, Vec<T> v) { store(terms + i * width + c, v); });
     for (int64_t i = 0; i < tile.rows; ++i) {
       T* row = terms + i * width;
       for (int64_t t = 0; t <= iters; ++t) {
@@ -378,8 +391,8 @@ class BackwardHead : public Head<T> {
         row[t] = T(call_.tokens) * a * log_a_grad;
       }
     }
-    gemm(tile.rows, M(), width, Left<T>{terms, width, 1}, terms_t_.get() + first * width,
-         M(), [&](int64_t i, int64_t j, Vec<T> v) {
+    gemm(tile.rows, M(), 2 * iters + 1, Left<T>{terms, width, 1},
+         terms_t_.get() + first * width, M(), [&](int64_t i, int64_t j, Vec<T> v) {
            const int64_t at = i * 2 * M() + j;
            const Vec<T> log_gibbs_grad = load(grads + at) - v * load(gibbs + at);
            store(score_grads + at, log_gibbs_grad * call_.inv_epsilon);

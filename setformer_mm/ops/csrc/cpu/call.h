@@ -70,8 +70,8 @@ struct Call {
   // Of all heads, padded with 0: anchors (h, K, D), their mean (h, D), what each
   // differs from it, transposed (h, D, K), and that times the mean (h, K).
   Buffer<T> anchors_n, mean, differences, differences_by_mean;
-  // (h, K, 2 M), the way in before the way back, and its transpose; what all tokens have
-  // in common of their scores, (h, 2 M).
+  // (h, K, 2 M), the way in before the way back, and its transpose; what all tokens
+  // have in common of their scores, (h, 2 M).
   Buffer<T> score_maps, score_maps_t, score_offsets;
   // (h, K, K) and its transpose, in double because they amplify errors.
   Buffer<double> value_map, value_map_t;
@@ -88,7 +88,7 @@ struct Call {
         dim_pad(round_up(dim, kPad)),
         anchors_pad(round_up(anchors, kPad)),
         references_pad(round_up(references, kPad)),
-        terms_pad(round_up(2 * iters + 1, kPad)),
+        terms_pad(round_up(2 * iters + 1, kLanes<T>)),
         chunk_tokens(max_of(kMinChunk, round_up(ceil_div(tokens, kMaxChunks), kTile))),
         num_chunks(ceil_div(tokens, chunk_tokens)),
         alpha(T(p.fields.alpha)),
@@ -128,7 +128,8 @@ struct Call {
     const Maps& maps = problem.maps;
     const double* z = maps.anchors + head * anchors * dim;
     const double* v = maps.value_map + head * anchors * anchors;
-    pad(z, dim, 1, anchors, dim, dim_pad, anchors_n.get() + head * anchors_pad * dim_pad);
+    pad(z, dim, 1, anchors, dim, dim_pad,
+        anchors_n.get() + head * anchors_pad * dim_pad);
     split_anchors(z, head);
     const double* g = maps.score_maps + head * anchors * 2 * references;
     const int64_t both_pad = 2 * references_pad, at = head * anchors_pad * both_pad;
@@ -178,8 +179,8 @@ struct Call {
     }
   }
 
-  // Writes `from`, (rows, cols) at the given strides, and zeros around it to `to`, whose
-  // rows are to_stride apart.
+  // Writes `from`, (rows, cols) at the given strides, and zeros around it to `to`,
+  // whose rows are to_stride apart.
   template <typename U>
   static void pad(const double* from, int64_t row_stride, int64_t col_stride,
                   int64_t rows, int64_t cols, int64_t to_stride, U* to) {

@@ -2,8 +2,8 @@
 // instruction set.
 //
 //   embed      features, scores; the largest token norm and the column maxima c
-//   iterate    one Sinkhorn iteration of both ways: a, then sums for b   (num_iters times)
-//   aggregate  the way in: its last a; sums of U and of U^T val, which make A
+//   iterate    one Sinkhorn iteration of both ways: a, then sums for b   (num_iters
+//   times) aggregate  the way in: its last a; sums of U and of U^T val, which make A
 //   respond    the way back: P A value_map
 #pragma once
 
@@ -11,11 +11,11 @@ template <typename T>
 class ForwardHead : public Head<T> {
   using Base = Head<T>;
   using Base::call_, Base::resident_, Base::unit_, Base::shifts_;
+  using Base::compute_features, Base::compute_scores, Base::exponentiate;
   using Base::D, Base::K, Base::M, Base::saved_slot, Base::scaling, Base::is_reference;
   using Base::features_, Base::gibbs_, Base::lengths_, Base::aggregates_, Base::mixed_;
   using Base::for_tiles, Base::rows_of, Base::look_at, Base::mix, Base::scale_row;
-  using Base::load_unit_tokens, Base::compute_features, Base::compute_scores;
-  using Base::exponentiate, Base::start_scaling, Base::update_rows;
+  using Base::start_scaling, Base::update_rows;
   using Base::weigh_in, Base::weigh_back;
   using Base::zeroed_partial, Base::partial, Base::add_up, Base::add_column_sums;
   using typename Base::Tile;
@@ -36,8 +36,7 @@ class ForwardHead : public Head<T> {
       T* features = resident_ ? features_.get() + tile.begin * K() : s.features.get();
       T* scores = resident_ ? gibbs_.get() + tile.begin * 2 * M() : s.gibbs.get();
       T* lengths = resident_ ? lengths_.get() + tile.begin : s.lengths;
-      load_unit_tokens(tile, s.x.get(), lengths);
-      compute_features(tile, s.x.get(), features);
+      compute_features(tile, s.x.get(), lengths, features);
       compute_scores(tile, features, scores);
       for (int64_t i = 0; i < tile.count; ++i)
         *longest =
@@ -101,7 +100,8 @@ class ForwardHead : public Head<T> {
         }
         add_to(column_sums + j, sum);
       }
-      gemm(M(), K(), tile.rows, Left<T>{weights, 1, M()}, view.features, K(), [&](int64_t j, int64_t k, Vec<T> v) { add_to(sums + j * K() + k, v); });
+      gemm(M(), K(), tile.rows, Left<T>{weights, 1, M()}, view.features, K(),
+           [&](int64_t j, int64_t k, Vec<T> v) { add_to(sums + j * K() + k, v); });
     });
   }
 
@@ -130,7 +130,8 @@ class ForwardHead : public Head<T> {
     for_tiles(chunk, [&](Tile tile) {
       T* weights = s.weights.get();
       weigh_back(tile, look_at(tile, s), weights, s);
-      gemm(tile.rows, K(), M(), Left<T>{weights, M(), 1}, mixed_.get(), K(), [&](int64_t i, int64_t k, Vec<T> v) {
+      gemm(tile.rows, K(), M(), Left<T>{weights, M(), 1}, mixed_.get(), K(),
+           [&](int64_t i, int64_t k, Vec<T> v) {
              store(s.out.get() + i * K() + k, v * unit_);
            });
       store_rows(s.out.get(), call_.anchors, K(), rows_of(out, tile));

@@ -65,18 +65,23 @@ inline void gemm_from(const T* init, int64_t rows, int64_t cols, int64_t depth,
       run(Constant<1>(), Constant<kWide>(), 0, col);
     return;
   }
-  // Sixteen accumulators, or eight where there are but sixteen registers.
-  constexpr int kTall = kRegisters / 4;
+  // Enough accumulators to hide the latency of their additions: sixteen, or twelve
+  // where there are but sixteen registers. Any multiple of 8 rows is a sum of sixes and
+  // fours.
   int64_t col = 0;
   const auto run_columns = [&](auto block_rows, auto block_cols) {
     constexpr int64_t kWidth = decltype(block_cols)::value * kLanesHere;
-    for (; col + kWidth <= cols; col += kWidth)
-      for (int64_t row = 0; row < rows; row += decltype(block_rows)::value)
-        run(block_rows, block_cols, row, col);
+    constexpr int64_t kTall = decltype(block_rows)::value;
+    const int64_t tall_rows = rows / (2 * kTall) * 2 * kTall;
+    for (; col + kWidth <= cols; col += kWidth) {
+      int64_t row = 0;
+      for (; row < tall_rows; row += kTall) run(block_rows, block_cols, row, col);
+      for (; row < rows; row += 4) run(Constant<4>(), block_cols, row, col);
+    }
   };
   if (kRegisters == 32) run_columns(Constant<4>(), Constant<4>());
-  run_columns(Constant<kTall>(), Constant<2>());
-  run_columns(Constant<kTall>(), Constant<1>());
+  run_columns(Constant<kRegisters == 32 ? 8 : 6>(), Constant<2>());
+  run_columns(Constant<kRegisters == 32 ? 8 : 6>(), Constant<1>());
 }
 
 template <typename T, typename Emit>

@@ -6,10 +6,10 @@
 // channels (D), anchors (K) or references (M).
 template <typename T>
 struct Scratch {
-  Buffer<T> x, direction_grads;                         // D
+  Buffer<T> x, direction_grads;                          // D
   Buffer<T> features, out, value_grads, exponent_grads;  // K
-  Buffer<T> weights, factors, response;                 // M
-  Buffer<T> gibbs, weight_grads, score_grads;           // 2 M
+  Buffer<T> weights, factors, response;                  // M
+  Buffer<T> gibbs, weight_grads, score_grads;            // 2 M
   Buffer<T> terms;
   T lengths[kTile], a[2][kTile], left[kTile];
 
@@ -35,8 +35,8 @@ struct Scratch {
 // is left on arrays of the size of the parameters.
 //
 // Names are those of docs/method.md: F = k(x, z) are the features, kept less what they
-// are for a token that is orthogonal to all anchors; gibbs is the E of problem.h, of both
-// ways side by side; a and b are the scalings of their plans.
+// are for a token that is orthogonal to all anchors; gibbs is the E of problem.h, of
+// both ways side by side; a and b are the scalings of their plans.
 template <typename T>
 class Head {
  public:
@@ -89,9 +89,7 @@ class Head {
   int64_t saved_slot() const { return image_ * call_.problem.sizes.heads + head_; }
   const T* differences() const { return call_.differences.get() + head_ * D() * K(); }
   const T* anchors_n() const { return call_.anchors_n.get() + head_ * D() * K(); }
-  const T* score_maps() const {
-    return call_.score_maps.get() + head_ * K() * 2 * M();
-  }
+  const T* score_maps() const { return call_.score_maps.get() + head_ * K() * 2 * M(); }
   const T* score_maps_t() const {
     return call_.score_maps_t.get() + head_ * K() * 2 * M();
   }
@@ -135,7 +133,8 @@ class Head {
   // A value_map, from A.
   void mix() {
     gemm(round_up(call_.references, 8), K(), K(),
-         Left<double>{aggregates_.get(), K(), 1}, value_map(), K(), [&](int64_t j, int64_t c, Vec<double> v) {
+         Left<double>{aggregates_.get(), K(), 1}, value_map(), K(),
+         [&](int64_t j, int64_t c, Vec<double> v) {
            store_rounded(mixed_.get() + j * K() + c, v);
          });
     for (int64_t i = round_up(call_.references, 8) * K(); i < M() * K(); ++i)
@@ -154,7 +153,8 @@ class Head {
 
   // sums_j += sum_i of left_i matrix_ij, for M columns of rows of 2 M.
   void add_column_sums(Tile tile, const T* left, const T* matrix, double* sums) const {
-    gemm(1, M(), tile.count, Left<T>{left, 0, 1}, matrix, 2 * M(), [&](int64_t, int64_t j, Vec<T> v) { add_to(sums + j, v); });
+    gemm(1, M(), tile.count, Left<T>{left, 0, 1}, matrix, 2 * M(),
+         [&](int64_t, int64_t j, Vec<T> v) { add_to(sums + j, v); });
   }
 
   // Directions (rows, D) and lengths of tokens; 0 for those no longer than norm_floor.
@@ -162,60 +162,69 @@ class Head {
     load_rows(rows_of(call_.problem.x, tile), call_.dim, D(), tile.rows, x);
     for (int64_t i = 0; i < tile.rows; ++i) {
       T* row = x + i * D();
-      const T square = dot(row, row, D());
-      T length = std::sqrt(square);
-      if (!(square > T(1e-24) && square < T(1e24))) length = length_of_extreme(row);
-      lengths[i] = length <= call_.norm_floor ? T(0) : length;
-      const Vec<T> zero{};
-      for (int64_t d = 0; d < D(); d += kLanes<T>)
-        store(row + d, lengths[i] == 0 ? zero : load(row + d) / lengths[i]);
+      scale_row(row, measure(row, lengths + i), D(), row);
     }
   }
 
-  // Squares of representable norms need not be representable.
-  T length_of_extreme(const T* row) const {
+  // The length of a row, and the factor that leaves its direction. Squares of
+  // representable numbers need not be representable: such a row is divided by its
+  // largest component first.
+  T measure(T* row, T* length) const {
+    T square = dot(row, row, D()), divisor = 1;
+    if (!(square > T(1e-24) && square < T(1e24))) {
+      divisor = divide_by_peak(row);
+      square = dot(row, row, D());
+    }
+    const T root = std::sqrt(square);
+    *length = root * divisor;
+    if (*length <= call_.norm_floor) *length = 0;
+    return *length == 0 ? T(0) : 1 / root;
+  }
+
+  T divide_by_peak(T* row) const {
     T peak = 0;
     for (int64_t d = 0; d < D(); ++d) {
       const T size = row[d] < 0 ? -row[d] : row[d];
       peak = size > peak || size != size ? size : peak;
     }
-    if (peak == 0) return 0;
-    T sum = 0;
-    for (int64_t d = 0; d < D(); ++d) sum += (row[d] / peak) * (row[d] / peak);
-    return peak * std::sqrt(sum);
+    if (peak == 0) return 1;
+    for (int64_t d = 0; d < D(); ++d) row[d] /= peak;
+    return peak;
   }
 
-  // From directions u (rows, D), which become their differences w from the mean c of
-  // the anchors. With anchors z = c + e the exponents of F are
-  //   alpha (u z - 1) = alpha ((c c - 1 + w c) + c e + w e),
+  // Lengths and features of tokens; x is scratch. With anchors z = c + e around their
+  // mean c, and w = u - c for the direction u, the exponents of F are
+  //   alpha (u z - 1) = alpha ((u c - 1) + c e + w e),
   // and the rounding errors that matter, those that are not the same for all anchors,
   // are of the size of w e: small where anchors lie close together and k(z, z)^-1
   // amplifies errors.
-  void compute_features(Tile tile, T* x, T* features) const {
+  void compute_features(Tile tile, T* x, T* lengths, T* features) const {
     const T* c = call_.mean.get() + head_ * D();
     const T* by_mean = call_.differences_by_mean.get() + head_ * K();
-    const T square = dot(c, c, D()) - 1;
     T common[kTile];
+    load_rows(rows_of(call_.problem.x, tile), call_.dim, D(), tile.rows, x);
     for (int64_t i = 0; i < tile.rows; ++i) {
       T* row = x + i * D();
+      const T inverse = measure(row, lengths + i);
+      common[i] = dot(row, c, D()) * inverse - 1;
       for (int64_t d = 0; d < D(); d += kLanes<T>)
-        store(row + d, load(row + d) - load(c + d));
-      common[i] = square + dot(row, c, D());
+        store(row + d, load(row + d) * inverse - load(c + d));
     }
-    gemm(tile.rows, K(), D(), Left<T>{x, D(), 1}, differences(), K(), [&](int64_t i, int64_t k, Vec<T> v) {
+    gemm(tile.rows, K(), D(), Left<T>{x, D(), 1}, differences(), K(),
+         [&](int64_t i, int64_t k, Vec<T> v) {
            const Vec<T> exponent = (v + load(by_mean + k) + common[i]) * call_.alpha;
            store(features + i * K() + k, exp_vec<T>(exponent) - call_.orthogonal);
          });
   }
 
-  // Scores of both ways less the largest of their row. Rows that are no tokens get none:
-  // theirs might exceed the column maxima.
+  // Scores of both ways less the largest of their row. Rows that are no tokens get
+  // none: theirs might exceed the column maxima.
   void compute_scores(Tile tile, const T* features, T* scores) const {
     const T* offsets = call_.score_offsets.get() + head_ * 2 * M();
     gemm_from(offsets, tile.rows, 2 * M(), K(), Left<T>{features, K(), 1}, score_maps(),
               2 * M(), [&](int64_t i, int64_t j, Vec<T> v) {
-           store(scores + i * 2 * M() + j, v);
-         });
+                store(scores + i * 2 * M() + j, v);
+              });
     for (int64_t i = tile.count * 2 * M(); i < tile.rows * 2 * M(); ++i)
       scores[i] = T(-1e30);
     for (int64_t half = 0; half < 2 * tile.count; ++half) {
@@ -224,7 +233,8 @@ class Head {
       for (int64_t j = kLanes<T>; j < M(); j += kLanes<T>)
         best = max_vec<T>(best, load(row + j));
       const T largest = max_lanes<T>(best);
-      for (int64_t j = 0; j < M(); j += kLanes<T>) store(row + j, load(row + j) - largest);
+      for (int64_t j = 0; j < M(); j += kLanes<T>)
+        store(row + j, load(row + j) - largest);
     }
   }
 
@@ -241,15 +251,14 @@ class Head {
   // b before the first iteration.
   void start_scaling() {
     for (int64_t j = 0; j < 2 * M(); ++j)
-      scaling(0)[j] =
-          is_reference(j) ? T(std::exp(shifts_.get()[j] / call_.problem.fields.epsilon))
+      scaling(0)[j] = is_reference(j)
+                          ? T(std::exp(shifts_.get()[j] / call_.problem.fields.epsilon))
                           : T(0);
   }
 
   // Everything of a tile of a head that is not kept.
   View compute(Tile tile, Scratch<T>& s) const {
-    load_unit_tokens(tile, s.x.get(), s.lengths);
-    compute_features(tile, s.x.get(), s.features.get());
+    compute_features(tile, s.x.get(), s.lengths, s.features.get());
     compute_scores(tile, s.features.get(), s.gibbs.get());
     exponentiate(tile, s.gibbs.get());
     return {s.features.get(), s.gibbs.get(), s.lengths};
@@ -282,7 +291,8 @@ class Head {
     }
     for (int64_t i = 0; i < tile.rows; ++i) {
       if (call_.is_image() && i < tile.count) {
-        visit(i, call_.row_factors.get() + row * M(), call_.col_factors.get() + col * M());
+        visit(i, call_.row_factors.get() + row * M(),
+              call_.col_factors.get() + col * M());
         if (++col == fields.width) {
           col = 0;
           ++row;

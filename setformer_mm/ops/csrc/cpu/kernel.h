@@ -184,16 +184,21 @@ void backward_in(const Problem& problem, const Tokens& grad_out, const Tokens& g
   }
 }
 
+bool computes_in_double(const Problem& problem) {
+  return problem.scalar == Scalar::kDouble ||
+         !scalings_fit_float(problem.sizes, problem.fields);
+}
+
 void forward_either(const Problem& problem, const Tokens& out,
                     const Parallel& parallel) {
-  problem.scalar == Scalar::kDouble ? forward_in<double>(problem, out, parallel)
-                                    : forward_in<float>(problem, out, parallel);
+  computes_in_double(problem) ? forward_in<double>(problem, out, parallel)
+                              : forward_in<float>(problem, out, parallel);
 }
 
 void backward_either(const Problem& problem, const Tokens& grad_out,
                      const Tokens& grad_x, const Maps& grad_maps,
                      const Parallel& parallel) {
-  problem.scalar == Scalar::kDouble
+  computes_in_double(problem)
       ? backward_in<double>(problem, grad_out, grad_x, grad_maps, parallel)
       : backward_in<float>(problem, grad_out, grad_x, grad_maps, parallel);
 }

@@ -195,6 +195,8 @@ def digits_table(data: Data) -> str:
 def ablation_tables(grid: str, data: Data) -> str:
     """The tables of a grid, whose baseline may have been trained in another one."""
     runs = data.ablations[grid]
+    if not runs:
+        return "*Not measured yet.*"
     groups = {group for run in runs for group in run.rows}
     baselines = [run for run in data.all_ablations if groups & set(run.baseline_of)]
     runs = [*runs, *(run for run in baselines if run not in runs)]

@@ -2,4 +2,4 @@ _base_ = "./long_set.py"
 
 ablation = dict(group="token mixer, 120 epochs", name="none")
 
-model = dict(backbone=dict(attention=dict(_delete_=True, type="NoMixing")))
+model = dict(backbone=dict(attention=dict(type="NoMixing")))

@@ -2,8 +2,4 @@ _base_ = "./mixer_set.py"
 
 ablation = dict(group="token mixer", name="agent")
 
-model = dict(
-    backbone=dict(
-        attention=dict(_delete_=True, type="AgentAttention", agent_shape=(4, 4))
-    )
-)
+model = dict(backbone=dict(attention=dict(type="AgentAttention", agent_shape=(4, 4))))

@@ -2,4 +2,4 @@ _base_ = "./mixer_set.py"
 
 ablation = dict(group="token mixer", name="Flow-Attention")
 
-model = dict(backbone=dict(attention=dict(_delete_=True, type="FlowAttention")))
+model = dict(backbone=dict(attention=dict(type="FlowAttention")))

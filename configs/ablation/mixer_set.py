@@ -10,10 +10,10 @@ ablation = dict(
         "token mixer": "SeT",
         "token mixer, one projection": "SeT",
         "references": "4x4",
-        "epsilon": 0.1,
+        "epsilon": 0.01,
         "iterations": 3,
         "alpha": 2.0,
-        "tau": 0.15,
+        "tau": 0.5,
         "initialisation": "random",
     },
 )

@@ -3,9 +3,5 @@ _base_ = "./mixer_set.py"
 ablation = dict(group="token mixer", name="SOFT")
 
 model = dict(
-    backbone=dict(
-        attention=dict(
-            _delete_=True, type="SOFTAttention", landmark_stride=(4, 2, 1, 1)
-        )
-    )
+    backbone=dict(attention=dict(type="SOFTAttention", landmark_stride=(4, 2, 1, 1)))
 )

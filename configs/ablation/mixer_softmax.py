@@ -2,4 +2,4 @@ _base_ = "./mixer_set.py"
 
 ablation = dict(group="token mixer", name="softmax")
 
-model = dict(backbone=dict(attention=dict(_delete_=True, type="SoftmaxAttention")))
+model = dict(backbone=dict(attention=dict(type="SoftmaxAttention")))

@@ -4,7 +4,7 @@ ablation = dict(group="token mixer, segmentation", name="none")
 
 model = dict(
     backbone=dict(
-        attention=dict(_delete_=True, type="NoMixing"),
+        attention=dict(type="NoMixing"),
         init_cfg=dict(checkpoint="ablation_output/long/long_none/seed_0/epoch_120.pth"),
     )
 )

@@ -4,7 +4,7 @@ ablation = dict(group="token mixer, segmentation", name="softmax")
 
 model = dict(
     backbone=dict(
-        attention=dict(_delete_=True, type="SoftmaxAttention"),
+        attention=dict(type="SoftmaxAttention"),
         init_cfg=dict(
             checkpoint="ablation_output/long/long_softmax/seed_0/epoch_120.pth"
         ),

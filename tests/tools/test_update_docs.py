@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,10 @@ def test_sources_credit_figures_that_are_from_elsewhere(tool_module):
 def test_a_grid_is_compared_with_the_baseline_of_another_one(copied, run):
     folder = copied / "results" / "ablation"
     runs = json.loads((folder / "mixers.json").read_text())
-    field = next(run for run in runs if "tau" in run["baseline_of"])
+    baseline, field = deepcopy(runs[0]), deepcopy(runs[0])
+    baseline.update(rows=dict(tau="0.5"), baseline_of=["tau"])
+    baseline["result"].update(config="set.py")
+    (folder / "mixers.json").write_text(json.dumps([*runs, baseline]))
     field.update(rows=dict(tau="0.45"), baseline_of=[])
     field["result"].update(config="tau_045.py", metrics={"accuracy/top1": 12.34})
     (folder / "others.json").write_text(json.dumps([field]))
@@ -135,10 +139,21 @@ def test_a_grid_is_compared_with_the_baseline_of_another_one(copied, run):
     _, section = document.read_text().split("begin ablation-others")
     names = [line.split("|")[1].strip() for line in section.splitlines() if "|" in line]
     assert names[0] == "tau"
-    assert names[2:] == ["**0.15**", "0.45"]
+    assert names[2:] == ["0.45", "**0.5**"]
     assert "12.34" in section
     assert (copied / "docs" / "images" / "ablations.png").exists()
     run("--check")
+
+
+def test_a_grid_without_runs_says_so(copied, run):
+    path = copied / "results" / "ablation" / "mixers.json"
+    path.write_text("[]\n")
+    run()
+    document = (copied / "docs" / "ablations.md").read_text()
+    _, section = document.split(
+        "begin ablation-mixers: written by tools/update_docs.py"
+    )
+    assert section.split("<!--")[0].strip("-> \n") == "*Not measured yet.*"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,5 @@ digits_backbone = dict(
         num_heads=(1, 2, 4, 8),
         mlp_ratio=2,
     ),
-    attention=dict(reference_shape=(4, 4)),
     drop_path_rate=0.0,
 )

@@ -1,0 +1,5 @@
+_base_ = "./mixer_set.py"
+
+ablation = dict(group="epsilon", name=0.005)
+
+model = dict(backbone=dict(attention=dict(epsilon=0.005)))

@@ -1,5 +1,0 @@
-_base_ = "./mixer_set.py"
-
-ablation = dict(group="epsilon", name=0.2)
-
-model = dict(backbone=dict(attention=dict(epsilon=0.2)))

@@ -1,5 +1,0 @@
-_base_ = "./mixer_set.py"
-
-ablation = dict(group="tau", name=0.3)
-
-model = dict(backbone=dict(attention=dict(tau=0.3)))

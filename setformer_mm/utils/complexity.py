@@ -1,7 +1,7 @@
 """Multiply-adds of models that contain SeT attention.
 
-Counters see the matrix products that the reference happens to run, which are fewer on
-logarithms than in the scaling form, and of a compiled kernel what a formula tells them;
+Counters see the matrix products that the reference happens to run, which on logarithms
+are fewer than in the scaling form, and of a compiled kernel what a formula tells them;
 torch's is in :mod:`setformer_mm.ops.registration`, mmengine's here. In
 :func:`count_multiply_adds` the operator counts by its formula, whichever backend runs,
 and everything else by torch's own counter. It runs on shapes alone, so that a detector
@@ -31,19 +31,21 @@ def set_attention_multiply_adds(
     head_dim: int,
     num_anchors: int,
     num_references: int,
+    num_sets: int,
     num_iters: int,
 ) -> int:
     """Multiply-adds of SeT attention, without projections, for one image.
 
     What :func:`setformer_mm.ops.flops.forward_multiply_adds` counts, and ``2 K^2 M`` a
-    head for the fold.
+    head and set of references for the fold.
 
     Args:
         num_tokens (int): ``N``.
         num_heads (int): ``h``.
         head_dim (int): ``D``.
         num_anchors (int): ``K``.
-        num_references (int): ``M``.
+        num_references (int): ``M``, of each set.
+        num_sets (int): Sets of references, 1 or 2.
         num_iters (int): ``L``.
 
     Returns:
@@ -51,10 +53,10 @@ def set_attention_multiply_adds(
     """
     operator = forward_multiply_adds(
         (1, num_tokens, num_heads, head_dim),
-        (num_heads, num_anchors, num_references),
+        (num_heads, num_anchors, 2 * num_references),
         num_iters,
     )
-    return operator + num_heads * 2 * num_anchors**2 * num_references
+    return operator + num_heads * num_sets * 2 * num_anchors**2 * num_references
 
 
 @torch.no_grad()
@@ -94,6 +96,7 @@ def count_multiply_adds(model: nn.Module, *inputs: object) -> int:
                 *attention.anchors.shape[::2],
                 attention.anchors.shape[1],
                 attention.references.shape[1],
+                1 if attention.return_references is None else 2,
                 attention.num_iters,
             )
 
@@ -197,9 +200,9 @@ def count_model(model: nn.Module, image: Tensor) -> int:
 
 def _traced_multiply_adds(inputs: list, outputs: list) -> int:
     """Multiply-adds of the compiled operator as a node of torch.jit.trace's graph."""
-    x, _, score_map, _, *fields = inputs
+    x, _, score_maps, _, *fields = inputs
     num_iters = Fields(*fields).num_iters.toIValue()
-    return forward_multiply_adds(x.type().sizes(), score_map.type().sizes(), num_iters)
+    return forward_multiply_adds(x.type().sizes(), score_maps.type().sizes(), num_iters)
 
 
 # mmengine has no public way to tell `get_model_complexity_info` about an operator.

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from setformer_mm.ops import Folded, fold, set_attention, set_attention_folded
-from setformer_mm.ops.reference import MIN_SCALING_EPSILON, MIN_SCALING_EXPONENT
 from setformer_mm.ops.registration import Fields
 
 from .compiled import needs_cuda_kernels
@@ -31,7 +30,7 @@ def detached_tensors(*args, **sizes) -> list[Tensor]:
 
 def folded_case(tokens=700, heads=3) -> tuple[Tensor, Folded]:
     """Tokens and folded parameters on the GPU."""
-    x, *parameters = (t.cuda() for t in detached_tensors(2, tokens, heads, 32, 32, 40))
+    x, *parameters = (t.cuda() for t in detached_tensors(2, tokens, heads, 32, 32, 16))
     return x.float(), fold(*parameters, 2.0)
 
 
@@ -41,9 +40,9 @@ def attend(x: Tensor, folded: Folded) -> Tensor:
 
 
 def check_random_cases(count: int, max_tokens: int, max_heads: int) -> None:
-    limits = MIN_SCALING_EPSILON, MIN_SCALING_EXPONENT
     for _ in range(count):
-        tensors, fields = random_case(max_tokens, max_heads, *limits)
+        # More iterations might take scalings out of float's range: see csrc/problem.h.
+        tensors, fields = random_case(max_tokens, max_heads, max_iters=4)
         for dtype in DTYPES:
             check_case(tensors, fields, dtype, backend="cuda", device="cuda")
 
@@ -68,7 +67,15 @@ def test_500_random_cases_agree_with_float64():
 @each_dtype
 @pytest.mark.parametrize(
     "dim, anchors, references",
-    [(1, 1, 1), (5, 4, 6), (32, 32, 64), (32, 33, 64), (33, 20, 65), (64, 64, 128)],
+    [
+        (1, 1, 1),
+        (5, 4, 6),
+        (32, 32, 16),
+        (32, 32, 17),
+        (32, 33, 64),
+        (33, 20, 65),
+        (64, 64, 128),
+    ],
 )
 def test_any_size_of_a_head(dim, anchors, references, dtype):
     for tokens in (1, 63, 64, 65, 500):
@@ -84,8 +91,8 @@ def test_large_heads_agree_with_float64(geometry, dtype):
     """So large that nothing is kept between phases."""
     fields = dict(tau=None) if geometry == "no positions" else {}
     if geometry == "image":
-        fields = dict(spatial_shape=(260, 260), reference_shape=(4, 6))
-    tensors = detached_tensors(1, 260 * 260, 1, 32, 32, 24)
+        fields = dict(spatial_shape=(260, 260), reference_shape=(4, 4))
+    tensors = detached_tensors(1, 260 * 260, 1, 32, 32, 16)
     check_case(tensors, fields, dtype, backend="cuda", device="cuda")
 
 
@@ -186,8 +193,8 @@ def test_kernels_run_on_the_device_of_the_tokens():
 @needs_cuda_kernels
 def test_maps_elsewhere_are_refused():
     x, folded = folded_case()
-    fields = Fields(0, 0, 0, 0, 2.0, 0.1, 3, 0.15, False)
-    maps = folded.anchors.cpu(), folded.score_map, folded.value_map
+    fields = Fields(0, 0, 0, 0, 2.0, 0.01, 3, 0.5)
+    maps = folded.anchors.cpu(), folded.score_maps, folded.value_map
     with pytest.raises(RuntimeError, match="anchors must be on x's device"):
         torch.ops.setformer_mm.set_attention_forward(x, *maps, *fields)
 
@@ -213,7 +220,7 @@ def test_captured_graph_is_replayed_with_other_tokens(tokens):
 def test_opcheck_is_clean(dtype):
     x, folded = folded_case(tokens=30)
     inputs = x.to(dtype), *folded[:3]
-    fields = Fields(5, 6, 4, 10, folded.alpha, 0.1, 2, 0.15, wide=False)
+    fields = Fields(5, 6, 4, 4, folded.alpha, 0.01, 2, 0.5)
     operators = torch.ops.setformer_mm
     out, *saved = operators.set_attention_forward(*inputs, *fields)
     with_grad = [t.clone().requires_grad_() for t in inputs]
@@ -250,7 +257,7 @@ TOLERANCES = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
 @each_dtype
-@pytest.mark.parametrize("epsilon", [0.1, 0.02])
+@pytest.mark.parametrize("epsilon", [0.1, 0.01])
 @pytest.mark.parametrize("geometry", [IMAGE, {}, dict(tau=None)])
 def test_reference_agrees_with_float64(dtype, epsilon, geometry):
     tensors = [t.float() for t in detached_tensors(2, 143, 3, 32, 32, 30)]

@@ -40,10 +40,13 @@ def compile_kernels(source: str, architecture: str, folder) -> list[Kernel]:
 
 
 def _readable(mangled: str) -> str:
-    """As "Backward for 16 bits, 32 wide", of a kernel that does a pass."""
-    found = re.search(r"(prepare|reduce|Forward|Backward).*?ConfigILi(\d+)E", mangled)
-    tokens = "float" if "ELb1E" in mangled else "16 bits"
-    return f"{found[1]} for {tokens}, {found[2]} wide"
+    """As "Backward for 16 bits, 32 x 16"."""
+    found = re.search(
+        r"(prepare|reduce|Forward|Backward).*?ConfigILi(\d+)ELi(\d+)ELb([01])E", mangled
+    )
+    name, width, references, is_exact = found.groups()
+    tokens = "float" if is_exact == "1" else "16 bits"
+    return f"{name} for {tokens}, {width} x {references}"
 
 
 def report(kernels: list[Kernel], architecture: str, capsys) -> None:
@@ -51,18 +54,19 @@ def report(kernels: list[Kernel], architecture: str, capsys) -> None:
         print(f"\nsm_{architecture}:")
         for kernel in sorted(kernels):
             print(
-                f"  {kernel.name:32}{kernel.registers:4} registers"
+                f"  {kernel.name:34}{kernel.registers:4} registers"
                 + (f", {kernel.spilled} bytes spilled" if kernel.spilled else "")
             )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("architecture", ["80", "90"])
 def test_kernels_of_the_family_fit_the_registers(architecture, tmp_path, capsys):
     kernels = compile_kernels("kernels_32.cu", architecture, tmp_path)
     report(kernels, architecture, capsys)
-    assert len(kernels) == 8
-    assert not [k for k in kernels if k.spilled and "16 bits" in k.name]
+    assert len(kernels) == 16
+    passes = [k for k in kernels if k.name.startswith(("Forward", "Backward"))]
+    assert not [k for k in passes if k.spilled and "32 x 16" in k.name]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ ablation = dict(
         "token mixer, one projection": "SeT",
         "references": "4x4",
         "epsilon": 0.01,
-        "iterations": 3,
+        "iterations": 1,
         "alpha": 2.0,
         "tau": 0.5,
         "initialisation": "random",

@@ -1,7 +1,7 @@
 # The first minutes of the classifier, for a CPU: `make demo-cls`.
 _base_ = "./setformer_digits.py"
 
-max_epochs = 12
+max_epochs = 8
 param_scheduler = [
     dict(
         type="LinearLR",

@@ -45,7 +45,7 @@ class SeTAttention(TokenMixer):
         reference_shape: tuple[int, int] = (4, 4),
         return_references: bool = True,
         epsilon: float = 0.01,
-        num_iters: int = 3,
+        num_iters: int = 1,
         alpha: float = 2.0,
         tau: float | None = 0.5,
         backend: str = "auto",

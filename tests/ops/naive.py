@@ -12,14 +12,22 @@ import scipy.linalg
 RIDGE = 1e-5
 
 
-class Head(NamedTuple):
-    """What one head computes for one image (``N`` tokens, ``M`` references)."""
+class Way(NamedTuple):
+    """One of the two transport problems (``N`` tokens, ``M`` references)."""
 
     scores: np.ndarray  # S, (N, M)
     plan: np.ndarray  # T before position weights, (N, M)
-    mixing: np.ndarray  # P Q, (N, N)
+    weighted: np.ndarray  # T * Pi, (N, M)
+
+
+class Head(NamedTuple):
+    """What one head computes for one image."""
+
+    way_in: Way
+    way_back: Way
+    mixing: np.ndarray  # P Q^T, (N, N)
     values: np.ndarray  # val, (N, K)
-    out: np.ndarray  # P Q val, (N, K)
+    out: np.ndarray  # P Q^T val, (N, K)
 
 
 def positions(count, shape):
@@ -59,29 +67,37 @@ def inverse_square_root(anchors, alpha):
 
 
 def attend(
-    x, anchors, references, *, spatial_shape=None, reference_shape=None,
-    epsilon=0.1, num_iters=3, alpha=2.0, tau=0.15,
+    x, anchors, references, return_references=None, *,
+    spatial_shape=None, reference_shape=None,
+    epsilon=0.01, num_iters=1, alpha=2.0, tau=0.5,
 ):  # fmt: skip
     """Run one head on tokens ``(N, D)``, anchors ``(K, D)``, references ``(M, D)``."""
+    if return_references is None:
+        return_references = references
     n, m = len(x), len(references)
     whitening = inverse_square_root(anchors, alpha)
+    weights = position_weights(n, m, spatial_shape, reference_shape, tau)
 
     def embed(v):
         return whitening @ np.array([kernel(z, v, alpha) for z in anchors])
 
     embedded = np.array([embed(v) for v in x])
-    scores = embedded @ np.array([embed(v) for v in references]).T
 
-    gibbs = np.exp(scores / epsilon)
-    b = np.ones(m)
-    for _ in range(num_iters):
+    def transport(references):
+        scores = embedded @ np.array([embed(v) for v in references]).T
+        gibbs = np.exp(scores / epsilon)
+        b = np.ones(m)
+        for _ in range(num_iters):
+            a = (1 / n) / (gibbs @ b)
+            b = (1 / m) / (gibbs.T @ a)
         a = (1 / n) / (gibbs @ b)
-        b = (1 / m) / (gibbs.T @ a)
-    a = (1 / n) / (gibbs @ b)
-    plan = np.diag(a) @ gibbs @ np.diag(b)
+        plan = np.diag(a) @ gibbs @ np.diag(b)
+        return Way(scores, plan, plan * weights)
 
-    weighted = plan * position_weights(n, m, spatial_shape, reference_shape, tau)
-    p = weighted / weighted.sum(1, keepdims=True)
-    q = (weighted / weighted.sum(0, keepdims=True)).T
-    values = np.linalg.norm(x, axis=1)[:, None] * embedded
-    return Head(scores, plan, p @ q, values, p @ q @ values)
+    way_in, way_back = transport(references), transport(return_references)
+    q = way_in.weighted / way_in.weighted.sum(0, keepdims=True)
+    p = way_back.weighted / way_back.weighted.sum(1, keepdims=True)
+    # The embedding of a vector that is orthogonal to all anchors.
+    centre = whitening @ np.full(len(anchors), np.exp(-alpha))
+    values = np.linalg.norm(x, axis=1)[:, None] * (embedded - centre)
+    return Head(way_in, way_back, p @ q.T, values, p @ q.T @ values)

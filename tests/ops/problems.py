@@ -15,10 +15,11 @@ GEOMETRIES = ("image", "sequence", "no positions")
 def random_tensors(
     batch=2, tokens=12, heads=2, dim=5, anchors=4, references=6, dtype=torch.float64
 ) -> list[Tensor]:
-    """Tokens, anchors and references that require gradients."""
+    """Tokens, anchors and both sets of references, which require gradients."""
     shapes = (
         (batch, tokens, heads, dim),
         (heads, anchors, dim),
+        (heads, references, dim),
         (heads, references, dim),
     )
     return [torch.randn(*shape, dtype=dtype).requires_grad_() for shape in shapes]
@@ -97,8 +98,9 @@ def centroids(points: Tensor, count: int) -> Tensor:
 
 
 def clustered_tensors(batch, tokens, heads, dim, anchors, references) -> list[Tensor]:
-    """Tokens between real features, anchors and references from K-means of these: what
-    a trained model has. Condition numbers of the kernel matrices reach 10,000.
+    """Tokens between real features, anchors and both sets of references from K-means of
+    these: what a trained model has. Condition numbers of the kernel matrices reach
+    10,000.
     """
     x = torch.empty(batch, tokens, heads, dim, dtype=torch.float64)
     maps = []
@@ -107,5 +109,6 @@ def clustered_tensors(batch, tokens, heads, dim, anchors, references) -> list[Te
         features = real_features()[:, first : first + dim]
         pairs = features[torch.randint(len(features), (2, batch * tokens))]
         x[:, :, head] = torch.lerp(*pairs, random.random()).view(batch, tokens, dim)
-        maps.append([centroids(features, n) for n in (anchors, references)])
+        counts = anchors, references, references
+        maps.append([centroids(features, n) for n in counts])
     return [x, *map(torch.stack, zip(*maps))]

@@ -21,14 +21,15 @@ def problem(
     dtype=torch.float32,
     device="cpu",
     dim=8,
-    epsilon=0.1,
-    tau=0.15,
+    epsilon=0.01,
+    num_iters=3,
+    tau=0.5,
     geometry=IMAGE,
     num_anchors=8,
 ):
     with FakeTensorMode():  # on a GPU that need not be there
         x = torch.empty(1, geometry[2], 2, dim, dtype=dtype, device=device)
-    return Problem(x, epsilon, tau, geometry, num_anchors)
+    return Problem(x, epsilon, num_iters, tau, geometry, num_anchors)
 
 
 def test_reference_is_always_available():
@@ -71,7 +72,7 @@ def test_unknown_backend_is_an_error_that_lists_all():
         pytest.param(dict(dtype=torch.bfloat16), id="bfloat16"),
         pytest.param(dict(dtype=torch.float16), id="float16"),
         pytest.param(dict(dtype=torch.float64), id="float64"),
-        pytest.param(dict(epsilon=0.01), id="smallest epsilon"),
+        pytest.param(dict(epsilon=1e-6, num_iters=1000), id="smallest epsilon"),
         pytest.param(dict(tau=None), id="no positions"),
         pytest.param(dict(geometry=(None, None, 20, 6)), id="sequence"),
     ],
@@ -87,9 +88,8 @@ def test_cpu_kernels_are_chosen_in_their_regime(given):
     [
         (dict(device="meta"), "tensors on the CPU, got meta"),
         (dict(dtype=torch.float8_e5m2), "got torch.float8_e5m2"),
-        (dict(epsilon=0.009), "at least 0.01, got 0.009"),
         (dict(tau=0.01), "tau = 0.01 is too small"),
-        (dict(geometry=((1, 1), (4, 4), 1, 16), tau=0.05), "tau = 0.05 is too small"),
+        (dict(geometry=(None, None, 20, 6), tau=0.1), "tau = 0.1 is too small"),
     ],
 )
 def test_cpu_kernels_leave_the_rest_to_the_reference(given, reason):
@@ -104,7 +104,7 @@ def test_choice_follows_the_predicate(monkeypatch):
     assert select_backend("auto", problem()) is set_attention_reference
     monkeypatch.setattr(extension, "WHY_MISSING", None)
     assert select_backend("auto", problem()) is set_attention_compiled
-    monkeypatch.setattr(backends, "_MIN_EPSILON", 0.2)
+    monkeypatch.setattr(backends, "_MIN_EXPONENT", -0.1)
     assert select_backend("auto", problem()) is set_attention_reference
 
 
@@ -121,8 +121,9 @@ def cuda_kernels(monkeypatch):
         pytest.param(dict(dtype=torch.float32), id="float32"),
         pytest.param(dict(dtype=torch.bfloat16), id="bfloat16"),
         pytest.param(dict(dtype=torch.float16), id="float16"),
-        pytest.param(dict(epsilon=0.05), id="smallest epsilon"),
-        pytest.param(dict(tau=0.1), id="narrow weights"),
+        pytest.param(dict(epsilon=1e-6), id="smallest epsilon"),
+        pytest.param(dict(epsilon=0.05, num_iters=100), id="many iterations"),
+        pytest.param(dict(tau=0.12), id="narrow weights"),
         pytest.param(dict(tau=None), id="no positions"),
         pytest.param(dict(geometry=(None, None, 20, 6)), id="sequence"),
         pytest.param(
@@ -144,7 +145,7 @@ def test_cuda_kernels_are_chosen_in_their_regime(given, cuda_kernels):
         (dict(dim=65), "at most 64 .* and 128 references .* got 65, 8 and 6"),
         (dict(num_anchors=65), "got 8, 65 and 6"),
         (dict(geometry=((4, 5), (3, 43), 20, 129)), "got 8, 8 and 129"),
-        (dict(epsilon=0.04), "at least 0.05, got 0.04"),
+        (dict(epsilon=0.04, num_iters=14), "num_iters = 14 are too many"),
         (dict(tau=0.09), "tau = 0.09 is too small"),
     ],
 )

@@ -73,7 +73,7 @@ def test_large_heads_are_recomputed(geometry):
     tensors[0] = tensors[0].float().double()
     expected = run(tensors, torch.float64, backend="reference", **fields)
     actual = run(tensors, torch.float32, backend="cpu", **fields)
-    for name, error in errors(actual, expected).items():
+    for name, error in errors(actual, expected, epsilon=0.01).items():
         assert error < (1e-5 if name == "out" else 1e-4), name
 
 
@@ -111,15 +111,13 @@ def test_batches_are_sums_of_images(dtype):
 
 
 def test_tokens_in_any_layout():
-    x, anchors, references = (
-        t.detach().float() for t in random_tensors(2, 50, 3, 16, 16, 10)
-    )
-    expected = run([x, anchors, references], torch.float32, backend="cpu")
+    x, *parameters = (t.detach().float() for t in random_tensors(2, 50, 3, 16, 16, 10))
+    expected = run([x, *parameters], torch.float32, backend="cpu")
     for permutation in ((0, 2, 1, 3), (2, 1, 0, 3), (3, 0, 1, 2)):
         back = [permutation.index(i) for i in range(4)]
         other = x.permute(permutation).contiguous().permute(back)
         assert not other.is_contiguous()
-        actual = run([other, anchors, references], torch.float32, backend="cpu")
+        actual = run([other, *parameters], torch.float32, backend="cpu")
         for a, e in zip(actual, expected):
             assert torch.equal(a, e)
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from setformer_mm.ops.reference import MIN_SCALING_EPSILON, MIN_SCALING_EXPONENT
-
 from .cuda_on_cpu import CSRC, DEVICES, Kernels, compile_kernels
 from .problems import random_tensors
 from .random_cases import check_case, random_case, run
@@ -37,8 +35,7 @@ def check(kernels: Kernels, device: str, tensors: list, dtype: torch.dtype, **fi
 @pytest.mark.timeout(300)
 def test_random_cases_agree_with_float64(kernels, device, dtype):
     for _ in range(23):
-        limits = MIN_SCALING_EPSILON, MIN_SCALING_EXPONENT
-        tensors, fields = random_case(70, 1, *limits)
+        tensors, fields = random_case(70, 1, max_iters=10)
         check(kernels, device, tensors, dtype, **fields)
 
 
@@ -46,7 +43,7 @@ def test_random_cases_agree_with_float64(kernels, device, dtype):
 @pytest.mark.parametrize("tokens", [64, 65, 257, 300, 1100])
 def test_heads_of_one_block_of_a_cluster_and_of_many_blocks(kernels, device, tokens):
     """What is kept in shared memory, and what several launches compute anew."""
-    tensors = random_tensors(1, tokens, 2, 32, 32, 49)
+    tensors = random_tensors(1, tokens, 2, 32, 32, 16)
     check(kernels, device, tensors, torch.bfloat16)
 
 

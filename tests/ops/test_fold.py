@@ -10,8 +10,8 @@ from . import naive
 from .problems import clustered_anchors, orthonormal_anchors, random_tensors
 
 
-def fold_maps(anchors, references):
-    return fold(anchors, references, 2.0)[:3]
+def fold_maps(anchors, references, return_references):
+    return fold(anchors, references, return_references, 2.0)[:3]
 
 
 def central_difference(function, inputs, directions, step=1e-5):
@@ -23,16 +23,17 @@ def central_difference(function, inputs, directions, step=1e-5):
 
 @pytest.mark.parametrize("alpha", [0.5, 2.0, 5.0])
 def test_maps_are_those_of_the_definition(alpha):
-    _, anchors, references = (t.detach() for t in random_tensors())
-    folded = fold(anchors, references, alpha)
+    _, anchors, *sets = (t.detach() for t in random_tensors())
+    folded = fold(anchors, *sets, alpha)
     assert folded.alpha == alpha
     unit = torch.nn.functional.normalize(anchors, dim=-1)
     torch.testing.assert_close(folded.anchors, unit)
-    for head, (z, y) in enumerate(zip(anchors.numpy(), references.numpy())):
+    both = torch.cat(sets, 1)
+    for head, (z, y) in enumerate(zip(anchors.numpy(), both.numpy())):
         root = torch.from_numpy(naive.inverse_square_root(z, alpha))
         k = torch.tensor([[naive.kernel(a, b, alpha) for b in y] for a in z])
         torch.testing.assert_close(folded.value_map[head], root)
-        torch.testing.assert_close(folded.score_map[head], root @ root @ k)
+        torch.testing.assert_close(folded.score_maps[head], root @ root @ k)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -54,12 +55,10 @@ def test_gradcheck():
 
 
 def test_norms_of_parameters_do_not_matter():
-    _, anchors, references = random_tensors()
+    parameters = random_tensors()[1:]
     for scale in (1e-20, 1e20):
-        for a, b in zip(
-            fold_maps(anchors, references),
-            fold_maps(anchors * scale, references * scale),
-        ):
+        scaled = fold_maps(*(scale * p for p in parameters))
+        for a, b in zip(fold_maps(*parameters), scaled):
             torch.testing.assert_close(a, b)
 
 
@@ -71,7 +70,7 @@ def test_gradient_where_eigenvalues_coincide(kind):
         anchors = anchors[:, :1].repeat(1, 4, 1)
     elif kind == "opposite":
         anchors = torch.cat([anchors[:, :2], -anchors[:, :2]], 1)
-    inputs = [anchors.requires_grad_(), random_tensors(dim=4)[2]]
+    inputs = [anchors.requires_grad_(), *random_tensors(dim=4)[2:]]
     weights = [torch.randn_like(m) for m in fold_maps(*inputs)]
 
     def loss(*tensors):
@@ -100,15 +99,15 @@ def test_gradient_of_the_inverse_square_root_at_a_repeated_eigenvalue():
 def test_ill_conditioned_anchors():
     """The ridge bounds k(z, z)^-1/2, and the maps still invert the kernel matrix."""
     anchors = clustered_anchors().requires_grad_()
-    references = random_tensors(dim=32)[2]
-    folded = fold(anchors, references, 2.0)
+    sets = random_tensors(dim=32)[2:]
+    folded = fold(anchors, *sets, 2.0)
     gram = torch.exp(2 * (anchors @ anchors.mT - 1))
     assert torch.linalg.cond(gram).min() > 80
     gram = gram + 1e-5 * torch.eye(32, dtype=gram.dtype)
     identity = torch.eye(32, dtype=gram.dtype).expand_as(gram)
     product = folded.value_map @ gram @ folded.value_map
     torch.testing.assert_close(product, identity, atol=1e-8, rtol=0)
-    grads = torch.autograd.grad(sum(m.sum() for m in folded[:3]), [anchors, references])
+    grads = torch.autograd.grad(sum(m.sum() for m in folded[:3]), [anchors, *sets])
     assert all(g.isfinite().all() for g in grads)
 
 
@@ -123,12 +122,12 @@ def test_zero_anchors_and_references_are_finite():
 
 
 def test_anchors_that_are_not_finite_are_refused():
-    _, anchors, references = (t.detach() for t in random_tensors())
+    _, anchors, *sets = (t.detach() for t in random_tensors())
     for value in (float("nan"), float("inf")):
         broken = anchors.clone()
         broken[0, 1, 2] = value
         with pytest.raises(ValueError, match="anchors must be finite"):
-            fold(broken, references, 2.0)
+            fold(broken, *sets, 2.0)
 
 
 def test_casting_keeps_alpha_and_shares_what_does_not_change():
@@ -137,3 +136,11 @@ def test_casting_keeps_alpha_and_shares_what_does_not_change():
     assert isinstance(cast, Folded) and cast.alpha == 3.0
     assert all(t.dtype == torch.float32 for t in cast[:3])
     assert all(a is b for a, b in zip(folded[:3], folded.to(torch.float64)[:3]))
+
+
+def test_without_return_references_the_ways_are_the_same():
+    _, anchors, references, _ = random_tensors()
+    folded = fold(anchors, references, None, 2.0)
+    way_in, way_back = folded.score_maps.chunk(2, -1)
+    assert torch.equal(way_in, way_back)
+    assert folded.num_references == references.shape[1]

@@ -4,6 +4,8 @@
 # make test-wheel its operator's tests beside another torch      (TORCH=2.13.0)
 # make bench      times and memory of operator and backbone, about twenty minutes
 #                 (ARGS=--quick: two minutes)
+# make figures    parameters, multiply-adds and training costs in the documents, computed
+#                 anew after a change of the models; tests pin some of them besides
 # make lint       ruff
 # make demo       a Mask R-CNN in minutes on a CPU; demo-seg and demo-cls likewise
 # make clean      removes what builds, tests and lint leave, not .venv
@@ -32,7 +34,7 @@ WITH_EXTENSION := env -u SETFORMER_MM_DISABLE_EXT
 PACKAGING := setup.py pyproject.toml setformer_mm/version.py \
   $(shell find setformer_mm/ops/csrc -type f)
 
-.PHONY: install test wheel test-wheel bench lint demo demo-seg demo-cls clean
+.PHONY: install test wheel test-wheel bench figures lint demo demo-seg demo-cls clean
 
 install: $(DONE)/package
 
@@ -55,6 +57,11 @@ bench: install
 	for what in op backbone; do $(BIN)/python benchmarks/bench_$$what.py $(ARGS) \
 	  --json bench_output/$$what.json --markdown bench_output/$$what.md \
 	  --plot bench_output/$$what.png || exit; done
+
+figures: install
+	$(BIN)/python tools/tables.py imagenet coco ade20k --json results/computed.json
+	$(BIN)/python tools/training_cost.py --document docs/training_cost.md
+	$(BIN)/python tools/update_docs.py
 
 lint: $(DONE)/tests
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 Prints the tables of docs/training_cost.md, computed from the configs: multiply-adds and
 parameters of their models, images of their schedules, and assumptions that the flags
 change. With ``--measured``, what ``tools/gpu_check.sh`` measured takes the place of the
-assumed utilisation.
+assumed utilisation. ``--document FILE`` writes them between their marks in the file.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import torch
 from mmengine.config import Config
 
 from setformer_mm.utils.complexity import DenseDetector, count_multiply_adds
+from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.launch import build_model, run_tool
 from setformer_mm.utils.markdown import markdown_table
 from setformer_mm.utils.model_tables import SETFORMERS, TASKS
@@ -29,6 +30,8 @@ VARIANTS = [key.removeprefix("setformer_") for key in SETFORMERS]
 # Multiply-adds of a training step by those of a forward pass: the backward pass has two
 # products for each.
 PASSES = 3
+BEGIN = "<!-- begin training-cost: written by tools/training_cost.py -->"
+END = "<!-- end training-cost -->"
 GPUS = (1, 8, 64)
 GPUS_A_NODE = 8
 # Bytes a second and direction between nodes: assumed is one 400 Gbit/s adapter a GPU.
@@ -182,6 +185,7 @@ def parse_args() -> argparse.Namespace:
         help="what tools/gpu_check.sh wrote on such a GPU, with its backbones",
     )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
+    parser.add_argument("--document", type=Path, help="where to write the tables, too")
     args = parser.parse_args()
     for share in args.utilisation or ():
         if not 0 < share <= 1:
@@ -436,7 +440,15 @@ def main() -> None:
             cfg = load(name, variant)
             models[name, variant] = measure_model(cfg)
             schedules[name, variant] = read_schedule(cfg, job.images)
-    print(render(args, models, schedules, rates))
+    tables = render(args, models, schedules, rates)
+    print(tables)
+    if args.document:
+        try:
+            text = args.document.read_text(encoding="utf-8")
+            document = replace_section(text, BEGIN, END, tables)
+        except (FileNotFoundError, ValueError) as error:
+            raise UserError(f"{args.document}: {error}") from error
+        write_atomically(args.document, document)
 
 
 if __name__ == "__main__":

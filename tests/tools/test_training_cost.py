@@ -107,8 +107,8 @@ def measured(tmp_path) -> Path:
 
 def test_measured_times_give_the_utilisation(cost, measured):
     shares = cost.measured_utilisation(measured, "H100")
-    # README: 3.85 G multiply-adds; six FLOPs for each of them in training.
-    expected = 6 * 3.85e9 * 64 / 0.1 / 989e12
+    # README: 3.55 G multiply-adds; six FLOPs for each of them in training.
+    expected = 6 * 3.55e9 * 64 / 0.1 / 989e12
     assert shares["imagenet"] == pytest.approx(expected, rel=0.01)
     by_pixels = 800 * 1280 / (64 * 224**2)
     assert shares["coco"] == pytest.approx(shares["imagenet"] * by_pixels)
@@ -155,6 +155,20 @@ def test_document_has_the_rows_of_a_classifier(cost, monkeypatch, capsys):
     rows = [line for line in tables.splitlines() if line.startswith("|")]
     assert len(rows) == 3 + 5
     assert set(rows[3:]) <= set(document().splitlines())
+
+
+def test_tables_take_their_place_in_a_document(cost, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cost, "JOBS", dict(imagenet=cost.JOBS["imagenet"]))
+    path = tmp_path / "cost.md"
+    flags = "--variants", "m", "--document", str(path)
+    path.write_text(f"before\n{cost.BEGIN}\nold\n{cost.END}\nafter\n")
+    out = run(cost, monkeypatch, capsys, *flags)
+    tables = f"{cost.BEGIN}\n\n{out.strip()}\n\n{cost.END}"
+    assert path.read_text() == f"before\n{tables}\nafter\n"
+    path.write_text("no marks")
+    with pytest.raises(cost.UserError, match="cost.md: the document must have"):
+        run(cost, monkeypatch, capsys, *flags)
+    assert path.read_text() == "no marks"
 
 
 @pytest.mark.slow

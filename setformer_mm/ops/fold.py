@@ -1,8 +1,9 @@
 """The part of SeT attention that depends on parameters alone.
 
 Anchors ``z`` and references, ``y`` for the way in and ``w`` for the way back, enter the
-operator only through three small maps. Computing these once, outside the work over tokens, keeps every ``N x K x K`` product
-out of the operator, and is what a backbone caches in evaluation.
+operator only through three small maps. Computing these once, outside the work over
+tokens, keeps every ``N x K x K`` product out of the operator, and is what a backbone
+caches in evaluation.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """SeT attention in plain PyTorch: the ground truth that every kernel must agree with.
 
 It reads as the mathematics of docs/method.md, runs on any device in float32 or float64,
-for any epsilon and tau, and is differentiable. Shapes: ``B`` images, ``N`` tokens, ``h``
-heads of ``D`` channels, ``K`` anchors and ``M`` references a head for each way.
+for any epsilon and tau, and is differentiable. Shapes: ``B`` images, ``N`` tokens,
+``h`` heads of ``D`` channels, ``K`` anchors and ``M`` references a head for each way.
 """
 
 import math

@@ -118,39 +118,36 @@ __device__ inline void prepare(const Call& call, bool is_backward) {
 // Gradients of the maps of a head: sums over its images and their chunks, in order.
 template <typename C>
 __device__ inline void reduce_map_grads(const Call& call, const Maps& grads) {
-  constexpr int K = C::kWidth, M = C::kRefs;
-  const Sizes& sizes = call.problem.sizes;
-  const int64_t head = blockIdx.y;
-  const int m = int(sizes.references), k = int(sizes.anchors), d = int(sizes.dim);
+  constexpr int K = C::kWidth, M = C::kRefs, kScores = K * kSets * M;
+  const int head = int(blockIdx.y);
+  const int m = call.references(), k = call.anchors(), d = call.dim();
   const int i = int(blockIdx.x) * kThreads + int(threadIdx.x);
-  if (i >= C::kMapSums + K * K) return;
-  constexpr int both = kSets * M;
-  const bool is_score = i < K * both, is_anchor = !is_score && i < C::kMapSums;
-  const int at = is_score ? i : is_anchor ? i - K * both : i - C::kMapSums;
-  const int cols = is_score ? both : K;
-  const int row = at / cols, col = at % cols;
-  const int set = col / M, j = col % M;  // of scores
-  if (row >= k || (is_score ? j >= m : col >= (is_anchor ? d : k))) return;
+  double* to = nullptr;
+  if (i < kScores) {
+    const int row = i / M, j = i % M;  // a row of a set
+    if (row < kSets * k && j < m)
+      to = grads.score_maps + (head * kSets * k + row) * m + j;
+  } else {
+    const bool is_anchor = i < C::kMapSums;
+    const int at = i - (is_anchor ? kScores : C::kMapSums), cols = is_anchor ? d : k;
+    double* const map = is_anchor ? grads.anchors : grads.value_map;
+    if (at / K < k && at % K < cols) to = map + (head * k + at / K) * cols + at % K;
+  }
+  if (to == nullptr) return;
   double total = 0;
-  for (int64_t image = 0; image < sizes.batch; ++image) {
-    const int64_t slot = image * sizes.heads + head;
-    const float unit = fmaxf(__uint_as_float(call.unit[slot]), call.norm_floor);
+  for (int image = 0; image < call.problem.sizes.batch; ++image) {
+    const int64_t slot = int64_t(image) * call.heads() + head;
     double sum = 0;
-    if (is_score || is_anchor) {
+    if (i < C::kMapSums) {
       const float* const from =
-          call.map_grads + slot * call.cut.num_chunks * C::kMapSums;
+          call.map_grads + slot * call.cut.num_chunks * C::kMapSums + i;
 #pragma unroll 4
       for (int chunk = 0; chunk < call.cut.num_chunks; ++chunk)
-        sum += from[chunk * int64_t(C::kMapSums) + i];
+        sum += from[chunk * int64_t(C::kMapSums)];
     } else {
-      sum = call.value_map_grads[slot * K * K + at];
+      sum = call.value_map_grads[slot * K * K + i - C::kMapSums];
     }
-    total += unit * sum;
+    total += fmaxf(__uint_as_float(call.unit[slot]), call.norm_floor) * sum;
   }
-  if (is_score)
-    grads.score_maps[((head * k + row) * kSets + set) * m + j] = total;
-  else if (is_anchor)
-    grads.anchors[(head * k + row) * d + col] = total;
-  else
-    grads.value_map[(head * k + row) * k + col] = total;
+  *to = total;
 }

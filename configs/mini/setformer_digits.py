@@ -45,3 +45,7 @@ train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(enable=False, base_batch_size=64)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type="KMeansReferenceInitHook", num_images=256, max_samples=2000, seed=0),
+]

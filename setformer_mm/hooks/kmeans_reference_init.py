@@ -1,4 +1,4 @@
-"""Start anchors and references from K-means centroids of training features."""
+"""Start references from K-means centroids of training features."""
 
 import random
 import time
@@ -30,10 +30,9 @@ class KMeansReferenceInitHook(Hook):
     """Initialise every SeTAttention by K-means before a training.
 
     Layer after layer, in forward order, the features of a head (the output of
-    ``in_proj``, normalised) are clustered: the centroids, normalised again, become its
-    anchors, and those of further runs its references for the way in and for the way
-    back. These two runs begin from different centroids, so that the sets differ.
-    References are laid on their grid so that each sits where the members of its cluster
+    ``in_proj``, normalised) are clustered twice: the centroids, normalised again, become
+    its references for the way in and for the way back. The two runs begin from
+    different centroids, so that the sets differ. References are laid on their grid so that each sits where the members of its cluster
     sit in the image on average. A layer sees features that were computed with the new
     parameters of all layers before it.
 
@@ -59,6 +58,9 @@ class KMeansReferenceInitHook(Hook):
             that is smaller.
         max_samples (int): Most features to cluster in a head, at least ``num_images``.
         seed (int): Seeds the choice of images and tokens, the pipeline and K-means.
+        anchors (bool): Whether anchors start from centroids, too, as in the paper. They
+            then lie so close together that ``k(z, z)^-1/2`` amplifies values and
+            gradients, and learning begins late (docs/method.md).
 
     Raises:
         ValueError: If an argument is out of its rule.
@@ -66,7 +68,11 @@ class KMeansReferenceInitHook(Hook):
     """
 
     def __init__(
-        self, num_images: int = 256, max_samples: int = 20000, seed: int = 0
+        self,
+        num_images: int = 256,
+        max_samples: int = 20000,
+        seed: int = 0,
+        anchors: bool = False,
     ) -> None:
         if num_images < 1:
             raise ValueError(f"num_images must be positive, got {num_images}")
@@ -78,6 +84,7 @@ class KMeansReferenceInitHook(Hook):
         self.num_images = num_images
         self.max_samples = max_samples
         self.seed = seed
+        self.anchors = anchors
         self._anchors_were_loaded = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -98,7 +105,7 @@ class KMeansReferenceInitHook(Hook):
         batches = []
         if is_main_process():
             runner.logger.info(
-                "K-means initialisation of anchors and references: loading "
+                "K-means initialisation of references: loading "
                 f"up to {self.num_images} images for {len(layers)} layers"
             )
             batches = self._load_batches(runner.train_dataloader, model)
@@ -226,8 +233,9 @@ class KMeansReferenceInitHook(Hook):
             norms = np.linalg.norm(features[:, head], axis=-1)
             valid = np.isfinite(norms) & (norms > 0)
             units = features[valid, head] / norms[valid, None]
-            centroids, _ = cluster_directions(units, anchors.shape[1], self.seed)
-            anchors[head].copy_(torch.from_numpy(centroids))
+            if self.anchors:
+                centroids, _ = cluster_directions(units, anchors.shape[1], self.seed)
+                anchors[head].copy_(torch.from_numpy(centroids))
             for way, references in enumerate(sets):
                 if references is None:  # the same set both ways
                     continue

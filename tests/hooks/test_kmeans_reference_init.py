@@ -193,7 +193,7 @@ def test_both_sets_of_references_are_centroids_and_differ(monkeypatch):
 
     monkeypatch.setattr(kmeans_reference_init, "cluster_directions", record)
     model = Toy()
-    hook = KMeansReferenceInitHook(num_images=6, seed=5)
+    hook = KMeansReferenceInitHook(num_images=6, seed=5, anchors=True)
     hook.before_train(make_runner(model, random_images()))
 
     assert [start[:2] for start in started] == [(DIM, 5), (4, 5), (4, 6)]
@@ -202,6 +202,17 @@ def test_both_sets_of_references_are_centroids_and_differ(monkeypatch):
         assert torch.equal(sorted_rows(parameter[0]), sorted_rows(centroids))
     _, way_in, way_back = (sorted_rows(p[0]) for p in learned_points(model.layers[0]))
     assert (way_in - way_back).abs().max() > 0.01
+
+
+def test_anchors_stay_as_they_are_unless_asked_for():
+    model = Toy()
+    before = [p.clone() for p in learned_points(model.layers[0])]
+    hook = KMeansReferenceInitHook(num_images=6)
+    hook.before_train(make_runner(model, random_images()))
+    anchors, *sets = (
+        torch.equal(*p) for p in zip(before, learned_points(model.layers[0]))
+    )
+    assert anchors and not any(sets)
 
 
 def sorted_rows(matrix):
@@ -339,7 +350,7 @@ def test_off_when_there_are_anchors_to_keep(why, caplog, tmp_path):
 
 
 @pytest.mark.parametrize("why", ["checkpoint", "init_cfg"])
-def test_weights_without_anchors_leave_them_to_k_means(why, tmp_path):
+def test_weights_without_anchors_leave_references_to_k_means(why, tmp_path):
     hook, model = KMeansReferenceInitHook(num_images=3), Toy()
     runner = make_runner(model, random_images())
     weights = {
@@ -348,9 +359,9 @@ def test_weights_without_anchors_leave_them_to_k_means(why, tmp_path):
         if not name.endswith(("anchors", "references"))
     }
     load_weights(weights, why, hook, runner, tmp_path)
-    before = model.layers[0].anchors.clone()
+    before = model.layers[0].references.clone()
     hook.before_train(runner)
-    assert not torch.equal(before, model.layers[0].anchors)
+    assert not torch.equal(before, model.layers[0].references)
     assert_unit_and_finite(model)
 
 

@@ -24,8 +24,6 @@ model = dict(
     backbone=dict(
         arch=dict(depths=(1, 1, 2, 1)),
         out_indices=(2,),
-        # Narrow layers start slowly from the standard deviation of 0.02 of wide ones.
-        init_cfg=dict(type="Xavier", layer="Linear", distribution="uniform"),
     ),
     head=dict(in_channels=128),
 )
@@ -48,7 +46,6 @@ custom_hooks = [dict(type="ExactResumeHook")]
 
 max_epochs = 40
 warmup_epochs = 4
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(
         type="LinearLR",

@@ -28,7 +28,7 @@ class Classifier(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "arch, giga", [("mini", 2.25), ("tiny", 3.55), ("small", 5.72), ("base", 10.02)]
+    "arch, giga", [("mini", 2.25), ("tiny", 3.55), ("small", 5.71), ("base", 10.00)]
 )
 def test_multiply_adds_at_224_are_those_of_the_table(arch, giga):
     model = Classifier(arch).eval()
@@ -44,7 +44,7 @@ def test_counters_of_torch_and_mmengine_agree_with_the_formula(backend):
     """
     if backend not in available_backends():
         pytest.skip(f"backend {backend!r} cannot be used")
-    attention = SeTAttention(64, 2, (4, 6), backend=backend).eval()
+    attention = SeTAttention(64, 2, (4, 6), num_iters=3, backend=backend).eval()
     images = torch.rand(3, 5, 7, 64)
     info = get_model_complexity_info(
         attention, inputs=(images,), show_table=False, show_arch=False

@@ -21,7 +21,7 @@ each_device = pytest.mark.parametrize("device", DEVICES)
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory) -> Kernels:
-    return compile_kernels(tmp_path_factory.mktemp("kernels"))
+    return compile_kernels(tmp_path_factory.mktemp("kernels"), CSRC, "-O2")
 
 
 def check(kernels: Kernels, device: str, tensors: list, dtype: torch.dtype, **fields):
@@ -34,8 +34,9 @@ def check(kernels: Kernels, device: str, tensors: list, dtype: torch.dtype, **fi
 @each_dtype
 @pytest.mark.timeout(300)
 def test_random_cases_agree_with_float64(kernels, device, dtype):
-    for _ in range(23):
-        tensors, fields = random_case(70, 1, max_iters=10)
+    for _ in range(5):
+        # Scalings stay in float's range for so many: see csrc/problem.h.
+        tensors, fields = random_case(70, 1, max_iters=8)
         check(kernels, device, tensors, dtype, **fields)
 
 
@@ -54,7 +55,8 @@ def test_sums_of_more_chunks_than_a_group_has(kernels):
 
 @each_dtype
 @pytest.mark.parametrize(
-    "dim, anchors, references", [(1, 1, 1), (5, 3, 2), (33, 32, 64), (32, 32, 65)]
+    "dim, anchors, references",
+    [(1, 1, 1), (5, 3, 2), (32, 32, 16), (31, 32, 17), (33, 32, 64), (32, 32, 65)],
 )
 def test_any_size_of_a_head(kernels, dim, anchors, references, dtype):
     tensors = random_tensors(2, 70, 2, dim, anchors, references)
@@ -73,6 +75,22 @@ def test_strided_tokens(kernels, dtype):
         actual = run([view, *parameters], dtype, attend=kernels.set_attention)
         for a, b in zip(actual, expected):
             assert torch.equal(a, b)
+
+
+@each_dtype
+@pytest.mark.parametrize("num_iters", [0, 1, 7])
+def test_small_epsilons_stay_finite(kernels, num_iters, dtype):
+    tensors = [t.detach() for t in random_tensors(1, 300, 1, 32, 32, 16)]
+    kernels.imitate("sm_90", seed=0)
+    fields = dict(epsilon=1e-3, num_iters=num_iters)
+    for t in run(tensors, dtype, attend=kernels.set_attention, **fields):
+        assert t.isfinite().all()
+
+
+def test_iterations_that_leave_the_range_of_float_are_refused(kernels):
+    tensors = random_tensors(1, 300, 1, 32, 32, 16, dtype=torch.float32)
+    with pytest.raises(RuntimeError, match="arithmetic in float"):
+        kernels.set_attention(*tensors, epsilon=1e-3, num_iters=8)
 
 
 def test_zero_tokens_and_extreme_norms_stay_finite(kernels):
@@ -111,8 +129,8 @@ BUGS = {
     ),
     "no barrier before they are written again": (
         "backward.cuh",
-        "block.stage_width(), C::kWidthStride);\n      __syncthreads();",
-        "block.stage_width(), C::kWidthStride);",
+        "block.features(stage), C::kWidthStride);\n      __syncthreads();",
+        "block.features(stage), C::kWidthStride);",
     ),
     "no barrier between the phases of a launch": (
         "launch.h",
@@ -132,8 +150,8 @@ BUGS = {
     ),
     "a shuffle that some threads leave out": (
         "strip.cuh",
-        "sum = sum_of_row(sum);",
-        "if (place.exists(r)) sum = sum_of_row(sum);",
+        "sum = sum_of(rows, r);",
+        "sum = place.exists(r) ? sum_of(rows, r) : 1.0f;",
     ),
 }
 
@@ -145,9 +163,9 @@ def test_planted_bugs_are_found(bug, tmp_path):
     source = csrc / "cuda" / name
     assert source.read_text().count(right) == 1
     source.write_text(source.read_text().replace(right, wrong))
-    kernels = compile_kernels(tmp_path, csrc, optimize="-O1")
+    kernels = compile_kernels(tmp_path, csrc, "-DFAMILY_ALONE")
     # Many blocks without clusters, and several blocks that keep what they need.
-    tensors = random_tensors(1, 603, 1, 32, 32, 20)
+    tensors = random_tensors(1, 603, 1, 32, 32, 16)
     with pytest.raises((AssertionError, RuntimeError)):
         for device in ("sm_86", "sm_90"):
             check(kernels, device, tensors, torch.bfloat16)

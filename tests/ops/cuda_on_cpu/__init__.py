@@ -62,12 +62,10 @@ _Problem = _structure(
 )
 
 
-def compile_kernels(
-    folder: Path, csrc: Path = CSRC, optimize: str = "-O2"
-) -> "Kernels":
+def compile_kernels(folder: Path, csrc: Path = CSRC, *options: str) -> "Kernels":
     """Compile the kernels in ``csrc`` to a library in ``folder`` and load it."""
     library = folder / "kernels_on_cpu.so"
-    command = [os.environ.get("CXX", "c++"), "-std=c++17", optimize, "-w"]
+    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-O1", "-w", *options]
     command += [
         "-fPIC",
         "-shared",
@@ -137,7 +135,7 @@ class _SetAttention(torch.autograd.Function):
     def forward(ctx, x, anchors, score_maps, value_map, kernels, alpha, fields):
         batch, num_tokens, heads, _ = x.shape
         _, num_anchors, both_references = score_maps.shape
-        num_iters = fields.get("num_iters", 3)
+        num_iters = fields.get("num_iters", 1)
         saved = (
             _nan(anchors, batch, heads, num_iters + 1, both_references),
             _nan(anchors, batch, heads, both_references // 2, num_anchors + 1),
@@ -182,7 +180,7 @@ def _problem(
     spatial_shape: tuple[int, int] = (0, 0),
     reference_shape: tuple[int, int] = (0, 0),
     epsilon: float = 0.01,
-    num_iters: int = 3,
+    num_iters: int = 1,
     tau: float | None = 0.5,
 ) -> Structure:
     _, num_anchors, both_references = maps[1].shape

@@ -8,12 +8,23 @@
 namespace setformer_mm {
 namespace cuda {
 
-const Kernels kernels_32_16_exact = kernels_of<Config<32, 16, true>>();
-const Kernels kernels_32_16_half = kernels_of<Config<32, 16, false>>();
-const Kernels kernels_32_64_exact = kernels_of<Config<32, 64, true>>();
-const Kernels kernels_32_64_half = kernels_of<Config<32, 64, false>>();
-const Kernels kernels_64_128_exact = kernels_of<Config<64, 128, true>>();
-const Kernels kernels_64_128_half = kernels_of<Config<64, 128, false>>();
+// FAMILY_ALONE leaves out what the family does not need, to compile in less time.
+template <typename C>
+constexpr Kernels chosen_kernels_of() {
+#ifdef FAMILY_ALONE
+  if constexpr (C::kRefs > 16)
+    return {};
+  else
+#endif
+    return kernels_of<C>();
+}
+
+const Kernels kernels_32_16_exact = chosen_kernels_of<Config<32, 16, true>>();
+const Kernels kernels_32_16_half = chosen_kernels_of<Config<32, 16, false>>();
+const Kernels kernels_32_64_exact = chosen_kernels_of<Config<32, 64, true>>();
+const Kernels kernels_32_64_half = chosen_kernels_of<Config<32, 64, false>>();
+const Kernels kernels_64_128_exact = chosen_kernels_of<Config<64, 128, true>>();
+const Kernels kernels_64_128_half = chosen_kernels_of<Config<64, 128, false>>();
 
 }  // namespace cuda
 }  // namespace setformer_mm

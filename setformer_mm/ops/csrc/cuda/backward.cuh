@@ -1,11 +1,9 @@
 // The backward pass over one head:
 //
-//   project    gradients of A; of log W, whose sums are those of log b of the way back
-//   weigh      gradients of log U, from which those of log b of the way in; the way
-//   back
-//              through its last Sinkhorn iteration          (if there are iterations)
-//   unroll     both ways through one more iteration, the way back one ahead
-//                                                           (num_iters - 1 times)
+//   project    gradients of A; of log W, whose sums are those of the last log b, back
+//   weigh      gradients of log U, and from them those of the last log b, in; the way
+//              back through one Sinkhorn iteration         (if there is one)
+//   unroll     both ways through one more                  (num_iters - 1 times)
 //   gather     through the rest; gradients of x and of the maps
 //
 // Gradients are carried with respect to logarithms of a, b and the weights, where they
@@ -102,7 +100,7 @@ struct Backward {
 
   __device__ __forceinline__ void weigh() {
     const int last = call.iters();
-    float sums[kSets][kOwn] = {};
+    float sums[kSets][kOwn] = {}, rests[1][kOwn] = {};
 #pragma unroll 1
     for (int tile = 0; tile < block.num_tiles(); ++tile) {
       look_at(block, tile, /*is_first=*/false);
@@ -115,12 +113,21 @@ struct Backward {
       for (int r = 0; r < 2; ++r) {
         const float left = -scalings[r] * sum_of(grads, r);
 #pragma unroll
-        for (int e = 0; e < kOwn; ++e) sums[kIn][e] += left * gibbs.v[r][e];
+        for (int e = 0; e < kOwn; ++e) {
+          sums[kIn][e] += left * gibbs.v[r][e];
+          rests[0][e] += grads.v[r][e];
+        }
       }
       if (last > 1) add_iteration(tile, kBack, last, sums[kBack]);
     }
-    block.template emit_columns<Add>(sums, kSets * M, 0);
-    if (!block.arrive(kSets * M)) return;
+    constexpr int all = (kSets + 1) * M;
+    block.template emit_columns<Add>(sums, all, 0);
+    block.template emit_columns<Add>(rests, all, kSets * M);
+    if (!block.arrive(all)) return;
+    // Gradients of log U are 0 in sum over tokens, but for rounding errors of Q, which
+    // k(z, z)^-1 would amplify on their way to references.
+    for (int j = threadIdx.x; j < M; j += kThreads)
+      call.offsets[int64_t(block.slot) * M + j] += float(block.totals()[kSets * M + j]);
     set_flows(kIn, last);
     if (last > 1) set_flows(kBack, last - 1);
   }
@@ -215,21 +222,20 @@ struct Backward {
     return call.flows + (row * kSets + set) * M;
   }
 
+  __device__ __forceinline__ double scaling(int t, int set, int j) const {
+    return j < call.references() ? block.saved(t, set)[j] : 0;
+  }
+
   __device__ __forceinline__ void set_flow(int set, int t, int j,
                                            double log_scaling_grad) const {
-    const int m = call.references();
-    flows(set, t)[j] = j < m
-                           ? float(log_scaling_grad * bounded(block.saved(t, set)[j]) *
-                                   m / call.tokens())
-                           : 0.0f;
+    flows(set, t)[j] = float(log_scaling_grad * scaling(t, set, j) * call.references() /
+                             call.tokens());
   }
 
   // From sums over tokens of E N a and the gradients of log a after b[t], negated.
   __device__ __forceinline__ void set_flows(int set, int t) const {
-    for (int j = threadIdx.x; j < M; j += kThreads) {
-      const double b = j < call.references() ? bounded(block.saved(t, set)[j]) : 0.0f;
-      set_flow(set, t, j, b * block.totals()[set * M + j]);
-    }
+    for (int j = threadIdx.x; j < M; j += kThreads)
+      set_flow(set, t, j, scaling(t, set, j) * block.totals()[set * M + j]);
   }
 
   // Gradients of log U; Q, the weights of the way in over their columns' sums; N a.

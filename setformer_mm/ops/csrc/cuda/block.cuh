@@ -101,7 +101,7 @@ struct Block {
     load_saved(t, set, own);
 #pragma unroll
     for (int e = 0; e < M / 4; ++e)
-      own[e] = t == 0 ? exp_of<C>(own[e] * call.inv_epsilon) : bounded(own[e]);
+      if (t == 0) own[e] = exp_of<C>(own[e] * call.inv_epsilon);
   }
 
   // One of the chunk's sums, each of which one thread knows.

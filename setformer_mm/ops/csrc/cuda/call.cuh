@@ -48,14 +48,6 @@ struct Config {
   static constexpr int kMapSums = width * (kSets * references + width);
 };
 
-// A Sinkhorn scaling b within bounds that keep sums of E b, of E / (E b) and of what is
-// multiplied by position weights in float's range. One beyond them belongs to a
-// reference that draws all mass of its tokens, or none, and does so at the bound as
-// well.
-__device__ __forceinline__ float bounded(double b) {
-  return fminf(fmaxf(float(b), 1e-15f), 1e18f);
-}
-
 template <typename C>
 __device__ __forceinline__ float exp_of(float v) {
   if constexpr (C::kExact)

@@ -86,8 +86,8 @@ Call call_of(const Problem& problem, const Tokens& in, const Tokens& out,
   call.alpha = float(fields.alpha);
   call.inv_epsilon = float(1 / fields.epsilon);
   call.inv_tau = fields.tau > 0 ? float(1 / fields.tau) : 0.0f;
-  // The smallest normal number of float16; see norm_floor in kernel.py.
   call.centre = float(std::exp(-fields.alpha));
+  // The smallest normal number of float16; see norm_floor in kernel.py.
   call.norm_floor = problem.scalar == Scalar::kHalf ? 0x1p-14f : 1e-30f;
 
   const int64_t slots = sizes.batch * sizes.heads, chunks = call.cut.num_chunks;

@@ -14,7 +14,7 @@ const Kernels& kernels_for(const Problem& problem) {
   const Sizes& sizes = problem.sizes;
   const int64_t width = std::max(sizes.dim, sizes.anchors);
   if (width > kMaxWidth || sizes.references > kMaxReferences ||
-      problem.scalar == Scalar::kDouble)
+      problem.scalar == Scalar::kDouble || !scalings_fit_float(sizes, problem.fields))
     throw std::invalid_argument(
         "the CUDA kernels take D and K up to 64, M up to 128 and arithmetic in float");
   const bool is_exact = problem.scalar == Scalar::kFloat;

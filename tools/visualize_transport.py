@@ -1,15 +1,16 @@
-"""Look inside SeT attention: what references collect, and what tokens attend to.
+"""Look inside SeT attention: what references collect and give back, and to whom.
 
 ``python tools/visualize_transport.py IMAGE [--config CONFIG --checkpoint FILE]`` takes
 the committed detector of the embedded data unless told otherwise, and draws
 
-- ``references``: what some references collect;
-- ``references_without_positions``: the same by the transport plan alone;
-- ``attention``: what some tokens attend to, which are rows of P Q;
-- ``sinkhorn``: how fast the plan meets its marginals, and the output its limit;
-- ``rank``: the effective rank of P Q, what it comes from, and its bound.
+- ``references``: what some references collect, which are columns of Q;
+- ``return_references``: who reads from those of the way back, columns of P;
+- ``..._without_positions``: both again by the transport plans alone;
+- ``attention``: what some tokens attend to, which are rows of P Q^T;
+- ``sinkhorn``: how fast the plans meet their marginals, and the output its limit;
+- ``rank``: the effective rank of P Q^T, what it comes from, and its bound.
 
-The first three show one head of each stage, or with ``--stage`` all heads of one.
+All but the last two show one head of each stage, or with ``--stage`` all heads of one.
 Stages, blocks, heads and references are counted from 0, references row by row.
 docs/looking_inside.md has an example.
 """
@@ -45,6 +46,7 @@ from setformer_mm.utils.preflight import (
     read_checkpoint,
 )
 from setformer_mm.utils.transport import (
+    WAYS,
     Transport,
     effective_rank,
     marginal_violation,
@@ -73,7 +75,7 @@ class View(NamedTuple):
     Attributes:
         block: stage, and block in it.
         head: of the block.
-        references: of the head.
+        references: of the head, the same numbers for both ways.
     """
 
     block: tuple[int, int]
@@ -237,19 +239,21 @@ def draw_references(
     title: str,
     views: list[View],
     transports: Transports,
+    way: str,
     picture: np.ndarray,
     path: Path,
 ) -> None:
-    """Columns of the plan: a row a head, a map a reference."""
+    """A row a head, a map a reference: what it collects, or who reads from it."""
     maps = max(len(view.references) for view in views)
     figure, rows = contact_sheet(title, picture, len(views), maps)
     for view, axes in zip(views, rows):
         transport = transports[view.block]
-        _, from_tokens = transport.factors
-        collected = from_tokens[view.head, view.references]
+        to_tokens, from_tokens = transport.factors
+        by_reference = from_tokens if way == "in" else to_tokens.mT
+        chosen = by_reference[view.head, view.references]
         labels = [f"reference {reference}" for reference in view.references]
         cells = view.references, transport.reference_shape
-        draw_row(axes, picture, view, transport, collected, *cells, labels)
+        draw_row(axes, picture, view, transport, chosen, *cells, labels)
     save_figure(figure, path, DPI)
 
 
@@ -261,7 +265,7 @@ def draw_attention(
     points: Sequence[tuple[float, float]],
     path: Path,
 ) -> None:
-    """Rows of P Q: a row a head, a map a token."""
+    """Rows of P Q^T: a row a head, a map a token."""
     figure, rows = contact_sheet(title, picture, len(views), len(points))
     for view, axes in zip(views, rows):
         transport = transports[view.block]
@@ -341,7 +345,10 @@ def draw_row(
 
 
 def draw_sinkhorn(transports: Transports, path: Path) -> None:
-    """Column sums by iteration, their violation, and the distance from the limit."""
+    """Column sums by iteration, their violation, and the distance from the limit.
+
+    Plans of both ways count alike, one a head each.
+    """
     stages = sorted({stage for stage, _ in transports})
     sums, distances = {i: [] for i in stages}, {i: [] for i in stages}
     for (stage, _), transport in tqdm(transports.items(), "Sinkhorn", unit="block"):
@@ -352,7 +359,8 @@ def draw_sinkhorn(transports: Transports, path: Path) -> None:
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     upper, lower = figure.subfigures(2)
     upper.suptitle(
-        "Column sums of T, times M, by Sinkhorn iterations L (dotted: the model's)",
+        "Column sums of the plans T, in and back, times M, by Sinkhorn iterations L "
+        "(dotted: the model's)",
         fontsize=9,
     )
     sum_axes = upper.subplots(1, len(stages), sharey=True)
@@ -362,7 +370,7 @@ def draw_sinkhorn(transports: Transports, path: Path) -> None:
         draw_band(axes, torch.cat(of_blocks, 1), color)
         axes.set(title=f"stage {stage}", xlim=(0, 10), yscale="log", ylim=(0.1, 10))
         label = f"stage {stage}"
-        violations = [marginal_violation(block) for block in sums[stage]]
+        violations = [marginal_violation(block).flatten(1) for block in sums[stage]]
         draw_band(violation_axes, torch.cat(violations, 1), color, label)
         draw_band(distance_axes, torch.cat(distances[stage], 1), color, label)
     violation_axes.set(title="Violation of the marginal: $|T^T 1 - 1/M|_1$")
@@ -392,7 +400,7 @@ def draw_band(axes: Axes, values: Tensor, color: str, label: str | None = None) 
 
 
 def rank_by_head(transports: Transports) -> dict[tuple[int, int], list[float]]:
-    """Effective ranks of P Q, one a head of each block."""
+    """Effective ranks of P Q^T, one a head of each block."""
     return {
         block: effective_rank(transport.singular_values()).tolist()
         for block, transport in transports.items()
@@ -437,24 +445,30 @@ def draw_rank(
 def print_table(
     ranks: dict[str, dict[tuple[int, int], list[float]]], transports: Transports
 ) -> None:
-    """Print how well plans meet their marginals (the worst head), and the ranks."""
-    columns = ["block", "tokens", "heads", "rows", "columns", *ranks, "bound"]
+    """Print how well plans meet their marginals (the worst head), and the ranks.
+
+    Rows meet theirs always, because the iterations end on them.
+    """
+    columns = ["block", "tokens", "heads", "in", "back", *ranks, "bound"]
     table = [columns]
     for block, transport in transports.items():
-        plan = transport.plan()
-        violations = (marginal_violation(plan.sum(dim)).max() for dim in (-1, -2))
+        plans = [transport.plan(way) for way in WAYS]
+        violations = (marginal_violation(plan.sum(-2)).max() for plan in plans)
         spans = [(min(r[block]), max(r[block])) for r in ranks.values()]
         table.append(
             [
                 "stage {}, block {}".format(*block),
-                *map(str, (plan.shape[1], plan.shape[0])),
+                *map(str, (plans[0].shape[1], plans[0].shape[0])),
                 *(f"{violation:.0e}" for violation in violations),
                 *(f"{low:.1f} to {high:.1f}" for low, high in spans),
                 str(bound_of_rank(transport)),
             ]
         )
     widths = [max(map(len, column)) for column in zip(*table)]
-    print("Violation of T's marginals (L1, the worst head), effective ranks of P Q:")
+    print(
+        "Violation of 1/M by the columns of both plans (L1, the worst head), "
+        "effective ranks:"
+    )
     for row in table:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths)))
 
@@ -484,15 +498,19 @@ def main() -> None:
         return args.out / f"{name}.{args.format}"
 
     args.out.mkdir(parents=True, exist_ok=True)
-    shown = "What references (circles) collect"
-    draw_references(shown, views, transports, picture, path("references"))
-    draw_references(
-        f"{shown} without position weights",
-        views,
-        by_content,
-        picture,
-        path("references_without_positions"),
-    )
+    for way, name, shown in (
+        ("in", "references", "What references (circles) collect"),
+        ("back", "return_references", "Who reads from return references (circles)"),
+    ):
+        draw_references(shown, views, transports, way, picture, path(name))
+        draw_references(
+            f"{shown}, without position weights",
+            views,
+            by_content,
+            way,
+            picture,
+            path(f"{name}_without_positions"),
+        )
     draw_attention(
         "What tokens (circles) attend to",
         views,
@@ -502,7 +520,7 @@ def main() -> None:
         path("attention"),
     )
     ranks = {
-        "P Q": rank_by_head(transports),
+        "P Q^T": rank_by_head(transports),
         "without positions": rank_by_head(by_content),
         "positions alone": rank_by_head(by_position),
     }

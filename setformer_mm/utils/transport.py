@@ -1,8 +1,9 @@
 """What SeT attention transports in one image, for looking at it.
 
 Everything is computed in float64 by the reference implementation. Shapes: ``h`` heads,
-``N`` tokens of a grid ``(H, W)``, ``M`` references a head; steps are those of
-docs/method.md.
+``N`` tokens of a grid ``(H, W)``, ``M`` references a head for each way; steps are those
+of docs/method.md. A way is "in", from tokens to references, or "back", from return
+references to tokens.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from ..models import SeTAttention
 from ..ops import set_attention, transport_plan
 from ..ops.positions import position_exponents
 
+WAYS = "in", "back"
+
 
 class Transport:
     """What one attention transports in one image.
@@ -28,7 +31,7 @@ class Transport:
 
     Attributes:
         spatial_shape (tuple[int, int]): ``(H, W)``.
-        reference_shape (tuple[int, int]): Grid of the ``M`` references.
+        reference_shape (tuple[int, int]): Grid of the ``M`` references of either way.
     """
 
     def __init__(
@@ -40,10 +43,15 @@ class Transport:
         self._tokens = tokens.detach().double()
         self._tau = attention.tau if with_positions else None
         heads = attention.num_heads, attention.head_dim
+        anchors, *references = (
+            None if parameter is None else parameter.detach().double()
+            for parameter in attention.folding_parameters()
+        )
         self._arguments = dict(
             x=self._tokens.reshape(1, -1, *heads),
-            anchors=attention.anchors.detach().double(),
-            references=attention.references.detach().double(),
+            anchors=anchors,
+            references=references[0],
+            return_references=references[1],
             spatial_shape=self.spatial_shape,
             reference_shape=self.reference_shape,
             epsilon=attention.epsilon,
@@ -59,16 +67,17 @@ class Transport:
     def without_content(self) -> "Transport":
         """The same with tokens that are all alike: what positions alone do.
 
-        Every reference then scores all tokens equally, and the plan is ``1 / (N M)``
-        from the first Sinkhorn iteration on.
+        Every reference then scores all tokens equally, and either plan is
+        ``1 / (N M)`` from the first Sinkhorn iteration on.
         """
         alike = torch.zeros_like(self._tokens)
         return Transport(self.attention, alike, self._tau is not None)
 
-    def plan(self, num_iters: int | None = None) -> Tensor:
-        """The transport plan ``T`` before position weights (step 5).
+    def plan(self, way: str, num_iters: int | None = None) -> Tensor:
+        """The transport plan ``T`` of a way before position weights (step 5).
 
         Args:
+            way (str): "in" or "back".
             num_iters (int, optional): Sinkhorn iterations, at least 0; None for the
                 attention's own.
 
@@ -77,7 +86,7 @@ class Transport:
         """
         if num_iters is None:
             num_iters = self.attention.num_iters
-        return transport_plan(**self._arguments, num_iters=num_iters)[0]
+        return transport_plan(**self._arguments, way=way, num_iters=num_iters)[0]
 
     def output(self, num_iters: int | None = None) -> Tensor:
         """What the attention returns to the tokens (step 8), ``(N, h, K)``.
@@ -91,17 +100,21 @@ class Transport:
 
     @cached_property
     def factors(self) -> tuple[Tensor, Tensor]:
-        """``P`` and ``Q``, whose product is the attention matrix (steps 6 to 8).
+        """``P`` and ``Q^T``, whose product is the attention matrix (steps 6 to 8).
 
         Returns:
-            tuple[Tensor, Tensor]: ``P`` of shape ``(h, N, M)``, the plan with position
-            weights and its rows divided by their sums; ``Q`` of shape ``(h, M, N)``,
-            the same with its columns divided by theirs, transposed. The rows of both
-            are distributions.
+            tuple[Tensor, Tensor]: ``P`` of shape ``(h, N, M)``, the plan of the way
+            back with position weights and its rows divided by their sums; ``Q^T`` of
+            shape ``(h, M, N)``, that of the way in with its columns divided by theirs,
+            transposed. The rows of both are distributions.
         """
-        plan = self.plan()
-        # On logarithms, where no weight vanishes however small tau is.
-        log_weights = plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
+        way_in, way_back = map(self._log_weighted_plan, WAYS)
+        return way_back.softmax(-1), way_in.softmax(-2).mT
+
+    def _log_weighted_plan(self, way: str) -> Tensor:
+        """``log(T * Pi)``, ``(h, N, M)``: no weight vanishes however small tau is."""
+        plan = self.plan(way)
+        log_weighted = plan.clamp_min(torch.finfo(plan.dtype).tiny).log()
         if self._tau is not None:
             rows, cols = position_exponents(
                 self.spatial_shape,
@@ -110,11 +123,11 @@ class Transport:
                 self._tau,
                 like=plan,
             )
-            log_weights += (rows[:, None] + cols).flatten(0, 1)
-        return log_weights.softmax(-1), log_weights.softmax(-2).mT
+            log_weighted += (rows[:, None] + cols).flatten(0, 1)
+        return log_weighted
 
     def attention_rows(self, tokens: Sequence[int]) -> Tensor:
-        """Rows of ``P Q``: what some tokens attend to. No ``N x N`` matrix is formed.
+        """Rows of ``P Q^T``: what some tokens attend to. No ``N x N`` matrix is formed.
 
         Args:
             tokens (Sequence[int]): ``t`` numbers of tokens, row-major, in 0..N-1.
@@ -126,9 +139,9 @@ class Transport:
         return to_tokens[:, tokens] @ from_tokens
 
     def singular_values(self) -> Tensor:
-        """Those of ``P Q`` that can differ from 0, ``(h, min(N, M))``, falling.
+        """Those of ``P Q^T`` that can differ from 0, ``(h, min(N, M))``, falling.
 
-        With ``P = U R`` and ``Q^T = V S`` (QR decompositions) they are those of the
+        With ``P = U R`` and ``Q = V S`` (QR decompositions) they are those of the
         ``M x M`` matrix ``R S^T``.
         """
         to_tokens, from_tokens = self.factors
@@ -146,13 +159,15 @@ class Transport:
             converged (int): Iterations of the output ``o*`` to compare with.
 
         Returns:
-            tuple[Tensor, Tensor]: Column sums of the plans, ``(n, h, M)``, and the
-            distances ``|o - o*| / |o*|`` of the outputs, ``(n, h)``.
+            tuple[Tensor, Tensor]: Column sums of the plans in and back,
+            ``(n, 2, h, M)``, and the distances ``|o - o*| / |o*|`` of the outputs,
+            ``(n, h)``.
         """
         limit = self.output(converged)
         sums, distances = [], []
         for num_iters in iterations:
-            sums.append(self.plan(num_iters).sum(-2))
+            plans = [self.plan(way, num_iters) for way in WAYS]
+            sums.append(torch.stack(plans).sum(-2))
             distances.append((self.output(num_iters) - limit).norm(dim=(0, 2)))
         return torch.stack(sums), torch.stack(distances) / limit.norm(dim=(0, 2))
 

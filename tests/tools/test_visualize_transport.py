@@ -50,11 +50,15 @@ def test_draws_the_committed_detector(tool, image, tmp_path, capsys):
     out = tmp_path / "out"
     tool("visualize_transport", image, *flags, "--out", out, "--format", "jpg")
     sizes = {path.name: Image.open(path).size for path in out.iterdir()}
-    names = ("references", "references_without_positions", "attention", "sinkhorn")
-    assert sizes.keys() == {f"{name}.jpg" for name in (*names, "rank")}
+    of_references = {
+        f"{way}{positions}.jpg"
+        for way in ("references", "return_references")
+        for positions in ("", "_without_positions")
+    }
+    assert sizes.keys() == of_references | {"attention.jpg", "sinkhorn.jpg", "rank.jpg"}
     # One row; the picture and two references, or the picture and one token.
     size = sizes["references.jpg"]
-    assert sizes["references_without_positions.jpg"] == size
+    assert {sizes[name] for name in of_references} == {size}
     assert sizes["attention.jpg"] == (pytest.approx(2 / 3 * size[0], abs=2), size[1])
     printed = capsys.readouterr().out
     assert [printed.count(f"stage {i}, block") for i in range(4)] == [1, 1, 3, 1]
@@ -99,21 +103,22 @@ def test_maps_are_those_of_the_transport(monkeypatch, tmp_path):
     transports = {(1, 0): transport}
     picture = np.zeros((64, 96, 3), np.uint8)
     views = choose(backbone, stage=1, block=0, head=[1], references=[9, 2])
-    visualize.draw_references("", views, transports, picture, Path("references"))
+    for way in ("in", "back"):
+        visualize.draw_references("", views, transports, way, picture, Path(way))
     visualize.draw_attention(
         "", views, transports, picture, [(0.5, 0.99)], Path("attention")
     )
 
-    panels = figures["references"].axes
-    for panel, reference in zip(panels[1:], (9, 2)):
-        column = transport.factors[1][1, reference]
-        heat = (column / column.max()).reshape(8, 12)
-        np.testing.assert_allclose(panel.images[1].get_array(), heat, atol=1e-6)
-        # The circle is at the reference's cell of the 4 x 4 grid.
-        row, col = divmod(reference, 4)
-        x, y = np.concatenate(panel.lines[0].get_data())
-        assert (x + 0.5) / 96 == pytest.approx((col + 0.5) / 4)
-        assert (y + 0.5) / 64 == pytest.approx((row + 0.5) / 4)
+    to_tokens, from_tokens = transport.factors
+    for way, maps in (("in", from_tokens[1]), ("back", to_tokens[1].T)):
+        for panel, reference in zip(figures[way].axes[1:], (9, 2)):
+            heat = (maps[reference] / maps[reference].max()).reshape(8, 12)
+            np.testing.assert_allclose(panel.images[1].get_array(), heat, atol=1e-6)
+            # The circle is at the reference's cell of the 4 x 4 grid.
+            row, col = divmod(reference, 4)
+            x, y = np.concatenate(panel.lines[0].get_data())
+            assert (x + 0.5) / 96 == pytest.approx((col + 0.5) / 4)
+            assert (y + 0.5) / 64 == pytest.approx((row + 0.5) / 4)
     (token,) = figures["attention"].axes[1:]
     row = transport.attention_rows([7 * 12 + 6])[1, 0]
     heat = (row / row.max()).reshape(8, 12)

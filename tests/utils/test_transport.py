@@ -10,6 +10,7 @@ from torch import nn
 
 from setformer_mm.models import SeTAttention
 from setformer_mm.utils.transport import (
+    WAYS,
     Transport,
     effective_rank,
     marginal_violation,
@@ -32,8 +33,11 @@ def transport_of(attention: SeTAttention) -> tuple[Transport, list[naive.Head]]:
     heads = [
         naive.attend(
             tokens[:, head].numpy(),
-            attention.anchors[head].detach().numpy(),
-            attention.references[head].detach().numpy(),
+            *(
+                parameter[head].detach().numpy()
+                for parameter in attention.folding_parameters()
+                if parameter is not None
+            ),
             spatial_shape=SPATIAL_SHAPE,
             reference_shape=REFERENCE_SHAPE,
             epsilon=attention.epsilon,
@@ -52,9 +56,14 @@ def stack(arrays) -> torch.Tensor:
 
 @pytest.mark.parametrize("tau", [None, 0.3, 0.1])
 @pytest.mark.parametrize("epsilon", [0.02, 0.2])
-def test_agrees_with_the_method_formed_densely(tau, epsilon):
-    transport, heads = transport_of(build(tau=tau, epsilon=epsilon))
-    torch.testing.assert_close(transport.plan(), stack(head.plan for head in heads))
+@pytest.mark.parametrize("two_sets", [True, False])
+def test_agrees_with_the_method_formed_densely(tau, epsilon, two_sets):
+    attention = build(tau=tau, epsilon=epsilon, return_references=two_sets)
+    transport, heads = transport_of(attention)
+    plan_in, plan_back = map(transport.plan, WAYS)
+    torch.testing.assert_close(plan_in, stack(head.way_in.plan for head in heads))
+    torch.testing.assert_close(plan_back, stack(head.way_back.plan for head in heads))
+    assert torch.equal(plan_in, plan_back) != two_sets
     mixing = stack(head.mixing for head in heads)
     torch.testing.assert_close(transport.attention_rows(range(N)), mixing)
     tokens = random.sample(range(N), 3)
@@ -88,7 +97,8 @@ def test_without_positions():
     attention = build()
     transport, _ = transport_of(attention)
     part = transport.without_positions()
-    torch.testing.assert_close(part.plan(), transport.plan())
+    for way in WAYS:
+        torch.testing.assert_close(part.plan(way), transport.plan(way))
     attention.tau = None
     expected = Transport(attention, transport._tokens)
     torch.testing.assert_close(
@@ -99,9 +109,9 @@ def test_without_positions():
 def test_without_content():
     transport, _ = transport_of(build())
     part = transport.without_content()
-    torch.testing.assert_close(
-        part.plan(), torch.full((HEADS, N, M), 1 / (N * M), dtype=torch.float64)
-    )
+    uniform = torch.full((HEADS, N, M), 1 / (N * M), dtype=torch.float64)
+    for way in WAYS:
+        torch.testing.assert_close(part.plan(way), uniform)
     weights = torch.from_numpy(
         naive.position_weights(N, M, SPATIAL_SHAPE, REFERENCE_SHAPE, tau=0.3)
     )
@@ -139,8 +149,9 @@ def test_records_what_the_attention_computes():
 def test_convergence():
     transport, _ = transport_of(build())
     sums, distances = transport.convergence((0, 2, 300), converged=300)
-    assert sums.shape == (3, HEADS, M) and distances.shape == (3, HEADS)
-    torch.testing.assert_close(sums[1], transport.plan().sum(-2))
+    assert sums.shape == (3, 2, HEADS, M) and distances.shape == (3, HEADS)
+    for of_way, way in zip(sums[1], WAYS):
+        torch.testing.assert_close(of_way, transport.plan(way).sum(-2))
     violations = marginal_violation(sums)
     assert (violations[0] > violations[1]).all() and violations[2].max() < 1e-9
     limit = transport.output(300)
@@ -149,10 +160,11 @@ def test_convergence():
     assert (distances[0] > distances[1]).all() and not distances[2].any()
 
 
-def test_rows_meet_their_marginal_at_any_iteration():
+@pytest.mark.parametrize("way", WAYS)
+def test_rows_meet_their_marginal_at_any_iteration(way):
     transport, _ = transport_of(build())
     for num_iters in (0, 1, 7):
-        rows = transport.plan(num_iters).sum(-1)
+        rows = transport.plan(way, num_iters).sum(-1)
         assert marginal_violation(rows).max() < 1e-14
 
 

@@ -357,7 +357,7 @@ def test_who_takes_the_result(tool, small):
     path = str(small["out"])
     init_cfg = dict(type="Pretrained", checkpoint=path, prefix="backbone.")
     require_pretrained_weights(Config(dict(model=dict(init_cfg=init_cfg))))
-    with pytest.raises(UserError, match="10 parameters are missing.*anchors"):
+    with pytest.raises(UserError, match="15 parameters are missing.*anchors"):
         load_fitting_weights(build(small["config"]), path)
     with pytest.raises(UserError, match="no state of a training"):
         require_training_state(path)

@@ -30,11 +30,11 @@ class KMeansReferenceInitHook(Hook):
     """Initialise every SeTAttention by K-means before a training.
 
     Layer after layer, in forward order, the features of a head (the output of
-    ``in_proj``, normalised) are clustered twice: the centroids, normalised again, become
-    its references for the way in and for the way back. The two runs begin from
-    different centroids, so that the sets differ. References are laid on their grid so that each sits where the members of its cluster
-    sit in the image on average. A layer sees features that were computed with the new
-    parameters of all layers before it.
+    ``in_proj``, normalised) are clustered twice: the centroids, normalised again,
+    become its references for the way in and for the way back. The two runs begin from
+    different centroids, so that the sets differ. References are laid on their grid so
+    that each sits where the members of its cluster sit in the image on average. A layer
+    sees features that were computed with the new parameters of all layers before it.
 
     The images are a random subset of the training set, passed through the training
     pipeline and the data preprocessor without batch augmentations. Each is processed

@@ -53,7 +53,7 @@ STRIDES = (4, 8, 16, 32)
 # What two ways to run a model may differ by, relative to the norm.
 TOLERANCE, TOLERANCE_BF16 = 1e-4, 5e-2
 # Parameters whose gradients come through the operator and no way around it.
-BEHIND_OPERATOR = ("in_proj.weight", "anchors", "references")
+BEHIND_OPERATOR = ("in_proj.weight", "anchors", "references", "return_references")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ import torch
 from bench_op import STAGES, TURN_SECONDS
 from contenders import (
     BOTH,
-    BY_HAND,
     COMPILED,
     DIRECTIONS,
     DTYPES,
@@ -72,10 +71,10 @@ CLASSIFIER = [
     for number, stage in enumerate(STAGES, 1)
 ]
 DETECTOR = [
-    Case("800x1280, stage 1", Problem(2, 200, 2, 8, width=320)),
-    Case("800x1280, stage 2", Problem(2, 100, 4, 8, width=160)),
+    Case("800x1280, stage 1", Problem(2, 200, 2, 4, width=320)),
+    Case("800x1280, stage 2", Problem(2, 100, 4, 4, width=160)),
 ]
-LONG = Case("70,000 tokens", Problem(1, 250, 2, 8, width=280))
+LONG = Case("70,000 tokens", Problem(1, 250, 2, 4, width=280))
 CASES = [
     *CLASSIFIER,
     *DETECTOR,
@@ -84,7 +83,7 @@ CASES = [
 ]
 # Compiling takes up to a minute each: what matters most comes first.
 COMPILED_CASES = [CLASSIFIER[0], DETECTOR[0], *CLASSIFIER[1:], DETECTOR[1], LONG]
-SMALL = Case("small", Problem(2, 14, 2, 8, width=12))
+SMALL = Case("small", Problem(2, 14, 2, 4, width=12))
 QUICK_CASES = [SMALL, replace(SMALL, dtype="float32")]
 
 
@@ -238,7 +237,7 @@ def clock_rate() -> float | None:
 
 def contenders_for(case: Case, direction: str, backend: str) -> list[str]:
     """What a case is measured with, ours first."""
-    names = [backend, REFERENCE, EAGER if direction == FORWARD else BY_HAND]
+    names = [backend, REFERENCE, EAGER]
     if case.problem.tokens <= MOST_TOKENS_SDPA:
         names.append(SDPA)
     return list(dict.fromkeys(names))

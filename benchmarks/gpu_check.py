@@ -487,7 +487,7 @@ def operator_rows(result: dict) -> list[list[str]]:
                 f"{1e3 * max(bound.values()):.3f}",
                 f"{bound['moved_bytes'] / alone:.0%}",
                 times_ours(times, ours, "reference"),
-                times_ours(times, ours, "eager, backward by hand" if both else "eager"),
+                times_ours(times, ours, "eager"),
                 times_ours(
                     compiled.get(case_key(record["case"]), {}).get("times", {})
                     if both

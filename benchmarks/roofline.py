@@ -44,10 +44,10 @@ def cost(problem: Problem, direction: str, dtype: torch.dtype) -> Cost:
     """
     rows = problem.batch * problem.heads * problem.tokens
     tensor_bytes = rows * problem.dim * dtype.itemsize
-    exponentials = rows * (problem.dim + problem.references)
+    exponentials = rows * (problem.dim + 2 * problem.references)
     shapes = (
         (problem.batch, problem.tokens, problem.heads, problem.dim),
-        (problem.heads, problem.dim, problem.references),
+        (problem.heads, problem.dim, 2 * problem.references),
         NUM_ITERS,
     )
     multiply_adds = forward_multiply_adds(*shapes)

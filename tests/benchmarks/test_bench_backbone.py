@@ -42,7 +42,7 @@ def test_tables_picture_and_figures(run, capsys, tmp_path):
     assert timm.__version__ in text
 
     speed, relative = rows_of(text, "setformer_mini (reference)")
-    assert speed[0] == "16.8 M"  # as in docs/method.md
+    assert speed[0] == "16.7 M"  # as in docs/method.md
     assert all(float(cell) > 0 for cell in speed[1:])
     assert len(relative) == 5
     _, relative = rows_of(text, result["baseline"])

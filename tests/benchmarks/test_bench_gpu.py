@@ -13,18 +13,18 @@ STAGE_1 = bench_gpu.CLASSIFIER[0].problem
 
 
 def test_cost_of_stage_1_is_the_one_counted_by_hand():
-    assert STAGE_1.tokens == 3136 and STAGE_1.references == 64
+    assert STAGE_1.tokens == 3136 and STAGE_1.references == 16
     rows = 64 * 2 * 3136
     forward = cost(STAGE_1, FORWARD, torch.bfloat16)
     assert forward.moved_bytes == 2 * rows * 32 * 2 == 51_380_224
-    assert forward.exponentials == rows * 96 == 38_535_168
-    # D K, 3 K M, (2 L + 1) M a token; M K^2 a head.
-    by_token = 32 * 32 + 3 * 32 * 64 + 7 * 64
-    assert forward.multiply_adds == rows * by_token + 64 * 2 * 64 * 32**2
+    assert forward.exponentials == rows * 64 == 25_690_112
+    # D K, 4 K M, (4 L + 1) M a token; M K^2 a head.
+    by_token = 32 * 32 + 4 * 32 * 16 + 5 * 16
+    assert forward.multiply_adds == rows * by_token + 64 * 2 * 16 * 32**2
     both = cost(STAGE_1, BOTH, torch.float32)
     assert both.moved_bytes == 5 * rows * 32 * 4
     assert both.exponentials == 2 * forward.exponentials
-    assert both.multiply_adds == 3 * forward.multiply_adds - rows * 64
+    assert both.multiply_adds == 3 * forward.multiply_adds - rows * 2 * 16
 
 
 def test_floors_divide_by_the_ceilings_that_are_known():

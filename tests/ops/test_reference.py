@@ -205,7 +205,7 @@ def test_single_precision_holds_for_any_epsilon_and_tau(epsilon, num_iters, tau)
     limit = 1e-6 * max(1, 0.1 / epsilon)
     assert relative_error(single_out, out) < limit
     for a, e in zip(gradients_of(single_out, single), gradients_of(out, inputs)):
-        assert (a - e).norm() < 100 * limit * max(e.norm(), 0.1)
+        assert (a - e).norm() < 1000 * limit * max(e.norm(), 0.1)
 
 
 class LargestTensor(TorchDispatchMode):

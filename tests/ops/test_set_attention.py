@@ -194,8 +194,9 @@ def test_fewer_tokens_than_references(epsilon, tokens, references):
         assert_all_finite(out, inputs)
         assert out.norm() > 0
     if tokens == 1:
-        # One token takes its own value whatever the plan: |x| k(z, z)^-1/2 k(z, x).
-        x, anchors, _ = (t.detach() for t in inputs)
+        # One token takes its own value whatever the plans:
+        # |x| k(z, z)^-1/2 (k(z, x) - exp(-alpha)).
+        x, anchors, *_ = (t.detach() for t in inputs)
         unit = torch.nn.functional.normalize
         k = torch.exp(
             2
@@ -206,7 +207,7 @@ def test_fewer_tokens_than_references(epsilon, tokens, references):
         )
         value_map = fold(anchors, *inputs[2:], 2.0).value_map
         expected = x.norm(dim=-1, keepdim=True) * torch.einsum(
-            "bnhk,hkl->bnhl", k, value_map
+            "bnhk,hkl->bnhl", k - math.exp(-2), value_map
         )
         torch.testing.assert_close(out, expected)
 
@@ -216,7 +217,7 @@ def test_fewer_tokens_than_references(epsilon, tokens, references):
 def test_empty_batch(epsilon, geometry):
     inputs, shapes = random_problem(geometry, batch=0)
     out = set_attention(*inputs, epsilon=epsilon, **shapes)
-    x, anchors, _ = inputs
+    x, anchors, *_ = inputs
     assert out.shape == (0, x.shape[1], x.shape[2], anchors.shape[1])
     out.sum().backward()
     assert inputs[0].grad.shape == x.shape

@@ -197,13 +197,13 @@ def test_a_mixer_mixes(kind):
 def test_one_projection_is_query_key_and_value(kind):
     """As three equal ones compute, at a third of their parameters."""
     mixer = TOKEN_MIXERS.get(f"{kind}Attention")
-    one, three = mixer(8, 2, one_projection=True), mixer(8, 2)
+    one, three = (m.double() for m in (mixer(8, 2, one_projection=True), mixer(8, 2)))
     assert one.qkv_proj.weight.shape == (8, 8)
     state = one.state_dict()
     for name in ("qkv_proj.weight", "qkv_proj.bias"):
         state[name] = torch.cat([state[name]] * 3)
     three.load_state_dict(state)
-    x = torch.randn(2, *GRID, 8)
+    x = torch.randn(2, *GRID, 8, dtype=torch.float64)
     torch.testing.assert_close(one(x), three(x))
     one(x).square().sum().backward()
     three(x).square().sum().backward()

@@ -35,7 +35,7 @@ class BackwardHead : public Head<T> {
  public:
   explicit BackwardHead(const Call<T>& call)
       : Head<T>(call, 4 * call.references_pad,
-                max_of(call.references_pad * (1 + call.anchors_pad),
+                max_of(call.references_pad * max_of<int64_t>(3, 1 + call.anchors_pad),
                        2 * call.references_pad * (1 + call.anchors_pad) +
                            call.anchors_pad * call.dim_pad)),
         weight_grads_(kept(2 * M())),
@@ -47,6 +47,7 @@ class BackwardHead : public Head<T> {
         rounded_grads_t_(K() * M()),
         inv_column_sums_(M()),
         offsets_(M()),
+        residues_(M()),
         terms_(2 * M() * call.terms_pad),
         terms_t_(2 * M() * call.terms_pad) {}
 
@@ -143,19 +144,25 @@ class BackwardHead : public Head<T> {
 
   void weigh(int64_t chunk, Scratch<T>& s) {
     const int64_t last = call_.iters;
-    double* by_a = zeroed_partial(chunk, 2 * M());
+    double* by_a = zeroed_partial(chunk, 3 * M());
     for_tiles(chunk, [&](Tile tile) {
       const View view = look_at(tile, s);
       T* grads = weight_grads_of(tile, s);
       compute_in_grads(tile, view, grads, s);
       for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = -s.left[i] * s.a[kIn][i];
       add_column_sums(tile, s.left, view.gibbs, by_a);
+      for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = 1;
+      add_column_sums(tile, s.left, grads, by_a + 2 * M());
       if (last > 1) add_iteration(kBack, last, tile, view, by_a, s);
     });
   }
 
+  // Gradients of log U cancel in every column, but for rounding errors, which the
+  // gradients of references amplify: gather takes them off.
   void finish_weigh() {
-    const double* by_a = add_up(2 * M());
+    const double* by_a = add_up(3 * M());
+    for (int64_t j = 0; j < M(); ++j)
+      residues_.get()[j] = T(by_a[2 * M() + j]) * inv_column_sums_.get()[j];
     set_gammas(kIn, call_.iters, by_a);
     if (call_.iters > 1) set_gammas(kBack, call_.iters - 1, by_a);
   }
@@ -206,6 +213,12 @@ class BackwardHead : public Head<T> {
         compute_return_grads(tile, view, out_grads, grads + M(), s);
         compute_in_grads(tile, view, grads, s);
       }
+      for (int64_t i = 0; i < tile.rows; ++i)
+        for (int64_t j = 0; j < M(); j += kLanes<T>) {
+          T* at = grads + i * 2 * M() + j;
+          store(at, load(at) - load(s.weights.get() + i * M() + j) *
+                                   load(residues_.get() + j));
+        }
       T* score_grads = s.score_grads.get();
       for (int64_t way = 0; way < 2; ++way)
         compute_score_grads(way, tile, view, grads + way * M(), score_grads + way * M(),
@@ -405,8 +418,9 @@ class BackwardHead : public Head<T> {
   Buffer<double> aggregate_grads_, value_map_grads_;
   // The transpose of A value_map; the gradient of A in T, and its transpose.
   Buffer<T> mixed_t_, rounded_grads_, rounded_grads_t_;
-  // One over the column sums of U; what the gradients of its columns are less of.
-  Buffer<T> inv_column_sums_, offsets_;
+  // One over the column sums of U; what the gradients of its columns are less of, and
+  // what is left of them in sum, over the column sums.
+  Buffer<T> inv_column_sums_, offsets_, residues_;
   // All b and gammas of each way as columns, and as rows.
   Buffer<T> terms_, terms_t_;
 };

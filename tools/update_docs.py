@@ -183,12 +183,14 @@ def digits_table(data: Data) -> str:
     for name, (job, metrics, form) in DIGITS.items():
         demo, result = data.demos[name], data.measured[name]
         short, long = (
-            " / ".join(form.format(measured[key]) for key in metrics)
-            for measured in (demo["metrics"], result.metrics)
+            "**" + " / ".join(form.format(measured[key]) for key in metrics) + "**"
+            if measured
+            else "not run yet"
+            for measured in (demo.get("metrics"), result.metrics)
         )
         job = f"{job} (`{demo['command']}`)"
         title = " / ".join(metrics.values())
-        rows.append([job, title, f"**{short}**", demo["time"], f"**{long}**"])
+        rows.append([job, title, short, demo.get("time", ""), long])
     return markdown_table(header, rows)
 
 

@@ -1,6 +1,7 @@
 // The backward pass over one head:
 //
 //   project    gradients of A; of log W, whose sums are those of the last log b, back
+//   balance    makes column sums of the gradients of log U the 0 they should be
 //   weigh      gradients of log U, and from them those of the last log b, in; the way
 //              back through one Sinkhorn iteration         (if there is one)
 //   unroll     both ways through one more                  (num_iters - 1 times)
@@ -21,17 +22,19 @@ struct Backward {
   __device__ __forceinline__ explicit Backward(const Call& any_call)
       : block(any_call), call(any_call) {}
 
-  static int num_phases(int iters) { return iters + 2; }
+  static int num_phases(int iters) { return iters + 3; }
 
   __device__ __forceinline__ void run(int phase) {
     if (phase == 0)
       project();
-    else if (phase == call.iters() + 1)
-      gather();
     else if (phase == 1)
+      balance();
+    else if (phase == call.iters() + 2)
+      gather();
+    else if (phase == 2)
       weigh();
     else
-      unroll(call.iters() + 2 - phase);
+      unroll(call.iters() + 3 - phase);
   }
 
   __device__ __forceinline__ void project() {
@@ -98,36 +101,49 @@ struct Backward {
     }
   }
 
-  __device__ __forceinline__ void weigh() {
-    const int last = call.iters();
-    float sums[kSets][kOwn] = {}, rests[1][kOwn] = {};
+  // Gradients of log U are 0 in sum over tokens, but for rounding errors of Q and A,
+  // which the division by epsilon and k(z, z)^-1 would amplify on their way to
+  // references.
+  __device__ __forceinline__ void balance() {
+    float sums[1][kOwn] = {};
 #pragma unroll 1
     for (int tile = 0; tile < block.num_tiles(); ++tile) {
       look_at(block, tile, /*is_first=*/false);
       Rows<M> shares, grads;
       float scalings[2];
       compute_grads_in(tile, Kept::kNothing, shares, grads, scalings);
+#pragma unroll
+      for (int r = 0; r < 2; ++r)
+#pragma unroll
+        for (int e = 0; e < kOwn; ++e) sums[0][e] += grads.v[r][e];
+    }
+    block.template emit_columns<Add>(sums, M, 0);
+    if (!block.arrive(M)) return;
+    for (int j = threadIdx.x; j < M; j += kThreads)
+      call.offsets[int64_t(block.slot) * M + j] += float(block.totals()[j]);
+  }
+
+  __device__ __forceinline__ void weigh() {
+    const int last = call.iters();
+    float sums[kSets][kOwn] = {};
+#pragma unroll 1
+    for (int tile = 0; tile < block.num_tiles(); ++tile) {
+      look_at(block, tile, /*is_first=*/false);
+      Rows<M> shares, grads;
+      float scalings[2];
+      compute_grads_in(tile, Kept::kGibbs, shares, grads, scalings);
       Rows<M> gibbs;
       load_shared(block.gibbs(tile, kIn), C::kSetsStride, gibbs);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const float left = -scalings[r] * sum_of(grads, r);
 #pragma unroll
-        for (int e = 0; e < kOwn; ++e) {
-          sums[kIn][e] += left * gibbs.v[r][e];
-          rests[0][e] += grads.v[r][e];
-        }
+        for (int e = 0; e < kOwn; ++e) sums[kIn][e] += left * gibbs.v[r][e];
       }
       if (last > 1) add_iteration(tile, kBack, last, sums[kBack]);
     }
-    constexpr int all = (kSets + 1) * M;
-    block.template emit_columns<Add>(sums, all, 0);
-    block.template emit_columns<Add>(rests, all, kSets * M);
-    if (!block.arrive(all)) return;
-    // Gradients of log U are 0 in sum over tokens, but for rounding errors of Q, which
-    // k(z, z)^-1 would amplify on their way to references.
-    for (int j = threadIdx.x; j < M; j += kThreads)
-      call.offsets[int64_t(block.slot) * M + j] += float(block.totals()[kSets * M + j]);
+    block.template emit_columns<Add>(sums, kSets * M, 0);
+    if (!block.arrive(kSets * M)) return;
     set_flows(kIn, last);
     if (last > 1) set_flows(kBack, last - 1);
   }
@@ -160,8 +176,7 @@ struct Backward {
       {
         Rows<M> shares, grads;
         float scalings[2];
-        compute_grads_in(tile, call.iters() == 0 ? Kept::kNothing : Kept::kGibbs,
-                         shares, grads, scalings);
+        compute_grads_in(tile, Kept::kGibbs, shares, grads, scalings);
         multiply<C::kFine, C::kFine>(
             shares, call.aggregate_grads + int64_t(block.slot) * M * K, exponent_grads);
         Rows<K> features;

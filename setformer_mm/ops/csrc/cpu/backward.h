@@ -5,8 +5,9 @@
 //   project    gradients of A value_map; those of log P, whose sums are those of log b
 //   of
 //              the way back
-//   weigh      gradients of log U, and from them those of log b of the way in; the way
-//              back through its last Sinkhorn iteration
+//   balance    gradients of log U, and what is left of sums that are 0
+//   weigh      from them those of log b of the way in; the way back through its last
+//              Sinkhorn iteration
 //   unroll     both ways through one more iteration, the way back one ahead
 //                                                                  (num_iters - 1
 //                                                                  times)
@@ -35,7 +36,7 @@ class BackwardHead : public Head<T> {
  public:
   explicit BackwardHead(const Call<T>& call)
       : Head<T>(call, 4 * call.references_pad,
-                max_of(call.references_pad * max_of<int64_t>(3, 1 + call.anchors_pad),
+                max_of(call.references_pad * (1 + call.anchors_pad),
                        2 * call.references_pad * (1 + call.anchors_pad) +
                            call.anchors_pad * call.dim_pad)),
         weight_grads_(kept(2 * M())),
@@ -142,27 +143,42 @@ class BackwardHead : public Head<T> {
     }
   }
 
+  // Gradients of log U, whose columns cancel but for rounding errors, and their sums.
+  void balance(int64_t chunk, Scratch<T>& s) {
+    double* sums = zeroed_partial(chunk, M());
+    for_tiles(chunk, [&](Tile tile) {
+      T* grads = weight_grads_of(tile, s);
+      compute_in_grads(tile, look_at(tile, s), grads, s);
+      for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = 1;
+      add_column_sums(tile, s.left, grads, sums);
+    });
+  }
+
+  void finish_balance() {
+    const double* sums = add_up(M());
+    for (int64_t j = 0; j < M(); ++j)
+      residues_.get()[j] = T(sums[j]) * inv_column_sums_.get()[j];
+  }
+
   void weigh(int64_t chunk, Scratch<T>& s) {
     const int64_t last = call_.iters;
-    double* by_a = zeroed_partial(chunk, 3 * M());
+    double* by_a = zeroed_partial(chunk, 2 * M());
     for_tiles(chunk, [&](Tile tile) {
       const View view = look_at(tile, s);
       T* grads = weight_grads_of(tile, s);
-      compute_in_grads(tile, view, grads, s);
+      if (resident_)
+        weigh_in(tile, view, s.weights.get(), s);
+      else
+        compute_in_grads(tile, view, grads, s);
+      balance_in_grads(tile, grads, s);
       for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = -s.left[i] * s.a[kIn][i];
       add_column_sums(tile, s.left, view.gibbs, by_a);
-      for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = 1;
-      add_column_sums(tile, s.left, grads, by_a + 2 * M());
       if (last > 1) add_iteration(kBack, last, tile, view, by_a, s);
     });
   }
 
-  // Gradients of log U cancel in every column, but for rounding errors, which the
-  // gradients of references amplify: gather takes them off.
   void finish_weigh() {
-    const double* by_a = add_up(3 * M());
-    for (int64_t j = 0; j < M(); ++j)
-      residues_.get()[j] = T(by_a[2 * M() + j]) * inv_column_sums_.get()[j];
+    const double* by_a = add_up(2 * M());
     set_gammas(kIn, call_.iters, by_a);
     if (call_.iters > 1) set_gammas(kBack, call_.iters - 1, by_a);
   }
@@ -212,13 +228,8 @@ class BackwardHead : public Head<T> {
         load_rows(rows_of(grad_out, tile), call_.anchors, K(), tile.rows, out_grads);
         compute_return_grads(tile, view, out_grads, grads + M(), s);
         compute_in_grads(tile, view, grads, s);
+        balance_in_grads(tile, grads, s);
       }
-      for (int64_t i = 0; i < tile.rows; ++i)
-        for (int64_t j = 0; j < M(); j += kLanes<T>) {
-          T* at = grads + i * 2 * M() + j;
-          store(at, load(at) - load(s.weights.get() + i * M() + j) *
-                                   load(residues_.get() + j));
-        }
       T* score_grads = s.score_grads.get();
       for (int64_t way = 0; way < 2; ++way)
         compute_score_grads(way, tile, view, grads + way * M(), score_grads + way * M(),
@@ -341,8 +352,7 @@ class BackwardHead : public Head<T> {
     }
   }
 
-  // Gradients of log U to `grads`, their row sums, which are those of the last log a,
-  // to s.left; leaves U in s.weights and a in s.a.
+  // Gradients of log U to `grads`; leaves U in s.weights and a in s.a.
   void compute_in_grads(Tile tile, View view, T* grads, Scratch<T>& s) const {
     T* weights = s.weights.get();
     weigh_in(tile, view, weights, s);
@@ -352,14 +362,26 @@ class BackwardHead : public Head<T> {
          [&](int64_t i, int64_t j, Vec<T> v) { store(response + i * M() + j, v); });
     for (int64_t i = 0; i < tile.rows; ++i) {
       const T length = view.lengths[i] / unit_;
-      Vec<T> sums{};
       for (int64_t j = 0; j < M(); j += kLanes<T>) {
         const Vec<T> share =
             load(weights + i * M() + j) * load(inv_column_sums_.get() + j);
+        store(grads + i * 2 * M() + j, share * (load(response + i * M() + j) * length -
+                                                load(offsets_.get() + j)));
+      }
+    }
+  }
+
+  // Takes off what rounding errors have left of their column sums, which epsilon and
+  // k(z, z)^-1 would amplify; row sums, the gradients of the last log a, to s.left.
+  void balance_in_grads(Tile tile, T* grads, Scratch<T>& s) const {
+    for (int64_t i = 0; i < tile.rows; ++i) {
+      Vec<T> sums{};
+      for (int64_t j = 0; j < M(); j += kLanes<T>) {
+        T* at = grads + i * 2 * M() + j;
         const Vec<T> grad =
-            share * (load(response + i * M() + j) * length - load(offsets_.get() + j));
+            load(at) - load(s.weights.get() + i * M() + j) * load(residues_.get() + j);
         sums += grad;
-        store(grads + i * 2 * M() + j, grad);
+        store(at, grad);
       }
       s.left[i] = sum_lanes<T>(sums);
     }

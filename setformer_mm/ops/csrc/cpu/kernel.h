@@ -160,6 +160,8 @@ void backward_in(const Problem& problem, const Tokens& grad_out, const Tokens& g
       flight.each([](H& h, int64_t) { h.finish_embed(); });
       flight.pass([&](H& h, int64_t chunk, S& s) { h.project(grad_out, chunk, s); });
       flight.each([&](H& h, int64_t i) { h.finish_project(value_map + i * length); });
+      flight.pass([](H& h, int64_t chunk, S& s) { h.balance(chunk, s); });
+      flight.each([](H& h, int64_t) { h.finish_balance(); });
       flight.pass([](H& h, int64_t chunk, S& s) { h.weigh(chunk, s); });
       flight.each([](H& h, int64_t) { h.finish_weigh(); });
       for (int64_t t = call.iters; t > 1; --t) {

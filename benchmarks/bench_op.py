@@ -130,16 +130,13 @@ def contenders_of(args: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
     return names, missing
 
 
-def fitting(
-    args: argparse.Namespace, names: list[str], problem: Problem, direction: str
-) -> list[str]:
-    """Those of the contenders that a task is meant for."""
+def fitting(args: argparse.Namespace, names: list[str], problem: Problem) -> list[str]:
+    """Those of the contenders that a problem is meant for."""
     single = problem == single_image(problem.tokens)
     return [
         name
         for name in names
-        if direction in CONTENDERS[name].directions
-        and not (name == COMPILED and args.compile == "stages" and single)
+        if not (name == COMPILED and args.compile == "stages" and single)
     ]
 
 
@@ -163,7 +160,7 @@ def gate(
     worst = dict.fromkeys(names, 0.0)
     for problem, direction in tasks:
         progress.now(f"checking {problem}, {direction}")
-        able = fitting(args, names, problem, direction)
+        able = fitting(args, names, problem)
         dtype = DTYPES[args.dtype]
         for name, error in check(able, problem, direction, args.device, dtype):
             if error > 1:
@@ -193,7 +190,7 @@ def measure(
         progress.now(f"measuring {problem}, {direction}")
         settings = problem, direction, args.device, DTYPES[args.dtype]
         calls, skipped = {}, {}
-        for name in fitting(args, names, problem, direction):
+        for name in fitting(args, names, problem):
             seconds = predict(name, problem, direction, records)
             if seconds > args.longest_call:
                 skipped[name] = f"a call would take about {seconds:.0f} s"

@@ -97,7 +97,6 @@ class Contender:
         function: Makes what is measured, for a problem and the first of its tensors.
         slack: Factor on the tolerances of its error.
         narrow: Whether it gets float32 where others get the float64 of a fold.
-        directions: Passes to measure.
         missing: Why it cannot be measured here, if so and no backend.
     """
 
@@ -105,7 +104,6 @@ class Contender:
     function: Callable[[Problem, Tensor], Function]
     slack: float = 1
     narrow: bool = False
-    directions: tuple[str, ...] = DIRECTIONS
     missing: str | None = None
 
 
@@ -257,6 +255,7 @@ CONTENDERS = {
         for name in available_backends()
     },
     COMPILED: Contender(SET, through_compiler),
+    # It sums over all tokens one after the other, in float32.
     # It sums over all tokens one after the other, in float32.
     EAGER: Contender(SET, through_eager, slack=100, narrow=True),
     SDPA: Contender(SOFTMAX, sdpa),

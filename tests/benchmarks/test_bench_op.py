@@ -141,7 +141,7 @@ def test_compiled_reference_is_measured_where_asked_for():
     for choice, expected in dict(stages=[True, False], all=[True, True]).items():
         args = bench_op.argparse.Namespace(compile=choice)
         names = [contenders.COMPILED]
-        fitting = [bench_op.fitting(args, names, p, "forward") for p in problems]
+        fitting = [bench_op.fitting(args, names, p) for p in problems]
         assert [bool(f) for f in fitting] == expected
 
 

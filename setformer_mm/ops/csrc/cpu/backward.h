@@ -2,15 +2,12 @@
 // instruction set.
 //
 //   embed      features, E; the largest token norm
-//   project    gradients of A value_map; those of log P, whose sums are those of log b
-//   of
-//              the way back
+//   project    gradients of A value_map; those of log P, which sum up to those of the
+//              way back's log b
 //   balance    gradients of log U, and what is left of sums that are 0
 //   weigh      from them those of log b of the way in; the way back through its last
 //              Sinkhorn iteration
-//   unroll     both ways through one more iteration, the way back one ahead
-//                                                                  (num_iters - 1
-//                                                                  times)
+//   unroll     num_iters - 1 times: both ways through one more, the way back one ahead
 //   gather     through the rest; gradients of x and of the maps
 //
 // Gradients are carried with respect to logarithms of a, b and the weights, where they
@@ -22,13 +19,13 @@ class BackwardHead : public Head<T> {
   using Base = Head<T>;
   using Base::anchors_n, Base::score_maps_t, Base::value_map_t;
   using Base::call_, Base::resident_, Base::unit_, Base::shifts_;
+  using Base::compute, Base::load_unit_tokens, Base::longest_of, Base::set_unit;
   using Base::D, Base::K, Base::M, Base::kept, Base::saved_slot, Base::scaling;
-  using Base::exponentiate, Base::start_scaling, Base::update_rows;
   using Base::features_, Base::gibbs_, Base::lengths_, Base::aggregates_, Base::mixed_;
   using Base::for_tiles, Base::rows_of, Base::look_at, Base::mix, Base::is_reference;
   using Base::kIn, Base::kBack;
-  using Base::load_unit_tokens, Base::compute_features, Base::compute_scores;
-  using Base::weigh_in, Base::weigh_back, Base::dot, Base::scale_row;
+  using Base::start_scaling, Base::update_rows;
+  using Base::weigh_in, Base::weigh_back, Base::dot;
   using Base::zeroed_partial, Base::partial, Base::add_up, Base::add_column_sums;
   using typename Base::Tile;
   using typename Base::View;
@@ -78,29 +75,17 @@ class BackwardHead : public Head<T> {
     double longest = 0;
     for_tiles(chunk, [&](Tile tile) {
       T* lengths = resident_ ? lengths_.get() + tile.begin : s.lengths;
-      if (resident_) {
-        T* features = features_.get() + tile.begin * K();
-        T* gibbs = gibbs_.get() + tile.begin * 2 * M();
-        compute_features(tile, s.x.get(), lengths, features);
-        compute_scores(tile, features, gibbs);
-        exponentiate(tile, gibbs);
-      } else {
+      if (resident_)
+        compute(tile, s.x.get(), lengths, features_.get() + tile.begin * K(),
+                gibbs_.get() + tile.begin * 2 * M());
+      else
         load_unit_tokens(tile, s.x.get(), lengths);
-      }
-      for (int64_t i = 0; i < tile.count; ++i)
-        longest =
-            lengths[i] > longest || lengths[i] != lengths[i] ? lengths[i] : longest;
+      longest = longest_of(tile, lengths, longest);
     });
     *partial(chunk) = longest;
   }
 
-  void finish_embed() {
-    unit_ = call_.norm_floor;
-    for (int64_t chunk = 0; chunk < call_.num_chunks; ++chunk) {
-      const T longest = T(*partial(chunk));
-      unit_ = longest > unit_ || longest != longest ? longest : unit_;
-    }
-  }
+  void finish_embed() { set_unit(); }
 
   void project(const Tokens& grad_out, int64_t chunk, Scratch<T>& s) {
     double* sums = zeroed_partial(chunk, M() * K() + M());
@@ -112,8 +97,7 @@ class BackwardHead : public Head<T> {
       compute_return_grads(tile, look_at(tile, s), out_grads, grads, s);
       gemm(M(), K(), tile.rows, Left<T>{s.weights.get(), 1, M()}, out_grads, K(),
            [&](int64_t j, int64_t k, Vec<T> v) { add_to(sums + j * K() + k, v); });
-      for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = 1;
-      add_column_sums(tile, s.left, grads, by_b);
+      add_column_sums(tile, grads, by_b);
     });
   }
 
@@ -149,8 +133,7 @@ class BackwardHead : public Head<T> {
     for_tiles(chunk, [&](Tile tile) {
       T* grads = weight_grads_of(tile, s);
       compute_in_grads(tile, look_at(tile, s), grads, s);
-      for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = 1;
-      add_column_sums(tile, s.left, grads, sums);
+      add_column_sums(tile, grads, sums);
     });
   }
 
@@ -238,10 +221,8 @@ class BackwardHead : public Head<T> {
            2 * M(), [&](int64_t k, int64_t j, Vec<T> v) {
              add_to(grad_score_maps + k * 2 * M() + j, v);
            });
-      for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = 1;
       for (int64_t way = 0; way < 2; ++way)
-        add_column_sums(tile, s.left, score_grads + way * M(),
-                        score_grad_sums + way * M());
+        add_column_sums(tile, score_grads + way * M(), score_grad_sums + way * M());
 
       // Q = U over its column sums, through which values reached A.
       T* columns = s.weights.get();

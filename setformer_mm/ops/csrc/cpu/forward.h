@@ -2,8 +2,8 @@
 // instruction set.
 //
 //   embed      features, scores; the largest token norm and the column maxima c
-//   iterate    one Sinkhorn iteration of both ways: a, then sums for b   (num_iters
-//   times) aggregate  the way in: its last a; sums of U and of U^T val, which make A
+//   iterate    num_iters times: one Sinkhorn iteration of both ways, a, then sums for b
+//   aggregate  the way in: its last a; sums of U and of U^T val, which make A
 //   respond    the way back: P A value_map
 #pragma once
 
@@ -14,7 +14,8 @@ class ForwardHead : public Head<T> {
   using Base::compute_features, Base::compute_scores, Base::exponentiate;
   using Base::D, Base::K, Base::M, Base::saved_slot, Base::scaling, Base::is_reference;
   using Base::features_, Base::gibbs_, Base::lengths_, Base::aggregates_, Base::mixed_;
-  using Base::for_tiles, Base::rows_of, Base::look_at, Base::mix, Base::scale_row;
+  using Base::for_tiles, Base::rows_of, Base::look_at, Base::mix;
+  using Base::longest_of, Base::set_unit;
   using Base::start_scaling, Base::update_rows;
   using Base::weigh_in, Base::weigh_back;
   using Base::zeroed_partial, Base::partial, Base::add_up, Base::add_column_sums;
@@ -38,9 +39,7 @@ class ForwardHead : public Head<T> {
       T* lengths = resident_ ? lengths_.get() + tile.begin : s.lengths;
       compute_features(tile, s.x.get(), lengths, features);
       compute_scores(tile, features, scores);
-      for (int64_t i = 0; i < tile.count; ++i)
-        *longest =
-            lengths[i] > *longest || lengths[i] != lengths[i] ? lengths[i] : *longest;
+      *longest = longest_of(tile, lengths, *longest);
       for (int64_t j = 0; j < 2 * M(); j += kLanes<T>) {
         Vec<T> best = load(scores + j);
         for (int64_t i = 1; i < tile.count; ++i)
@@ -52,14 +51,11 @@ class ForwardHead : public Head<T> {
   }
 
   void finish_embed() {
-    unit_ = call_.norm_floor;
+    set_unit();
     for (int64_t j = 0; j < 2 * M(); ++j) shifts_.get()[j] = T(-1e30);
-    for (int64_t chunk = 0; chunk < call_.num_chunks; ++chunk) {
-      const T longest = T(partial(chunk)[0]);
-      unit_ = longest > unit_ || longest != longest ? longest : unit_;
+    for (int64_t chunk = 0; chunk < call_.num_chunks; ++chunk)
       for (int64_t j = 0; j < 2 * M(); ++j)
         shifts_.get()[j] = max_of(shifts_.get()[j], T(partial(chunk)[1 + j]));
-    }
     for (int64_t j = 0; j < 2 * M(); ++j)
       if (!is_reference(j)) shifts_.get()[j] = 0;
     start_scaling();

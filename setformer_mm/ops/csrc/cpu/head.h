@@ -157,6 +157,29 @@ class Head {
          [&](int64_t, int64_t j, Vec<T> v) { add_to(sums + j, v); });
   }
 
+  // sums_j += sum_i of matrix_ij, likewise.
+  void add_column_sums(Tile tile, const T* matrix, double* sums) const {
+    T ones[kTile];
+    for (int64_t i = 0; i < tile.rows; ++i) ones[i] = 1;
+    add_column_sums(tile, ones, matrix, sums);
+  }
+
+  // The longest of a tile's tokens, or what was the longest before. NaN stays.
+  double longest_of(Tile tile, const T* lengths, double longest) const {
+    for (int64_t i = 0; i < tile.count; ++i)
+      longest = lengths[i] > longest || lengths[i] != lengths[i] ? lengths[i] : longest;
+    return longest;
+  }
+
+  // From the longest of each chunk, the first of its sums.
+  void set_unit() {
+    unit_ = call_.norm_floor;
+    for (int64_t chunk = 0; chunk < call_.num_chunks; ++chunk) {
+      const T longest = T(*partial(chunk));
+      unit_ = longest > unit_ || longest != longest ? longest : unit_;
+    }
+  }
+
   // Directions (rows, D) and lengths of tokens; 0 for those no longer than norm_floor.
   void load_unit_tokens(Tile tile, T* x, T* lengths) const {
     load_rows(rows_of(call_.problem.x, tile), call_.dim, D(), tile.rows, x);
@@ -256,16 +279,18 @@ class Head {
                           : T(0);
   }
 
-  // Everything of a tile of a head that is not kept.
-  View compute(Tile tile, Scratch<T>& s) const {
-    compute_features(tile, s.x.get(), s.lengths, s.features.get());
-    compute_scores(tile, s.features.get(), s.gibbs.get());
-    exponentiate(tile, s.gibbs.get());
-    return {s.features.get(), s.gibbs.get(), s.lengths};
+  // Lengths, features and E of a tile.
+  void compute(Tile tile, T* x, T* lengths, T* features, T* gibbs) const {
+    compute_features(tile, x, lengths, features);
+    compute_scores(tile, features, gibbs);
+    exponentiate(tile, gibbs);
   }
 
   View look_at(Tile tile, Scratch<T>& s) const {
-    if (!resident_) return compute(tile, s);
+    if (!resident_) {
+      compute(tile, s.x.get(), s.lengths, s.features.get(), s.gibbs.get());
+      return {s.features.get(), s.gibbs.get(), s.lengths};
+    }
     return {features_.get() + tile.begin * K(), gibbs_.get() + tile.begin * 2 * M(),
             lengths_.get() + tile.begin};
   }

@@ -3,12 +3,15 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from setformer_mm.models.pointwise_linear import PointwiseLinear
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(2, 5, 7, 6), (1, 1, 1, 6), (0, 3, 4, 6), (5, 6)])
+@pytest.mark.parametrize(
+    "shape", [(2, 20, 7, 6), (2, 5, 7, 6), (1, 1, 1, 6), (0, 3, 4, 6), (5, 6)]
+)
 def test_it_is_a_linear_layer(shape, dtype):
     layer, linear = PointwiseLinear(6, 10).to(dtype), nn.Linear(6, 10).to(dtype)
     linear.load_state_dict(layer.state_dict())
@@ -25,4 +28,18 @@ def test_it_is_a_linear_layer(shape, dtype):
 
 def test_tokens_stay_contiguous():
     """So that neither this layer nor the one after it copies them."""
-    assert PointwiseLinear(6, 10)(torch.randn(2, 5, 7, 6)).is_contiguous()
+    for height in 5, 20:
+        assert PointwiseLinear(6, 10)(torch.randn(2, height, 7, 6)).is_contiguous()
+
+
+@pytest.mark.parametrize(
+    "tokens, grad, convolves",
+    [(19, False, False), (20, False, True), (159, True, False), (160, True, True)],
+)
+def test_it_convolves_where_tokens_are_many(tokens, grad, convolves, monkeypatch):
+    calls = []
+    conv2d = F.conv2d
+    monkeypatch.setattr(F, "conv2d", lambda *args: calls.append(1) or conv2d(*args))
+    with torch.set_grad_enabled(grad):
+        PointwiseLinear(6, 10)(torch.randn(1, 1, tokens, 6))
+    assert bool(calls) == convolves

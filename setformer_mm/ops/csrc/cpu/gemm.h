@@ -18,16 +18,15 @@ struct Left {
   int64_t row_stride, depth_stride;
 };
 
-// Rows * kCols vectors of accumulators stay in registers.
+// kRows * kCols vectors of accumulators stay in registers.
 template <int kRows, int kCols, typename T, typename Emit>
 inline void gemm_block(int64_t depth, Left<T> a, const T* b, int64_t b_stride,
-                       const T* init, Emit emit) {
+                       Emit emit) {
   Vec<T> sums[kRows][kCols];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
-    for (int c = 0; c < kCols; ++c)
-      sums[r][c] = init == nullptr ? Vec<T>{} : load(init + c * kLanes<T>);
+    for (int c = 0; c < kCols; ++c) sums[r][c] = Vec<T>{};
   for (int64_t p = 0; p < depth; ++p) {
     Vec<T> right[kCols];
 #pragma GCC unroll 16
@@ -45,47 +44,31 @@ inline void gemm_block(int64_t depth, Left<T> a, const T* b, int64_t b_stride,
     for (int c = 0; c < kCols; ++c) emit(r, c * kLanes<T>, sums[r][c]);
 }
 
-// Calls emit(row, column, vector) once for every vector of
-//   init + a (rows x depth) b (depth x cols, rows b_stride apart),
-// cols a multiple of kPad, rows 1 or a multiple of 8; init is a row that is added to
-// every row, or null for zeros.
+// Calls emit(row, column, vector) once for every vector of a (rows x depth) b (depth x
+// cols, rows b_stride apart), rows a multiple of 8, cols of kPad.
 template <typename T, typename Emit>
-inline void gemm_from(const T* init, int64_t rows, int64_t cols, int64_t depth,
-                      Left<T> a, const T* b, int64_t b_stride, Emit emit) {
-  constexpr int kLanesHere = kLanes<T>;
-  const auto run = [&](auto block_rows, auto block_cols, int64_t row, int64_t col) {
-    gemm_block<decltype(block_rows)::value, decltype(block_cols)::value>(
-        depth, {a.data + row * a.row_stride, a.row_stride, a.depth_stride}, b + col,
-        b_stride, init == nullptr ? nullptr : init + col,
-        [&](int64_t r, int64_t c, Vec<T> v) { emit(row + r, col + c, v); });
-  };
-  if (rows == 1) {
-    constexpr int kWide = kPad / kLanesHere;
-    for (int64_t col = 0; col < cols; col += kPad)
-      run(Constant<1>(), Constant<kWide>(), 0, col);
-    return;
-  }
+inline void gemm(int64_t rows, int64_t cols, int64_t depth, Left<T> a, const T* b,
+                 int64_t b_stride, Emit emit) {
   // Enough accumulators to hide the latency of their additions: sixteen, or twelve
   // where there are but sixteen registers. Any multiple of 8 rows is a sum of sixes and
   // fours.
   int64_t col = 0;
+  const auto run = [&](auto block_rows, auto block_cols, int64_t row) {
+    gemm_block<decltype(block_rows)::value, decltype(block_cols)::value>(
+        depth, {a.data + row * a.row_stride, a.row_stride, a.depth_stride}, b + col,
+        b_stride, [&](int64_t r, int64_t c, Vec<T> v) { emit(row + r, col + c, v); });
+  };
   const auto run_columns = [&](auto block_rows, auto block_cols) {
-    constexpr int64_t kWidth = decltype(block_cols)::value * kLanesHere;
+    constexpr int64_t kWidth = decltype(block_cols)::value * kLanes<T>;
     constexpr int64_t kTall = decltype(block_rows)::value;
     const int64_t tall_rows = rows / (2 * kTall) * 2 * kTall;
     for (; col + kWidth <= cols; col += kWidth) {
       int64_t row = 0;
-      for (; row < tall_rows; row += kTall) run(block_rows, block_cols, row, col);
-      for (; row < rows; row += 4) run(Constant<4>(), block_cols, row, col);
+      for (; row < tall_rows; row += kTall) run(block_rows, block_cols, row);
+      for (; row < rows; row += 4) run(Constant<4>(), block_cols, row);
     }
   };
   if (kRegisters == 32) run_columns(Constant<4>(), Constant<4>());
   run_columns(Constant<kRegisters == 32 ? 8 : 6>(), Constant<2>());
   run_columns(Constant<kRegisters == 32 ? 8 : 6>(), Constant<1>());
-}
-
-template <typename T, typename Emit>
-inline void gemm(int64_t rows, int64_t cols, int64_t depth, Left<T> a, const T* b,
-                 int64_t b_stride, Emit emit) {
-  gemm_from<T>(nullptr, rows, cols, depth, a, b, b_stride, emit);
 }

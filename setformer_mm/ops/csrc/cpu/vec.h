@@ -77,6 +77,55 @@ inline T max_lanes(Vec<T> v) {
   return reduce_lanes<T>(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
+template <typename T, int... kFrom>
+inline Vec<T> shuffle(Vec<T> a, Vec<T> b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, kFrom...);
+#else
+  return __builtin_shuffle(a, b, Bits<T>{kFrom...});
+#endif
+}
+
+// Exchanges the off-diagonal quarters of all blocks of 2 kStep x 2 kStep along the
+// diagonal, in two of their rows that are kStep apart.
+template <typename T, int kStep, int... kLane>
+inline void exchange(Vec<T>* upper, Vec<T>* lower,
+                     std::integer_sequence<int, kLane...>) {
+  constexpr int kAll = kLanes<T>;
+  const Vec<T> a = *upper, b = *lower;
+  *upper = shuffle<T, (kLane & kStep ? kAll + kLane - kStep : kLane)...>(a, b);
+  *lower = shuffle<T, (kLane & kStep ? kAll + kLane : kLane + kStep)...>(a, b);
+}
+
+// Transposes as many vectors as one has lanes.
+template <typename T, int kStep = 1>
+inline void transpose_lanes(Vec<T>* rows) {
+  if constexpr (kStep < kLanes<T>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<T>; ++i)
+      if (!(i & kStep))
+        exchange<T, kStep>(rows + i, rows + i + kStep,
+                           std::make_integer_sequence<int, kLanes<T>>());
+    transpose_lanes<T, 2 * kStep>(rows);
+  }
+}
+
+// to[j][i] = from[i][j] for rows and cols that are multiples of the lanes.
+template <typename T>
+inline void transpose(const T* from, int64_t from_stride, int64_t rows, int64_t cols,
+                      T* to, int64_t to_stride) {
+  constexpr int kAll = kLanes<T>;
+  for (int64_t i = 0; i < rows; i += kAll)
+    for (int64_t j = 0; j < cols; j += kAll) {
+      Vec<T> block[kAll];
+#pragma GCC unroll 16
+      for (int r = 0; r < kAll; ++r) block[r] = load(from + (i + r) * from_stride + j);
+      transpose_lanes<T>(block);
+#pragma GCC unroll 16
+      for (int r = 0; r < kAll; ++r) store(to + (j + r) * to_stride + i, block[r]);
+    }
+}
+
 // Stores v in the type of what `to` points to.
 inline void store_rounded(double* to, Vec<double> v) { store(to, v); }
 

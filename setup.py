@@ -64,7 +64,10 @@ def extension() -> Extension:
         [str(path) for path in sources],
         depends=[str(path) for path in sorted(CSRC.rglob("*.h"))],
         define_macros=STABLE_ABI,
-        extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden"],
+        extra_compile_args=[
+            *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden"),
+            "-fno-math-errno",  # a loop of square roots becomes one of vectors
+        ],
         libraries=["torch_cpu"],
         language="c++",
         py_limited_api=True,

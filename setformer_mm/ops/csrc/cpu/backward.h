@@ -17,16 +17,18 @@
 template <typename T>
 class BackwardHead : public Head<T> {
   using Base = Head<T>;
-  using Base::anchors_n, Base::score_maps_t, Base::value_map_t;
+  using Base::anchors_n, Base::score_maps, Base::value_map_t;
   using Base::call_, Base::resident_, Base::unit_, Base::shifts_;
-  using Base::compute, Base::load_unit_tokens, Base::longest_of, Base::set_unit;
+  using Base::compute, Base::load_tokens, Base::longest_of, Base::set_unit;
   using Base::D, Base::K, Base::M, Base::kept, Base::saved_slot, Base::scaling;
-  using Base::features_, Base::gibbs_, Base::lengths_, Base::aggregates_, Base::mixed_;
-  using Base::for_tiles, Base::rows_of, Base::look_at, Base::mix, Base::is_reference;
+  using Base::features_t_, Base::gibbs_, Base::lengths_, Base::aggregates_;
+  using Base::mixed_, Base::mix, Base::for_tiles, Base::rows_of, Base::look_at;
+  using Base::for_vectors, Base::for_references, Base::zero_beyond;
   using Base::kIn, Base::kBack;
-  using Base::start_scaling, Base::update_rows;
-  using Base::weigh_in, Base::weigh_back, Base::dot;
-  using Base::zeroed_partial, Base::partial, Base::add_up, Base::add_column_sums;
+  using Base::start_scaling, Base::update_rows, Base::weighted_sum;
+  using Base::weigh_in, Base::weigh_back;
+  using Base::zeroed_partial, Base::partial, Base::add_up;
+  using Base::start_sums, Base::add_to_sums, Base::finish_sums;
   using typename Base::Tile;
   using typename Base::View;
 
@@ -40,14 +42,11 @@ class BackwardHead : public Head<T> {
         gammas_((call.iters + 1) * 2 * M()),
         aggregate_grads_(M() * K()),
         value_map_grads_(K() * K()),
-        mixed_t_(K() * M()),
         rounded_grads_(M() * K()),
-        rounded_grads_t_(K() * M()),
         inv_column_sums_(M()),
         offsets_(M()),
         residues_(M()),
-        terms_(2 * M() * call.terms_pad),
-        terms_t_(2 * M() * call.terms_pad) {}
+        terms_(2 * M() * call.terms_pad) {}
 
   // Takes up what the forward pass left.
   void restore() {
@@ -55,9 +54,10 @@ class BackwardHead : public Head<T> {
     const double* scalings =
         call_.problem.saved.scalings + slot * (call_.iters + 1) * 2 * m;
     for (int64_t t = 0; t <= call_.iters; ++t)
-      for (int64_t j = 0; j < 2 * M(); ++j)
+      for_references([&](int64_t j) {
         (t == 0 ? shifts_.get() : scaling(t))[j] =
-            is_reference(j) ? T(scalings[(2 * t + j / M()) * m + j % M()]) : T(0);
+            T(scalings[(2 * t + j / M()) * m + j % M()]);
+      });
     start_scaling();
     const double* saved = call_.problem.saved.aggregates + slot * m * (k + 1);
     for (int64_t j = 0; j < M(); ++j) {
@@ -66,9 +66,6 @@ class BackwardHead : public Head<T> {
       inv_column_sums_.get()[j] = j < m ? T(1 / saved[j * (k + 1) + k]) : T(0);
     }
     mix();
-    for (int64_t j = 0; j < M(); ++j)
-      for (int64_t c = 0; c < K(); ++c)
-        mixed_t_.get()[c * M() + j] = mixed_.get()[j * K() + c];
   }
 
   void embed(int64_t chunk, Scratch<T>& s) {
@@ -76,10 +73,10 @@ class BackwardHead : public Head<T> {
     for_tiles(chunk, [&](Tile tile) {
       T* lengths = resident_ ? lengths_.get() + tile.begin : s.lengths;
       if (resident_)
-        compute(tile, s.x.get(), lengths, features_.get() + tile.begin * K(),
-                gibbs_.get() + tile.begin * 2 * M());
+        compute(tile, lengths, features_t_.get() + tile.begin * K(),
+                gibbs_.get() + tile.begin * 2 * M(), s);
       else
-        load_unit_tokens(tile, s.x.get(), lengths);
+        load_tokens(tile, lengths, s);
       longest = longest_of(tile, lengths, longest);
     });
     *partial(chunk) = longest;
@@ -88,17 +85,16 @@ class BackwardHead : public Head<T> {
   void finish_embed() { set_unit(); }
 
   void project(const Tokens& grad_out, int64_t chunk, Scratch<T>& s) {
-    double* sums = zeroed_partial(chunk, M() * K() + M());
-    double* by_b = sums + M() * K();
+    double* const products = zeroed_partial(chunk, M() * K() + M());
+    start_sums(s.sums.get());
     for_tiles(chunk, [&](Tile tile) {
-      T* out_grads = s.out.get();
-      load_rows(rows_of(grad_out, tile), call_.anchors, K(), tile.rows, out_grads);
-      T* grads = weight_grads_of(tile, s) + M();
-      compute_return_grads(tile, look_at(tile, s), out_grads, grads, s);
-      gemm(M(), K(), tile.rows, Left<T>{s.weights.get(), 1, M()}, out_grads, K(),
-           [&](int64_t j, int64_t k, Vec<T> v) { add_to(sums + j * K() + k, v); });
-      add_column_sums(tile, grads, by_b);
+      T* grads = weight_grads_of(tile, s) + M() * kTile;
+      compute_return_grads(grad_out, tile, look_at(tile, s), grads, s);
+      gemm(M(), K(), tile.count, Left<T>{s.weights.get(), kTile, 1}, s.out.get(), K(),
+           [&](int64_t j, int64_t k, Vec<T> v) { add_to(products + j * K() + k, v); });
+      add_to_sums(tile, grads, s.sums.get());
     });
+    finish_sums(s.sums.get(), M(), products + M() * K());
   }
 
   // From the gradients of A value_map to those of A and of value_map.
@@ -120,21 +116,22 @@ class BackwardHead : public Head<T> {
         const double g = grads[j * K() + c];
         offset += g * a[j * K() + c];
         rounded_grads_.get()[j * K() + c] = T(g);
-        rounded_grads_t_.get()[c * M() + j] = T(g);
       }
       offsets_.get()[j] = T(offset);
-      set_gamma(kBack, call_.iters, j, by_b[j]);
     }
+    for (int64_t j = 0; j < call_.references; ++j)
+      set_gamma(kBack, call_.iters, j, by_b[j]);
   }
 
   // Gradients of log U, whose columns cancel but for rounding errors, and their sums.
   void balance(int64_t chunk, Scratch<T>& s) {
-    double* sums = zeroed_partial(chunk, M());
+    start_sums(s.sums.get());
     for_tiles(chunk, [&](Tile tile) {
       T* grads = weight_grads_of(tile, s);
       compute_in_grads(tile, look_at(tile, s), grads, s);
-      add_column_sums(tile, grads, sums);
+      add_to_sums(tile, grads, s.sums.get());
     });
+    finish_sums(s.sums.get(), M(), partial(chunk));
   }
 
   void finish_balance() {
@@ -145,7 +142,8 @@ class BackwardHead : public Head<T> {
 
   void weigh(int64_t chunk, Scratch<T>& s) {
     const int64_t last = call_.iters;
-    double* by_a = zeroed_partial(chunk, 2 * M());
+    double* const by_a = s.sums.get();
+    start_sums(by_a);
     for_tiles(chunk, [&](Tile tile) {
       const View view = look_at(tile, s);
       T* grads = weight_grads_of(tile, s);
@@ -154,10 +152,13 @@ class BackwardHead : public Head<T> {
       else
         compute_in_grads(tile, view, grads, s);
       balance_in_grads(tile, grads, s);
-      for (int64_t i = 0; i < tile.rows; ++i) s.left[i] = -s.left[i] * s.a[kIn][i];
-      add_column_sums(tile, s.left, view.gibbs, by_a);
+      for_vectors(tile, [&](int64_t t) {
+        store(s.left + t, -load(s.left + t) * load(s.a[kIn] + t));
+      });
+      add_to_sums(tile, s.left, view.gibbs, by_a);
       if (last > 1) add_iteration(kBack, last, tile, view, by_a, s);
     });
+    finish_sums(by_a, 2 * M(), partial(chunk));
   }
 
   void finish_weigh() {
@@ -168,12 +169,14 @@ class BackwardHead : public Head<T> {
 
   // The way in through the update of b[t], and of the a before it, to b[t - 1]; t > 1.
   void unroll(int64_t t, int64_t chunk, Scratch<T>& s) {
-    double* by_a = zeroed_partial(chunk, 2 * M());
+    double* const by_a = s.sums.get();
+    start_sums(by_a);
     for_tiles(chunk, [&](Tile tile) {
       const View view = look_at(tile, s);
       add_iteration(kIn, t, tile, view, by_a, s);
       if (t > 2) add_iteration(kBack, t - 1, tile, view, by_a, s);
     });
+    finish_sums(by_a, 2 * M(), partial(chunk));
   }
 
   void finish_unroll(int64_t t) {
@@ -182,93 +185,108 @@ class BackwardHead : public Head<T> {
     if (t > 2) set_gammas(kBack, t - 2, by_a);
   }
 
-  // Lays out all b and gammas of each way side by side, for products with every one of
-  // them at once.
+  // Lays out all b and gammas side by side, (2 M, terms), for products with every one
+  // of them at once.
   void collect_terms() {
-    const int64_t width = call_.terms_pad, iters = call_.iters;
-    for (int64_t j = 0; j < 2 * M(); ++j)
-      for (int64_t c = 0; c < width; ++c) {
-        const T value = c <= iters       ? scaling(c)[j]
-                        : c <= 2 * iters ? gamma(c - iters)[j]
-                                         : T(0);
-        terms_.get()[j * width + c] = value;
-        terms_t_.get()[(j / M() * width + c) * M() + j % M()] = value;
-      }
+    for (int64_t i = 0; i < 2 * M() * call_.terms_pad; ++i) terms_.get()[i] = 0;
+    for_references([&](int64_t j) {
+      T* const terms = terms_.get() + j * call_.terms_pad;
+      for (int64_t t = 0; t <= call_.iters; ++t) terms[t] = scaling(t)[j];
+      for (int64_t t = 1; t <= call_.iters; ++t) terms[call_.iters + t] = gamma(t)[j];
+    });
   }
 
   void gather(const Tokens& grad_out, const Tokens& grad_x, int64_t chunk,
               Scratch<T>& s) {
-    double* grad_score_maps = zeroed_partial(chunk, 2 * M() * (1 + K()) + K() * D());
-    double* score_grad_sums = grad_score_maps + K() * 2 * M();
-    double* grad_anchors = score_grad_sums + 2 * M();
+    double* const grad_score_maps = zeroed_partial(chunk, 2 * M() * (1 + K()) + K() * D());
+    double* const score_grad_sums = grad_score_maps + K() * 2 * M();
+    double* const grad_anchors = score_grad_sums + 2 * M();
+    start_sums(s.sums.get());
     for_tiles(chunk, [&](Tile tile) {
       const View view = look_at(tile, s);
       T* grads = weight_grads_of(tile, s);
-      if (resident_) {
-        weigh_in(tile, view, s.weights.get(), s);
-      } else {
-        T* out_grads = s.out.get();
-        load_rows(rows_of(grad_out, tile), call_.anchors, K(), tile.rows, out_grads);
-        compute_return_grads(tile, view, out_grads, grads + M(), s);
+      if (!resident_) {
+        compute_return_grads(grad_out, tile, view, grads + M() * kTile, s);
         compute_in_grads(tile, view, grads, s);
         balance_in_grads(tile, grads, s);
+      } else {
+        weigh_in(tile, view, s.weights.get(), s);
       }
       T* score_grads = s.score_grads.get();
-      for (int64_t way = 0; way < 2; ++way)
-        compute_score_grads(way, tile, view, grads + way * M(), score_grads + way * M(),
-                            s);
-      gemm(K(), 2 * M(), tile.rows, Left<T>{view.features, 1, K()}, score_grads,
-           2 * M(), [&](int64_t k, int64_t j, Vec<T> v) {
+      for (int64_t way = 0; way < 2; ++way) {
+        const int64_t first = way * M() * kTile;
+        compute_score_grads(way, tile, view.gibbs + first, grads + first,
+                            score_grads + first, s);
+        add_to_sums(tile, score_grads + first, s.sums.get() + way * M() * kLanes<T>);
+      }
+      transpose(score_grads, kTile, 2 * M(), tile.cols, s.score_grads_t.get(), 2 * M());
+      gemm(K(), 2 * M(), tile.count, Left<T>{view.features_t, kTile, 1},
+           s.score_grads_t.get(), 2 * M(), [&](int64_t k, int64_t j, Vec<T> v) {
              add_to(grad_score_maps + k * 2 * M() + j, v);
            });
-      for (int64_t way = 0; way < 2; ++way)
-        add_column_sums(tile, score_grads + way * M(), score_grad_sums + way * M());
 
       // Q = U over its column sums, through which values reached A.
       T* columns = s.weights.get();
-      for (int64_t i = 0; i < tile.rows; ++i)
-        for (int64_t j = 0; j < M(); j += kLanes<T>)
-          store(columns + i * M() + j,
-                load(columns + i * M() + j) * load(inv_column_sums_.get() + j));
-      T* value_grads = s.value_grads.get();
-      gemm(
-          tile.rows, K(), M(), Left<T>{columns, M(), 1}, rounded_grads_.get(), K(),
-          [&](int64_t i, int64_t k, Vec<T> v) { store(value_grads + i * K() + k, v); });
+      for (int64_t j = 0; j < call_.references; ++j)
+        for_vectors(tile, [&](int64_t t) {
+          T* const at = columns + j * kTile + t;
+          store(at, load(at) * inv_column_sums_.get()[j]);
+        });
+      T* value_grads_t = s.value_grads_t.get();
+      gemm(K(), tile.cols, call_.references, Left<T>{rounded_grads_.get(), 1, K()},
+           columns, kTile, [&](int64_t k, int64_t t, Vec<T> v) {
+             store(value_grads_t + k * kTile + t, v);
+           });
 
       // Gradients of the kernel's exponents alpha (u z - 1), relative to unit.
-      T* exponent_grads = s.exponent_grads.get();
-      gemm(tile.rows, K(), 2 * M(), Left<T>{score_grads, 2 * M(), 1}, score_maps_t(),
-           K(), [&](int64_t i, int64_t k, Vec<T> v) {
-             const int64_t at = i * K() + k;
-             v += load(value_grads + at) * (view.lengths[i] / unit_);
-             const Vec<T> kernel = load(view.features + at) + call_.orthogonal;
-             store(exponent_grads + at, v * kernel * call_.alpha);
+      T* exponent_grads_t = s.exponent_grads_t.get();
+      for_vectors(tile, [&](int64_t t) {
+        store(s.left + t, load(view.lengths + t) / unit_);
+      });
+      gemm(K(), tile.cols, 2 * M(), Left<T>{score_maps(), 2 * M(), 1}, score_grads,
+           kTile, [&](int64_t k, int64_t t, Vec<T> v) {
+             const int64_t at = k * kTile + t;
+             v += load(value_grads_t + at) * load(s.left + t);
+             const Vec<T> kernel = load(view.features_t + at) + call_.orthogonal;
+             store(exponent_grads_t + at, v * kernel * call_.alpha);
            });
-      T* x = s.x.get();
-      load_unit_tokens(tile, x, s.lengths);
-      gemm(K(), D(), tile.rows, Left<T>{exponent_grads, 1, K()}, x, D(),
+      T* x_t = s.x_t.get();
+      load_tokens(tile, s.lengths, s);
+      for (int64_t d = 0; d < D(); ++d)
+        for_vectors(tile, [&](int64_t t) {
+          T* const at = x_t + d * kTile + t;
+          store(at, load(at) * load(s.inverses + t));
+        });
+      transpose(x_t, kTile, D(), tile.cols, s.x.get(), D());
+      gemm(K(), D(), tile.count, Left<T>{exponent_grads_t, kTile, 1}, s.x.get(), D(),
            [&](int64_t k, int64_t d, Vec<T> v) {
              add_to(grad_anchors + k * D() + d, v);
            });
-      T* direction_grads = s.direction_grads.get();
-      gemm(tile.rows, D(), K(), Left<T>{exponent_grads, K(), 1}, anchors_n(), D(),
-           [&](int64_t i, int64_t d, Vec<T> v) {
-             store(direction_grads + i * D() + d, v);
+      T* direction_grads_t = s.direction_grads_t.get();
+      gemm(D(), tile.cols, K(), Left<T>{anchors_n(), 1, D()}, exponent_grads_t, kTile,
+           [&](int64_t d, int64_t t, Vec<T> v) {
+             store(direction_grads_t + d * kTile + t, v);
            });
-      for (int64_t i = 0; i < tile.rows; ++i) {
-        T* u = x + i * D();
-        const T* du = direction_grads + i * D();
-        const T along = dot(u, du, D());
-        const T length_grad = dot(view.features + i * K(), value_grads + i * K(), K());
-        const T ratio = s.lengths[i] == 0 ? T(0) : unit_ / s.lengths[i];
-        for (int64_t d = 0; d < D(); d += kLanes<T>) {
-          const Vec<T> direction = load(u + d);
-          store(u + d,
-                (load(du + d) - direction * along) * ratio + direction * length_grad);
+      for (int64_t i = 0; i < tile.cols; ++i)
+        s.inverses[i] = s.lengths[i] == 0 ? T(0) : unit_ / s.lengths[i];
+      for_vectors(tile, [&](int64_t t) {
+        Vec<T> along{}, length_grad{};
+        for (int64_t d = 0; d < D(); ++d)
+          along += load(x_t + d * kTile + t) * load(direction_grads_t + d * kTile + t);
+        for (int64_t k = 0; k < K(); ++k)
+          length_grad +=
+              load(view.features_t + k * kTile + t) * load(value_grads_t + k * kTile + t);
+        const Vec<T> ratio = load(s.inverses + t);
+        for (int64_t d = 0; d < D(); ++d) {
+          T* const at = x_t + d * kTile + t;
+          const Vec<T> u = load(at), du = load(direction_grads_t + d * kTile + t);
+          store(at, (du - u * along) * ratio + u * length_grad);
         }
-      }
-      store_rows(x, call_.dim, D(), rows_of(grad_x, tile));
+      });
+      transpose(x_t, kTile, D(), tile.cols, s.x.get(), D());
+      store_rows(s.x.get(), call_.dim, D(), rows_of(grad_x, tile));
     });
+    finish_sums(s.sums.get(), 2 * M(), score_grad_sums);
   }
 
   void finish_gather(double* grad_score_maps, double* grad_anchors) {
@@ -303,7 +321,7 @@ class BackwardHead : public Head<T> {
 
   // The same from sums over tokens of E N a and the gradients of log a after b[t].
   void set_gammas(int64_t way, int64_t t, const double* by_a) {
-    for (int64_t j = 0; j < M(); ++j) {
+    for (int64_t j = 0; j < call_.references; ++j) {
       const int64_t at = way * M() + j;
       set_gamma(way, t, j, double(call_.tokens) * scaling(t)[at] * by_a[at]);
     }
@@ -317,20 +335,28 @@ class BackwardHead : public Head<T> {
         out[i * cols + j] = from[i * padded + j] * double(unit_);
   }
 
-  // Gradients of log P to `grads`; leaves P in s.weights.
-  void compute_return_grads(Tile tile, View view, const T* out_grads, T* grads,
+  // Gradients of log P to `grads`; leaves P in s.weights and those of the output in
+  // s.out.
+  void compute_return_grads(const Tokens& grad_out, Tile tile, View view, T* grads,
                             Scratch<T>& s) const {
     T* weights = s.weights.get();
+    T* out_grads_t = s.out_t.get();
+    load_rows(rows_of(grad_out, tile), call_.anchors, K(), tile.cols, s.out.get());
+    transpose(s.out.get(), K(), tile.cols, K(), out_grads_t, kTile);
     weigh_back(tile, view, weights, s);
     T* response = s.response.get();
-    gemm(tile.rows, M(), K(), Left<T>{out_grads, K(), 1}, mixed_t_.get(), M(),
-         [&](int64_t i, int64_t j, Vec<T> v) { store(response + i * M() + j, v); });
-    for (int64_t i = 0; i < tile.rows; ++i) {
-      const T mean = dot(weights + i * M(), response + i * M(), M());
-      for (int64_t j = 0; j < M(); j += kLanes<T>)
-        store(grads + i * 2 * M() + j,
-              load(weights + i * M() + j) * (load(response + i * M() + j) - mean));
-    }
+    gemm(
+        M(), tile.cols, K(), Left<T>{mixed_.get(), K(), 1}, out_grads_t, kTile,
+        [&](int64_t j, int64_t t, Vec<T> v) { store(response + j * kTile + t, v); });
+    for_vectors(tile, [&](int64_t t) {
+      Vec<T> mean{};
+      for (int64_t j = 0; j < call_.references; ++j)
+        mean += load(weights + j * kTile + t) * load(response + j * kTile + t);
+      for (int64_t j = 0; j < call_.references; ++j) {
+        const int64_t at = j * kTile + t;
+        store(grads + at, load(weights + at) * (load(response + at) - mean));
+      }
+    });
   }
 
   // Gradients of log U to `grads`; leaves U in s.weights and a in s.a.
@@ -338,80 +364,85 @@ class BackwardHead : public Head<T> {
     T* weights = s.weights.get();
     weigh_in(tile, view, weights, s);
     T* response = s.response.get();
-    gemm(tile.rows, M(), K(), Left<T>{view.features, K(), 1}, rounded_grads_t_.get(),
-         M(),
-         [&](int64_t i, int64_t j, Vec<T> v) { store(response + i * M() + j, v); });
-    for (int64_t i = 0; i < tile.rows; ++i) {
-      const T length = view.lengths[i] / unit_;
-      for (int64_t j = 0; j < M(); j += kLanes<T>) {
-        const Vec<T> share =
-            load(weights + i * M() + j) * load(inv_column_sums_.get() + j);
-        store(grads + i * 2 * M() + j, share * (load(response + i * M() + j) * length -
-                                                load(offsets_.get() + j)));
+    gemm(
+        M(), tile.cols, K(), Left<T>{rounded_grads_.get(), K(), 1}, view.features_t,
+        kTile,
+        [&](int64_t j, int64_t t, Vec<T> v) { store(response + j * kTile + t, v); });
+    for_vectors(tile, [&](int64_t t) {
+      const Vec<T> length = load(view.lengths + t) / unit_;
+      for (int64_t j = 0; j < call_.references; ++j) {
+        const int64_t at = j * kTile + t;
+        const Vec<T> share = load(weights + at) * inv_column_sums_.get()[j];
+        store(grads + at, share * (load(response + at) * length - offsets_.get()[j]));
       }
-    }
+    });
   }
 
-  // Takes off what rounding errors have left of their column sums, which epsilon and
-  // k(z, z)^-1 would amplify; row sums, the gradients of the last log a, to s.left.
+  // Takes off what rounding errors have left of their sums over tokens, which epsilon
+  // and k(z, z)^-1 would amplify; sums over references, the gradients of the last log
+  // a, to s.left.
   void balance_in_grads(Tile tile, T* grads, Scratch<T>& s) const {
-    for (int64_t i = 0; i < tile.rows; ++i) {
-      Vec<T> sums{};
-      for (int64_t j = 0; j < M(); j += kLanes<T>) {
-        T* at = grads + i * 2 * M() + j;
+    for_vectors(tile, [&](int64_t t) {
+      Vec<T> sum{};
+      for (int64_t j = 0; j < call_.references; ++j) {
+        const int64_t at = j * kTile + t;
         const Vec<T> grad =
-            load(at) - load(s.weights.get() + i * M() + j) * load(residues_.get() + j);
-        sums += grad;
-        store(at, grad);
+            load(grads + at) - load(s.weights.get() + at) * residues_.get()[j];
+        sum += grad;
+        store(grads + at, grad);
       }
-      s.left[i] = sum_lanes<T>(sums);
-    }
+      store(s.left + t, sum);
+    });
   }
 
   // Adds what b[t - 1] gets through the a after it and b[t].
   void add_iteration(int64_t way, int64_t t, Tile tile, View view, double* by_a,
                      Scratch<T>& s) const {
     const int64_t first = way * M();
-    const T* gibbs = view.gibbs + first;
+    const T* gibbs = view.gibbs + first * kTile;
     T* a = s.a[way];
     update_rows(tile, gibbs, scaling(t - 1) + first, a);
-    for (int64_t i = 0; i < tile.rows; ++i)
-      s.left[i] = a[i] * (a[i] * dot(gibbs + i * 2 * M(), gamma(t) + first, M()));
-    add_column_sums(tile, s.left, gibbs, by_a + first);
+    for_vectors(tile, [&](int64_t i) {
+      const Vec<T> sum = weighted_sum(gamma(t) + first, gibbs + i);
+      store(s.left + i, load(a + i) * (load(a + i) * sum));
+    });
+    add_to_sums(tile, s.left, gibbs, by_a + first * kLanes<T>);
   }
 
   // Gradients of one way's scores: those of its weights, less what the Sinkhorn
   // iterations take away, which is E times a matrix of rank 2 L + 1.
-  void compute_score_grads(int64_t way, Tile tile, View view, const T* grads,
+  void compute_score_grads(int64_t way, Tile tile, const T* gibbs, const T* grads,
                            T* score_grads, Scratch<T>& s) const {
-    const int64_t width = call_.terms_pad, iters = call_.iters, first = way * M();
-    const T* gibbs = view.gibbs + first;
-    T* terms = s.terms.get();
-    gemm(tile.rows, width, M(), Left<T>{gibbs, 2 * M(), 1},
-         terms_.get() + first * width, width,
-         [&](int64_t i, int64_t c, Vec<T> v) { store(terms + i * width + c, v); });
-    for (int64_t i = 0; i < tile.rows; ++i) {
-      T* row = terms + i * width;
-      for (int64_t t = 0; t <= iters; ++t) {
-        const T a = i < tile.count ? 1 / (T(call_.tokens) * row[t]) : T(0);
-        T log_a_grad = 0;
-        if (t < iters) {
-          log_a_grad = -a * row[iters + 1 + t];
-          row[iters + 1 + t] = a;
+    const int64_t iters = call_.iters;
+    const T* const factors = terms_.get() + way * M() * call_.terms_pad;
+    T* const terms = s.terms.get();
+    gemm(call_.terms_pad, tile.cols, call_.references,
+         Left<T>{factors, 1, call_.terms_pad}, gibbs, kTile,
+         [&](int64_t c, int64_t t, Vec<T> v) { store(terms + c * kTile + t, v); });
+    for (int64_t c = 0; c <= iters; ++c) {
+      T* const by_b = terms + c * kTile;
+      T* const by_gamma = by_b + (iters + 1) * kTile;
+      for_vectors(tile, [&](int64_t t) {
+        const Vec<T> a = 1 / (load(by_b + t) * T(call_.tokens));
+        Vec<T> log_a_grad{};
+        if (c < iters) {
+          log_a_grad = -a * load(by_gamma + t);
+          store(by_gamma + t, a);
         } else if (way == kIn) {
-          Vec<T> sums{};
-          for (int64_t j = 0; j < M(); j += kLanes<T>)
-            sums += load(grads + i * 2 * M() + j);
-          log_a_grad = sum_lanes<T>(sums);
+          for (int64_t j = 0; j < call_.references; ++j)
+            log_a_grad += load(grads + j * kTile + t);
         }
-        row[t] = T(call_.tokens) * a * log_a_grad;
-      }
+        store(by_b + t, a * log_a_grad * T(call_.tokens));
+      });
     }
-    gemm(tile.rows, M(), 2 * iters + 1, Left<T>{terms, width, 1},
-         terms_t_.get() + first * width, M(), [&](int64_t i, int64_t j, Vec<T> v) {
-           const int64_t at = i * 2 * M() + j;
+    for (int64_t c = 0; c < call_.terms; ++c) zero_beyond(tile, terms + c * kTile);
+    gemm(M(), tile.cols, call_.terms, Left<T>{factors, call_.terms_pad, 1}, terms, kTile,
+         [&](int64_t j, int64_t t, Vec<T> v) {
+           const int64_t at = j * kTile + t;
            const Vec<T> log_gibbs_grad = load(grads + at) - v * load(gibbs + at);
-           store(score_grads + at, log_gibbs_grad * call_.inv_epsilon);
+           store(score_grads + at, j < call_.references
+                                       ? log_gibbs_grad * call_.inv_epsilon
+                                       : Vec<T>{});
          });
   }
 
@@ -419,11 +450,9 @@ class BackwardHead : public Head<T> {
   Buffer<T> gammas_;
   // Gradients of A, (M, K), and of value_map, in double.
   Buffer<double> aggregate_grads_, value_map_grads_;
-  // The transpose of A value_map; the gradient of A in T, and its transpose.
-  Buffer<T> mixed_t_, rounded_grads_, rounded_grads_t_;
+  Buffer<T> rounded_grads_;  // those of A in T
   // One over the column sums of U; what the gradients of its columns are less of, and
   // what is left of them in sum, over the column sums.
   Buffer<T> inv_column_sums_, offsets_, residues_;
-  // All b and gammas of each way as columns, and as rows.
-  Buffer<T> terms_, terms_t_;
+  Buffer<T> terms_;  // (2 M, terms): all b and gammas
 };

@@ -56,13 +56,15 @@ constexpr int64_t kMinChunk = 512, kMaxChunks = 64;
 // A head whose tiles fit this much memory keeps them (a core's share of the last-level
 // cache); a larger one computes them again in each pass.
 constexpr int64_t kResidentBytes = 16 << 20;
+// Position weights, which all heads share, are kept up to this size.
+constexpr int64_t kPositionBytes = 1 << 20;
 
 template <typename T>
 struct Call {
   const Problem& problem;
   int64_t tokens, dim, anchors, references, iters;
   int64_t dim_pad, anchors_pad, references_pad;  // the last of each way
-  int64_t terms_pad;  // of the L + 1 b and the L gammas of the backward pass
+  int64_t terms, terms_pad;  // the L + 1 b and the L gammas of the backward pass
   int64_t chunk_tokens, num_chunks;
   T alpha, inv_epsilon, norm_floor;
   T orthogonal;  // k(x, z) of a token that is orthogonal to an anchor
@@ -70,13 +72,15 @@ struct Call {
   // Of all heads, padded with 0: anchors (h, K, D), their mean (h, D), what each
   // differs from it, transposed (h, D, K), and that times the mean (h, K).
   Buffer<T> anchors_n, mean, differences, differences_by_mean;
-  // (h, K, 2 M), the way in before the way back, and its transpose; what all tokens
-  // have in common of their scores, (h, 2 M).
-  Buffer<T> score_maps, score_maps_t, score_offsets;
+  // (h, K, 2 M), the way in before the way back; what all tokens have in common of
+  // their scores, (h, 2 M).
+  Buffer<T> score_maps, score_offsets;
   // (h, K, K) and its transpose, in double because they amplify errors.
   Buffer<double> value_map, value_map_t;
-  // Factors of Pi, (H_t, M) and (W_t, M), each followed by a row of ones.
-  Buffer<T> row_factors, col_factors;
+  // Factors of an image's Pi, (M, H_t) and (M, W_t); Pi itself, tile by tile, unless
+  // there are too many tokens for it to stay in the cache.
+  bool keeps_positions;
+  Buffer<T> row_factors, col_factors, positions;
 
   Call(const Problem& p, const Parallel& parallel)
       : problem(p),
@@ -88,7 +92,8 @@ struct Call {
         dim_pad(round_up(dim, kPad)),
         anchors_pad(round_up(anchors, kPad)),
         references_pad(round_up(references, kPad)),
-        terms_pad(round_up(2 * iters + 1, kLanes<T>)),
+        terms(2 * iters + 1),
+        terms_pad(round_up(terms, 8)),
         chunk_tokens(max_of(kMinChunk, round_up(ceil_div(tokens, kMaxChunks), kTile))),
         num_chunks(ceil_div(tokens, chunk_tokens)),
         alpha(T(p.fields.alpha)),
@@ -101,27 +106,36 @@ struct Call {
         differences(p.sizes.heads * dim_pad * anchors_pad),
         differences_by_mean(p.sizes.heads * anchors_pad),
         score_maps(p.sizes.heads * anchors_pad * 2 * references_pad),
-        score_maps_t(p.sizes.heads * anchors_pad * 2 * references_pad),
         score_offsets(p.sizes.heads * 2 * references_pad),
         value_map(p.sizes.heads * anchors_pad * anchors_pad),
         value_map_t(p.sizes.heads * anchors_pad * anchors_pad),
-        row_factors((p.fields.height + 1) * references_pad),
-        col_factors((p.fields.width + 1) * references_pad) {
+        keeps_positions(tokens * references * int64_t(sizeof(T)) <= kPositionBytes),
+        row_factors(references * p.fields.height),
+        col_factors(references * p.fields.width),
+        positions(keeps_positions ? references * round_up(tokens, kTile) : 0) {
     run(parallel, p.sizes.heads, [&](int64_t begin, int64_t end) {
       for (int64_t head = begin; head < end; ++head) pad_head(head);
     });
     const Fields& f = p.fields;
-    const int64_t ref_w = f.reference_width;
-    fill_factors(
-        f.height, f.reference_height, [&](int64_t j) { return j / ref_w; },
-        row_factors.get());
-    fill_factors(
-        f.width, f.reference_width, [&](int64_t j) { return j % ref_w; },
-        col_factors.get());
+    if (is_image()) {
+      for (int64_t j = 0; j < references; ++j) {
+        fill_factors(f.height, j / f.reference_width, f.reference_height,
+                     row_factors.get() + j * f.height);
+        fill_factors(f.width, j % f.reference_width, f.reference_width,
+                     col_factors.get() + j * f.width);
+      }
+    }
+    if (keeps_positions)
+      for (int64_t begin = 0; begin < tokens; begin += kTile)
+        fill_positions(begin, positions.get() + begin * references);
   }
 
-  bool is_image() const { return problem.fields.tau > 0 && problem.fields.height > 0; }
-  bool is_sequence() const { return problem.fields.tau > 0 && !is_image(); }
+  // Pi (M, kTile) of the tile that begins with that token, wherever it lies.
+  const T* positions_of(int64_t begin, T* scratch) const {
+    if (keeps_positions) return positions.get() + begin * references;
+    fill_positions(begin, scratch);
+    return scratch;
+  }
 
  private:
   void pad_head(int64_t head) {
@@ -137,8 +151,6 @@ struct Call {
       const int64_t first = way * references_pad;
       pad(g, 2 * references, 1, anchors, references, both_pad,
           score_maps.get() + at + first);
-      pad(g, 1, 2 * references, references, anchors, anchors_pad,
-          score_maps_t.get() + at + first * anchors_pad);
       offset_scores(g, score_offsets.get() + head * both_pad + first);
     }
     const int64_t square = head * anchors_pad * anchors_pad;
@@ -146,14 +158,12 @@ struct Call {
     pad(v, 1, anchors, anchors, anchors, anchors_pad, value_map_t.get() + square);
   }
 
-  // Features are kept less `orthogonal`, which therefore reaches the scores here. What
-  // is no reference never scores best.
+  // Features are kept less `orthogonal`, which therefore reaches the scores here.
   void offset_scores(const double* g, T* offsets) const {
-    for (int64_t j = 0; j < references_pad; ++j) {
+    for (int64_t j = 0; j < references; ++j) {
       double sum = 0;
-      for (int64_t k = 0; k < anchors && j < references; ++k)
-        sum += g[k * 2 * references + j];
-      offsets[j] = j < references ? T(double(orthogonal) * sum) : T(-1e30);
+      for (int64_t k = 0; k < anchors; ++k) sum += g[k * 2 * references + j];
+      offsets[j] = T(double(orthogonal) * sum);
     }
   }
 
@@ -191,20 +201,54 @@ struct Call {
             i < rows && j < cols ? U(from[i * row_stride + j * col_stride]) : U(0);
   }
 
-  // Token i of n along an axis lies at (i + 1/2) / n, a reference likewise.
-  template <typename Coordinate>
-  void fill_factors(int64_t n, int64_t reference_n, Coordinate coordinate,
-                    T* to) const {
-    for (int64_t i = 0; i <= n; ++i) {
-      for (int64_t j = 0; j < references_pad; ++j) {
-        double exponent = 0;
-        if (i < n && j < references && is_image()) {
-          const double gap = ((i + 0.5) / n - (coordinate(j) + 0.5) / reference_n) /
-                             problem.fields.tau;
-          exponent = -gap * gap;
-        }
-        to[i * references_pad + j] = T(std::exp(exponent));
+  bool is_image() const { return problem.fields.tau > 0 && problem.fields.height > 0; }
+
+  // Weights of the distances between a reference at (place + 1/2) / places along an
+  // axis and tokens i at (i + 1/2) / n.
+  void fill_factors(int64_t n, int64_t place, int64_t places, T* to) const {
+    for (int64_t i = 0; i < n; ++i) {
+      const double gap =
+          ((i + 0.5) / n - (place + 0.5) / places) / problem.fields.tau;
+      to[i] = T(std::exp(-gap * gap));
+    }
+  }
+
+  void fill_positions(int64_t begin, T* to) const {
+    if (is_image()) {
+      fill_image_positions(begin, to);
+      return;
+    }
+    for (int64_t i = 0; i < references * kTile; ++i) to[i] = 0;
+    if (problem.fields.tau > 0) fill_sequence_exponents(begin, to);
+    for (int64_t i = 0; i < references * kTile; i += kLanes<T>)
+      store(to + i, exp_vec<T>(load(to + i)));
+  }
+
+  // Token i of n lies at (i + 1) / n, and a reference likewise.
+  void fill_sequence_exponents(int64_t begin, T* to) const {
+    const double inv_tau = 1 / problem.fields.tau;
+    for (int64_t j = 0; j < references; ++j)
+      for (int64_t i = 0; i < min_of(kTile, tokens - begin); ++i) {
+        const double gap = (double(begin + i + 1) / double(tokens) -
+                            double(j + 1) / double(references)) *
+                           inv_tau;
+        to[j * kTile + i] = T(-gap * gap);
       }
+  }
+
+  // What lies beyond the last token is 0.
+  void fill_image_positions(int64_t begin, T* to) const {
+    const int64_t height = problem.fields.height, width = problem.fields.width;
+    const int64_t end = min_of(begin + kTile, tokens);
+    for (int64_t j = 0; j < references; ++j) {
+      T* const weights = to + j * kTile - begin;
+      for (int64_t i = begin; i < end;) {
+        const T factor = row_factors.get()[j * height + i / width];
+        const T* const factors = col_factors.get() + j * width - i / width * width;
+        const int64_t end_of_row = min_of(end, (i / width + 1) * width);
+        for (; i < end_of_row; ++i) weights[i] = factor * factors[i];
+      }
+      for (int64_t i = end; i < begin + kTile; ++i) weights[i] = 0;
     }
   }
 };

@@ -2,31 +2,37 @@
 // included inside the anonymous namespace of one instruction set.
 #pragma once
 
-// What one thread needs for one tile. Rows are tokens; the columns of a buffer are
-// channels (D), anchors (K) or references (M).
+// What one thread needs for one tile. Of arrays named _t, and of all that has a row for
+// each reference, the columns are tokens; of the others the rows are.
 template <typename T>
 struct Scratch {
-  Buffer<T> x, direction_grads;                          // D
-  Buffer<T> features, out, value_grads, exponent_grads;  // K
-  Buffer<T> weights, factors, response;                  // M
-  Buffer<T> gibbs, weight_grads, score_grads;            // 2 M
-  Buffer<T> terms;
-  T lengths[kTile], a[2][kTile], left[kTile];
+  Buffer<T> x, x_t, direction_grads_t;                                     // D
+  Buffer<T> out, out_t, features_t, value_grads_t, exponent_grads_t;       // K
+  Buffer<T> weights, weights_t, positions, response;                       // M
+  Buffer<T> gibbs, weight_grads, score_grads, score_grads_t, terms, best;  // 2 M
+  Buffer<double> sums;  // a vector's lanes for each of 2 M columns
+  T lengths[kTile], inverses[kTile], common[kTile], a[2][kTile], left[kTile];
 
   explicit Scratch(const Call<T>& call)
       : x(kTile * call.dim_pad),
-        direction_grads(kTile * call.dim_pad),
-        features(kTile * call.anchors_pad),
+        x_t(kTile * call.dim_pad),
+        direction_grads_t(kTile * call.dim_pad),
         out(kTile * call.anchors_pad),
-        value_grads(kTile * call.anchors_pad),
-        exponent_grads(kTile * call.anchors_pad),
+        out_t(kTile * call.anchors_pad),
+        features_t(kTile * call.anchors_pad),
+        value_grads_t(kTile * call.anchors_pad),
+        exponent_grads_t(kTile * call.anchors_pad),
         weights(kTile * call.references_pad),
-        factors(kTile * call.references_pad),
+        weights_t(kTile * call.references_pad),
+        positions(kTile * call.references_pad),
         response(kTile * call.references_pad),
         gibbs(kTile * 2 * call.references_pad),
         weight_grads(kTile * 2 * call.references_pad),
         score_grads(kTile * 2 * call.references_pad),
-        terms(kTile * call.terms_pad) {}
+        score_grads_t(kTile * 2 * call.references_pad),
+        terms(kTile * call.terms_pad),
+        best(kLanes<T> * 2 * call.references_pad),
+        sums(kLanes<T> * 2 * call.references_pad) {}
 };
 
 // A pass visits the chunks of a head in any order, at once if there are threads for it,
@@ -49,15 +55,16 @@ class Head {
  protected:
   static constexpr int64_t kIn = 0, kBack = 1;  // the two ways
 
-  // Tokens [begin, begin + count) of the head, in `rows` rows of which those beyond
-  // count take no part: their a and their weights are 0.
+  // Tokens [begin, begin + count) of the head, in `cols` columns, kTile apart, of which
+  // those beyond count take no part: their a and their weights are 0. Sums over
+  // references, of which there are few, thus add vectors and not a vector's lanes.
   struct Tile {
-    int64_t begin, count, rows;
+    int64_t begin, count, cols;
   };
 
-  // Where a tile's features lie, F (rows, K), exp((S - 1) / epsilon) (rows, M), and l.
+  // Where a tile's F (K, cols), E (2 M, cols) and l lie.
   struct View {
-    const T *features, *gibbs, *lengths;
+    const T *features_t, *gibbs, *lengths;
   };
 
   // kept_columns: columns of T that are kept for all tokens if there is room, beside
@@ -67,7 +74,7 @@ class Head {
         resident_(round_up(call.tokens, kTile) * int64_t(sizeof(T)) *
                       (call.anchors_pad + kept_columns + 1) <=
                   kResidentBytes),
-        features_(kept(K())),
+        features_t_(kept(K())),
         gibbs_(kept(2 * M())),
         lengths_(kept(1)),
         shifts_(2 * M()),
@@ -90,16 +97,12 @@ class Head {
   const T* differences() const { return call_.differences.get() + head_ * D() * K(); }
   const T* anchors_n() const { return call_.anchors_n.get() + head_ * D() * K(); }
   const T* score_maps() const { return call_.score_maps.get() + head_ * K() * 2 * M(); }
-  const T* score_maps_t() const {
-    return call_.score_maps_t.get() + head_ * K() * 2 * M();
-  }
   const double* value_map() const { return call_.value_map.get() + head_ * K() * K(); }
   const double* value_map_t() const {
     return call_.value_map_t.get() + head_ * K() * K();
   }
   // b of both ways after t iterations.
   T* scaling(int64_t t) const { return scalings_.get() + t * 2 * M(); }
-  bool is_reference(int64_t j) const { return j % M() < call_.references; }
   double* partial(int64_t chunk) const { return partials_.get() + chunk * sums_; }
 
   template <typename Visit>
@@ -107,7 +110,7 @@ class Head {
     const int64_t end = min_of((chunk + 1) * call_.chunk_tokens, call_.tokens);
     for (int64_t begin = chunk * call_.chunk_tokens; begin < end; begin += kTile) {
       const int64_t count = min_of(kTile, end - begin);
-      visit(Tile{begin, count, round_up(count, 8)});
+      visit(Tile{begin, count, round_up(count, kPad)});
     }
   }
 
@@ -141,27 +144,63 @@ class Head {
       mixed_.get()[i] = 0;
   }
 
-  static T dot(const T* a, const T* b, int64_t size) {
-    Vec<T> sums{};
-    for (int64_t j = 0; j < size; j += kLanes<T>) sums += load(a + j) * load(b + j);
-    return sum_lanes<T>(sums);
+  // visit(t) for every vector of a tile's columns.
+  template <typename Visit>
+  static void for_vectors(Tile tile, Visit visit) {
+    for (int64_t t = 0; t < tile.cols; t += kLanes<T>) visit(t);
   }
 
-  static void scale_row(const T* from, T by, int64_t size, T* to) {
-    for (int64_t j = 0; j < size; j += kLanes<T>) store(to + j, load(from + j) * by);
+  // visit(j) for every reference of both ways.
+  template <typename Visit>
+  void for_references(Visit visit) const {
+    for (int64_t way = 0; way < 2; ++way)
+      for (int64_t j = 0; j < call_.references; ++j) visit(way * M() + j);
   }
 
-  // sums_j += sum_i of left_i matrix_ij, for M columns of rows of 2 M.
-  void add_column_sums(Tile tile, const T* left, const T* matrix, double* sums) const {
-    gemm(1, M(), tile.count, Left<T>{left, 0, 1}, matrix, 2 * M(),
-         [&](int64_t, int64_t j, Vec<T> v) { add_to(sums + j, v); });
+  static void zero_beyond(Tile tile, T* row) {
+    for (int64_t i = tile.count; i < tile.cols; ++i) row[i] = 0;
   }
 
-  // sums_j += sum_i of matrix_ij, likewise.
-  void add_column_sums(Tile tile, const T* matrix, double* sums) const {
-    T ones[kTile];
-    for (int64_t i = 0; i < tile.rows; ++i) ones[i] = 1;
-    add_column_sums(tile, ones, matrix, sums);
+  // sum_j left_j matrix_j, rows kTile apart, for one vector of columns.
+  Vec<T> weighted_sum(const T* left, const T* matrix) const {
+    Vec<T> sum{};
+    for (int64_t j = 0; j < call_.references; ++j)
+      sum += left[j] * load(matrix + j * kTile);
+    return sum;
+  }
+
+  // Sums over tokens for M rows, lane by lane until the chunk's end. An array of 2 M
+  // of them begins with start_sums() and ends with finish_sums().
+  void start_sums(double* sums) const {
+    for (int64_t i = 0; i < 2 * M() * kLanes<T>; ++i) sums[i] = 0;
+  }
+
+  // sums_j += sum_i of left_i matrix_ji.
+  void add_to_sums(Tile tile, const T* left, const T* matrix, double* sums) const {
+    for (int64_t j = 0; j < call_.references; ++j) {
+      Vec<T> sum{};
+      for_vectors(tile, [&](int64_t t) {
+        sum += load(left + t) * load(matrix + j * kTile + t);
+      });
+      add_to(sums + j * kLanes<T>, sum);
+    }
+  }
+
+  // sums_j += sum_i of matrix_ji.
+  void add_to_sums(Tile tile, const T* matrix, double* sums) const {
+    for (int64_t j = 0; j < call_.references; ++j) {
+      Vec<T> sum{};
+      for_vectors(tile, [&](int64_t t) { sum += load(matrix + j * kTile + t); });
+      add_to(sums + j * kLanes<T>, sum);
+    }
+  }
+
+  void finish_sums(const double* sums, int64_t count, double* to) const {
+    for (int64_t j = 0; j < count; ++j) {
+      to[j] = 0;
+      for (int64_t lane = 0; lane < kLanes<T>; ++lane)
+        to[j] += sums[j * kLanes<T> + lane];
+    }
   }
 
   // The longest of a tile's tokens, or what was the longest before. NaN stays.
@@ -180,202 +219,186 @@ class Head {
     }
   }
 
-  // Directions (rows, D) and lengths of tokens; 0 for those no longer than norm_floor.
-  void load_unit_tokens(Tile tile, T* x, T* lengths) const {
-    load_rows(rows_of(call_.problem.x, tile), call_.dim, D(), tile.rows, x);
-    for (int64_t i = 0; i < tile.rows; ++i) {
-      T* row = x + i * D();
-      scale_row(row, measure(row, lengths + i), D(), row);
+  // Tokens (D, cols), their lengths, 0 for those no longer than norm_floor, and the
+  // factors that leave their directions.
+  void load_tokens(Tile tile, T* lengths, Scratch<T>& s) const {
+    T* const x_t = s.x_t.get();
+    load_rows(rows_of(call_.problem.x, tile), call_.dim, D(), tile.cols, s.x.get());
+    transpose(s.x.get(), D(), tile.cols, D(), x_t, kTile);
+    T squares[kTile], divisors[kTile];
+    for_vectors(tile, [&](int64_t t) {
+      Vec<T> sum{};
+      for (int64_t d = 0; d < D(); ++d) {
+        const Vec<T> component = load(x_t + d * kTile + t);
+        sum += component * component;
+      }
+      store(squares + t, sum);
+    });
+    bool fit = true;
+    for (int64_t i = 0; i < tile.cols; ++i) {
+      divisors[i] = 1;
+      fit &= squares[i] > T(1e-24) && squares[i] < T(1e24);
+    }
+    // Squares of representable numbers need not be representable.
+    for (int64_t i = 0; i < tile.cols && !fit; ++i)
+      if (!(squares[i] > T(1e-24) && squares[i] < T(1e24)))
+        divisors[i] = divide_by_peak(x_t + i, squares + i);
+    for (int64_t i = 0; i < tile.cols; ++i) {
+      const T root = std::sqrt(squares[i]), length = root * divisors[i];
+      lengths[i] = length <= call_.norm_floor ? T(0) : length;
+      s.inverses[i] = length <= call_.norm_floor ? T(0) : 1 / root;
     }
   }
 
-  // The length of a row, and the factor that leaves its direction. Squares of
-  // representable numbers need not be representable: such a row is divided by its
-  // largest component first.
-  T measure(T* row, T* length) const {
-    T square = dot(row, row, D()), divisor = 1;
-    if (!(square > T(1e-24) && square < T(1e24))) {
-      divisor = divide_by_peak(row);
-      square = dot(row, row, D());
-    }
-    const T root = std::sqrt(square);
-    *length = root * divisor;
-    if (*length <= call_.norm_floor) *length = 0;
-    return *length == 0 ? T(0) : 1 / root;
-  }
-
-  T divide_by_peak(T* row) const {
+  // Divides a token by its largest component, which it returns.
+  T divide_by_peak(T* token, T* square) const {
     T peak = 0;
     for (int64_t d = 0; d < D(); ++d) {
-      const T size = row[d] < 0 ? -row[d] : row[d];
+      const T at = token[d * kTile], size = at < 0 ? -at : at;
       peak = size > peak || size != size ? size : peak;
     }
     if (peak == 0) return 1;
-    for (int64_t d = 0; d < D(); ++d) row[d] /= peak;
+    *square = 0;
+    for (int64_t d = 0; d < D(); ++d) {
+      T* const at = token + d * kTile;
+      *at /= peak;
+      *square += *at * *at;
+    }
     return peak;
   }
 
-  // Lengths and features of tokens; x is scratch. With anchors z = c + e around their
-  // mean c, and w = u - c for the direction u, the exponents of F are
+  // Lengths and features of tokens. With anchors z = c + e around their mean c, and w =
+  // u - c for the direction u, the exponents of F are
   //   alpha (u z - 1) = alpha ((u c - 1) + c e + w e),
   // and the rounding errors that matter, those that are not the same for all anchors,
   // are of the size of w e: small where anchors lie close together and k(z, z)^-1
   // amplifies errors.
-  void compute_features(Tile tile, T* x, T* lengths, T* features) const {
+  void compute_features(Tile tile, T* lengths, T* features_t, Scratch<T>& s) const {
     const T* c = call_.mean.get() + head_ * D();
     const T* by_mean = call_.differences_by_mean.get() + head_ * K();
-    T common[kTile];
-    load_rows(rows_of(call_.problem.x, tile), call_.dim, D(), tile.rows, x);
-    for (int64_t i = 0; i < tile.rows; ++i) {
-      T* row = x + i * D();
-      const T inverse = measure(row, lengths + i);
-      common[i] = dot(row, c, D()) * inverse - 1;
-      for (int64_t d = 0; d < D(); d += kLanes<T>)
-        store(row + d, load(row + d) * inverse - load(c + d));
-    }
-    gemm(tile.rows, K(), D(), Left<T>{x, D(), 1}, differences(), K(),
-         [&](int64_t i, int64_t k, Vec<T> v) {
-           const Vec<T> exponent = (v + load(by_mean + k) + common[i]) * call_.alpha;
-           store(features + i * K() + k, exp_vec<T>(exponent) - call_.orthogonal);
+    load_tokens(tile, lengths, s);
+    for_vectors(tile, [&](int64_t t) {
+      const Vec<T> inverse = load(s.inverses + t);
+      Vec<T> along{};
+      for (int64_t d = 0; d < D(); ++d) {
+        T* const at = s.x_t.get() + d * kTile + t;
+        const Vec<T> direction = load(at) * inverse;
+        along += direction * c[d];
+        store(at, direction - c[d]);
+      }
+      store(s.common + t, along - T(1));
+    });
+    gemm(K(), tile.cols, D(), Left<T>{differences(), 1, K()}, s.x_t.get(), kTile,
+         [&](int64_t k, int64_t t, Vec<T> v) {
+           const Vec<T> exponent = (v + by_mean[k] + load(s.common + t)) * call_.alpha;
+           store(features_t + k * kTile + t, exp_vec<T>(exponent) - call_.orthogonal);
          });
   }
 
-  // Scores of both ways less the largest of their row. Rows that are no tokens get
-  // none: theirs might exceed the column maxima.
-  void compute_scores(Tile tile, const T* features, T* scores) const {
+  // Scores of both ways less the largest of their token. Columns that are no tokens get
+  // none: theirs might exceed the maxima over tokens.
+  void compute_scores(Tile tile, const T* features_t, T* scores) const {
     const T* offsets = call_.score_offsets.get() + head_ * 2 * M();
-    gemm_from(offsets, tile.rows, 2 * M(), K(), Left<T>{features, K(), 1}, score_maps(),
-              2 * M(), [&](int64_t i, int64_t j, Vec<T> v) {
-                store(scores + i * 2 * M() + j, v);
-              });
-    for (int64_t i = tile.count * 2 * M(); i < tile.rows * 2 * M(); ++i)
-      scores[i] = T(-1e30);
-    for (int64_t half = 0; half < 2 * tile.count; ++half) {
-      T* row = scores + half * M();
-      Vec<T> best = load(row);
-      for (int64_t j = kLanes<T>; j < M(); j += kLanes<T>)
-        best = max_vec<T>(best, load(row + j));
-      const T largest = max_lanes<T>(best);
-      for (int64_t j = 0; j < M(); j += kLanes<T>)
-        store(row + j, load(row + j) - largest);
-    }
+    gemm(2 * M(), tile.cols, K(), Left<T>{score_maps(), 1, 2 * M()}, features_t, kTile,
+         [&](int64_t j, int64_t t, Vec<T> v) {
+           store(scores + j * kTile + t, v + offsets[j]);
+         });
+    for (int64_t way = 0; way < 2; ++way)
+      for_vectors(tile, [&](int64_t t) {
+        T* const from = scores + way * M() * kTile + t;
+        Vec<T> largest = load(from);
+        for (int64_t j = 1; j < call_.references; ++j)
+          largest = max_vec<T>(largest, load(from + j * kTile));
+        for (int64_t j = 0; j < call_.references; ++j)
+          store(from + j * kTile, load(from + j * kTile) - largest);
+      });
+    for (int64_t i = tile.count; i < tile.cols; ++i)
+      for_references([&](int64_t j) { scores[j * kTile + i] = T(-1e30); });
   }
 
   // From these to E.
   void exponentiate(Tile tile, T* scores) const {
-    for (int64_t i = 0; i < tile.rows; ++i)
-      for (int64_t j = 0; j < 2 * M(); j += kLanes<T>) {
-        T* at = scores + i * 2 * M() + j;
-        const Vec<T> shifted = load(at) - load(shifts_.get() + j);
-        store(at, exp_vec<T>(shifted * call_.inv_epsilon + T(kLift)));
-      }
+    for_references([&](int64_t j) {
+      const T shift = shifts_.get()[j];
+      for_vectors(tile, [&](int64_t t) {
+        T* const at = scores + j * kTile + t;
+        store(at, exp_vec<T>((load(at) - shift) * call_.inv_epsilon + T(kLift)));
+      });
+    });
   }
 
   // b before the first iteration.
   void start_scaling() {
-    for (int64_t j = 0; j < 2 * M(); ++j)
-      scaling(0)[j] = is_reference(j)
-                          ? T(std::exp(shifts_.get()[j] / call_.problem.fields.epsilon))
-                          : T(0);
+    for_references([&](int64_t j) {
+      scaling(0)[j] = T(std::exp(shifts_.get()[j] / call_.problem.fields.epsilon));
+    });
   }
 
   // Lengths, features and E of a tile.
-  void compute(Tile tile, T* x, T* lengths, T* features, T* gibbs) const {
-    compute_features(tile, x, lengths, features);
-    compute_scores(tile, features, gibbs);
+  void compute(Tile tile, T* lengths, T* features_t, T* gibbs, Scratch<T>& s) const {
+    compute_features(tile, lengths, features_t, s);
+    compute_scores(tile, features_t, gibbs);
     exponentiate(tile, gibbs);
   }
 
   View look_at(Tile tile, Scratch<T>& s) const {
     if (!resident_) {
-      compute(tile, s.x.get(), s.lengths, s.features.get(), s.gibbs.get());
-      return {s.features.get(), s.gibbs.get(), s.lengths};
+      compute(tile, s.lengths, s.features_t.get(), s.gibbs.get(), s);
+      return {s.features_t.get(), s.gibbs.get(), s.lengths};
     }
-    return {features_.get() + tile.begin * K(), gibbs_.get() + tile.begin * 2 * M(),
+    return {features_t_.get() + tile.begin * K(), gibbs_.get() + tile.begin * 2 * M(),
             lengths_.get() + tile.begin};
   }
 
-  // a = (1 / N) / (E b), of the way whose columns of E and b these are.
+  // a = (1 / N) / (E b), of the way whose rows of E and b these are.
   void update_rows(Tile tile, const T* gibbs, const T* b, T* a) const {
-    for (int64_t i = 0; i < tile.rows; ++i)
-      a[i] = T(call_.tokens) * dot(gibbs + i * 2 * M(), b, M());
-    for (int64_t i = 0; i < tile.rows; ++i) a[i] = i < tile.count ? 1 / a[i] : 0;
-  }
-
-  // Calls visit(i, rows, cols) for each row of the tile with the two factors of its
-  // position weights.
-  template <typename Visit>
-  void for_positions(Tile tile, Scratch<T>& s, Visit visit) const {
-    if (call_.is_sequence()) fill_sequence_factors(tile, s.factors.get());
-    const Fields& fields = call_.problem.fields;
-    const T* const ones = call_.col_factors.get() + fields.width * M();
-    int64_t row = 0, col = 0;
-    if (call_.is_image()) {
-      row = tile.begin / fields.width;
-      col = tile.begin % fields.width;
-    }
-    for (int64_t i = 0; i < tile.rows; ++i) {
-      if (call_.is_image() && i < tile.count) {
-        visit(i, call_.row_factors.get() + row * M(),
-              call_.col_factors.get() + col * M());
-        if (++col == fields.width) {
-          col = 0;
-          ++row;
-        }
-      } else {
-        visit(i, call_.is_sequence() ? s.factors.get() + i * M() : ones, ones);
-      }
-    }
+    for_vectors(tile, [&](int64_t t) {
+      store(a + t, 1 / (weighted_sum(b, gibbs + t) * T(call_.tokens)));
+    });
+    zero_beyond(tile, a);
   }
 
   // Weights of the way in, U = a E Pi, and their a.
   void weigh_in(Tile tile, View view, T* weights, Scratch<T>& s) const {
-    update_rows(tile, view.gibbs, scaling(call_.iters), s.a[0]);
-    for_positions(tile, s, [&](int64_t i, const T* rows, const T* cols) {
-      const T* gibbs = view.gibbs + i * 2 * M();
-      for (int64_t j = 0; j < M(); j += kLanes<T>)
-        store(weights + i * M() + j,
-              load(gibbs + j) * s.a[0][i] * load(rows + j) * load(cols + j));
-    });
+    T* const a = s.a[kIn];
+    update_rows(tile, view.gibbs, scaling(call_.iters), a);
+    const T* positions = call_.positions_of(tile.begin, s.positions.get());
+    for (int64_t j = 0; j < call_.references; ++j)
+      for_vectors(tile, [&](int64_t t) {
+        const int64_t at = j * kTile + t;
+        store(weights + at, load(view.gibbs + at) * load(a + t) * load(positions + at));
+      });
   }
 
-  // Weights of the way back, P = E b Pi over its row sums.
+  // Weights of the way back, P = E b Pi over its sums over references.
   void weigh_back(Tile tile, View view, T* weights, Scratch<T>& s) const {
     const T* b = scaling(call_.iters) + M();
-    for_positions(tile, s, [&](int64_t i, const T* rows, const T* cols) {
-      const T* gibbs = view.gibbs + i * 2 * M() + M();
-      Vec<T> sums{};
-      for (int64_t j = 0; j < M(); j += kLanes<T>) {
-        const Vec<T> weight =
-            load(gibbs + j) * load(b + j) * load(rows + j) * load(cols + j);
-        sums += weight;
-        store(weights + i * M() + j, weight);
+    const T* gibbs = view.gibbs + M() * kTile;
+    const T* positions = call_.positions_of(tile.begin, s.positions.get());
+    T inverses[kTile];
+    for_vectors(tile, [&](int64_t t) {
+      Vec<T> sum{};
+      for (int64_t j = 0; j < call_.references; ++j) {
+        const int64_t at = j * kTile + t;
+        const Vec<T> weight = load(gibbs + at) * b[j] * load(positions + at);
+        sum += weight;
+        store(weights + at, weight);
       }
-      const T inverse = i < tile.count ? 1 / sum_lanes<T>(sums) : 0;
-      scale_row(weights + i * M(), inverse, M(), weights + i * M());
+      store(inverses + t, 1 / sum);
     });
-  }
-
-  // Pi of a tile of a sequence, whose position i of n is (i + 1) / n.
-  void fill_sequence_factors(Tile tile, T* factors) const {
-    const double inv_tau = 1 / call_.problem.fields.tau;
-    for (int64_t i = 0; i < tile.rows; ++i) {
-      const double position = double(tile.begin + i + 1) / double(call_.tokens);
-      for (int64_t j = 0; j < M(); ++j) {
-        const double gap =
-            (position - double(j + 1) / double(call_.references)) * inv_tau;
-        factors[i * M() + j] = T(-gap * gap);
-      }
-      for (int64_t j = 0; j < M(); j += kLanes<T>)
-        store(factors + i * M() + j, exp_vec<T>(load(factors + i * M() + j)));
-    }
+    zero_beyond(tile, inverses);
+    for (int64_t j = 0; j < call_.references; ++j)
+      for_vectors(tile, [&](int64_t t) {
+        T* const at = weights + j * kTile + t;
+        store(at, load(at) * load(inverses + t));
+      });
   }
 
   const Call<T>& call_;
   const bool resident_;
   int64_t image_ = 0, head_ = 0;
   T unit_ = 1;  // the largest token norm; A is kept relative to it
-  Buffer<T> features_, gibbs_, lengths_;
+  Buffer<T> features_t_, gibbs_, lengths_;
   Buffer<T> shifts_;  // c
   Buffer<T> scalings_;
   Buffer<double> aggregates_;  // A, in double because value_map amplifies errors

@@ -22,13 +22,13 @@ class BackwardHead : public Head<T> {
   using Base::compute, Base::load_tokens, Base::longest_of, Base::set_unit;
   using Base::D, Base::K, Base::M, Base::kept, Base::saved_slot, Base::scaling;
   using Base::features_t_, Base::gibbs_, Base::lengths_, Base::aggregates_;
-  using Base::mixed_, Base::mix, Base::for_tiles, Base::rows_of, Base::look_at;
   using Base::for_vectors, Base::for_references, Base::zero_beyond;
   using Base::kIn, Base::kBack;
+  using Base::mixed_, Base::mix, Base::for_tiles, Base::rows_of, Base::look_at;
   using Base::start_scaling, Base::update_rows, Base::weighted_sum;
+  using Base::start_sums, Base::add_to_sums, Base::finish_sums;
   using Base::weigh_in, Base::weigh_back;
   using Base::zeroed_partial, Base::partial, Base::add_up;
-  using Base::start_sums, Base::add_to_sums, Base::finish_sums;
   using typename Base::Tile;
   using typename Base::View;
 
@@ -198,7 +198,8 @@ class BackwardHead : public Head<T> {
 
   void gather(const Tokens& grad_out, const Tokens& grad_x, int64_t chunk,
               Scratch<T>& s) {
-    double* const grad_score_maps = zeroed_partial(chunk, 2 * M() * (1 + K()) + K() * D());
+    double* const grad_score_maps =
+        zeroed_partial(chunk, 2 * M() * (1 + K()) + K() * D());
     double* const score_grad_sums = grad_score_maps + K() * 2 * M();
     double* const grad_anchors = score_grad_sums + 2 * M();
     start_sums(s.sums.get());
@@ -240,9 +241,8 @@ class BackwardHead : public Head<T> {
 
       // Gradients of the kernel's exponents alpha (u z - 1), relative to unit.
       T* exponent_grads_t = s.exponent_grads_t.get();
-      for_vectors(tile, [&](int64_t t) {
-        store(s.left + t, load(view.lengths + t) / unit_);
-      });
+      for_vectors(
+          tile, [&](int64_t t) { store(s.left + t, load(view.lengths + t) / unit_); });
       gemm(K(), tile.cols, 2 * M(), Left<T>{score_maps(), 2 * M(), 1}, score_grads,
            kTile, [&](int64_t k, int64_t t, Vec<T> v) {
              const int64_t at = k * kTile + t;
@@ -274,8 +274,8 @@ class BackwardHead : public Head<T> {
         for (int64_t d = 0; d < D(); ++d)
           along += load(x_t + d * kTile + t) * load(direction_grads_t + d * kTile + t);
         for (int64_t k = 0; k < K(); ++k)
-          length_grad +=
-              load(view.features_t + k * kTile + t) * load(value_grads_t + k * kTile + t);
+          length_grad += load(view.features_t + k * kTile + t) *
+                         load(value_grads_t + k * kTile + t);
         const Vec<T> ratio = load(s.inverses + t);
         for (int64_t d = 0; d < D(); ++d) {
           T* const at = x_t + d * kTile + t;
@@ -345,9 +345,8 @@ class BackwardHead : public Head<T> {
     transpose(s.out.get(), K(), tile.cols, K(), out_grads_t, kTile);
     weigh_back(tile, view, weights, s);
     T* response = s.response.get();
-    gemm(
-        M(), tile.cols, K(), Left<T>{mixed_.get(), K(), 1}, out_grads_t, kTile,
-        [&](int64_t j, int64_t t, Vec<T> v) { store(response + j * kTile + t, v); });
+    gemm(M(), tile.cols, K(), Left<T>{mixed_.get(), K(), 1}, out_grads_t, kTile,
+         [&](int64_t j, int64_t t, Vec<T> v) { store(response + j * kTile + t, v); });
     for_vectors(tile, [&](int64_t t) {
       Vec<T> mean{};
       for (int64_t j = 0; j < call_.references; ++j)
@@ -364,10 +363,9 @@ class BackwardHead : public Head<T> {
     T* weights = s.weights.get();
     weigh_in(tile, view, weights, s);
     T* response = s.response.get();
-    gemm(
-        M(), tile.cols, K(), Left<T>{rounded_grads_.get(), K(), 1}, view.features_t,
-        kTile,
-        [&](int64_t j, int64_t t, Vec<T> v) { store(response + j * kTile + t, v); });
+    gemm(M(), tile.cols, K(), Left<T>{rounded_grads_.get(), K(), 1}, view.features_t,
+         kTile,
+         [&](int64_t j, int64_t t, Vec<T> v) { store(response + j * kTile + t, v); });
     for_vectors(tile, [&](int64_t t) {
       const Vec<T> length = load(view.lengths + t) / unit_;
       for (int64_t j = 0; j < call_.references; ++j) {
@@ -436,13 +434,12 @@ class BackwardHead : public Head<T> {
       });
     }
     for (int64_t c = 0; c < call_.terms; ++c) zero_beyond(tile, terms + c * kTile);
-    gemm(M(), tile.cols, call_.terms, Left<T>{factors, call_.terms_pad, 1}, terms, kTile,
-         [&](int64_t j, int64_t t, Vec<T> v) {
+    gemm(M(), tile.cols, call_.terms, Left<T>{factors, call_.terms_pad, 1}, terms,
+         kTile, [&](int64_t j, int64_t t, Vec<T> v) {
            const int64_t at = j * kTile + t;
            const Vec<T> log_gibbs_grad = load(grads + at) - v * load(gibbs + at);
-           store(score_grads + at, j < call_.references
-                                       ? log_gibbs_grad * call_.inv_epsilon
-                                       : Vec<T>{});
+           store(score_grads + at,
+                 j < call_.references ? log_gibbs_grad * call_.inv_epsilon : Vec<T>{});
          });
   }
 

@@ -207,8 +207,7 @@ struct Call {
   // axis and tokens i at (i + 1/2) / n.
   void fill_factors(int64_t n, int64_t place, int64_t places, T* to) const {
     for (int64_t i = 0; i < n; ++i) {
-      const double gap =
-          ((i + 0.5) / n - (place + 0.5) / places) / problem.fields.tau;
+      const double gap = ((i + 0.5) / n - (place + 0.5) / places) / problem.fields.tau;
       to[i] = T(std::exp(-gap * gap));
     }
   }

@@ -14,13 +14,13 @@ class ForwardHead : public Head<T> {
   using Base::compute_features, Base::compute_scores, Base::exponentiate;
   using Base::D, Base::K, Base::M, Base::saved_slot, Base::scaling;
   using Base::features_t_, Base::gibbs_, Base::lengths_, Base::aggregates_;
-  using Base::mixed_, Base::mix, Base::for_tiles, Base::rows_of, Base::look_at;
   using Base::for_vectors, Base::for_references;
   using Base::longest_of, Base::set_unit;
+  using Base::mixed_, Base::mix, Base::for_tiles, Base::rows_of, Base::look_at;
   using Base::start_scaling, Base::update_rows;
+  using Base::start_sums, Base::add_to_sums, Base::finish_sums;
   using Base::weigh_in, Base::weigh_back;
   using Base::zeroed_partial, Base::partial, Base::add_up;
-  using Base::start_sums, Base::add_to_sums, Base::finish_sums;
   using typename Base::Tile;
   using typename Base::View;
 
@@ -51,9 +51,8 @@ class ForwardHead : public Head<T> {
         store(best + j * kLanes<T>, largest);
       });
     });
-    for_references([&](int64_t j) {
-      longest[1 + j] = max_lanes<T>(load(best + j * kLanes<T>));
-    });
+    for_references(
+        [&](int64_t j) { longest[1 + j] = max_lanes<T>(load(best + j * kLanes<T>)); });
   }
 
   void finish_embed() {
@@ -106,7 +105,8 @@ class ForwardHead : public Head<T> {
       });
       transpose(weights, kTile, M(), tile.cols, s.weights_t.get(), M());
       gemm(K(), M(), tile.count, Left<T>{view.features_t, kTile, 1}, s.weights_t.get(),
-           M(), [&](int64_t k, int64_t j, Vec<T> v) { add_to(products + k * M() + j, v); });
+           M(),
+           [&](int64_t k, int64_t j, Vec<T> v) { add_to(products + k * M() + j, v); });
     });
     finish_sums(s.sums.get(), M(), partial(chunk));
   }
@@ -117,11 +117,12 @@ class ForwardHead : public Head<T> {
     const int64_t m = call_.references, k = call_.anchors, slot = saved_slot();
     double* saved = call_.problem.saved.aggregates + slot * m * (k + 1);
     double* a = aggregates_.get();
-    for (int64_t j = 0; j < M(); ++j) {
+    transpose(products, M(), K(), M(), a, K());
+    for (int64_t j = 0; j < M(); ++j, a += K()) {
       const double inverse = j < m ? 1 / column_sums[j] : 0;
-      for (int64_t c = 0; c < K(); ++c) a[j * K() + c] = j < m ? products[c * M() + j] * inverse : 0;
+      for (int64_t c = 0; c < K(); ++c) a[c] = j < m ? a[c] * inverse : 0;
       if (j >= m) continue;
-      for (int64_t c = 0; c < k; ++c) saved[j * (k + 1) + c] = a[j * K() + c];
+      for (int64_t c = 0; c < k; ++c) saved[j * (k + 1) + c] = a[c];
       saved[j * (k + 1) + k] = column_sums[j];
     }
     double* scalings = call_.problem.saved.scalings + slot * (call_.iters + 1) * 2 * m;

@@ -197,9 +197,10 @@ class Head {
 
   void finish_sums(const double* sums, int64_t count, double* to) const {
     for (int64_t j = 0; j < count; ++j) {
-      to[j] = 0;
-      for (int64_t lane = 0; lane < kLanes<T>; ++lane)
-        to[j] += sums[j * kLanes<T> + lane];
+      Vec<double> sum{};
+      for (int64_t lane = 0; lane < kLanes<T>; lane += kLanes<double>)
+        sum += load(sums + j * kLanes<T> + lane);
+      to[j] = sum_lanes<double>(sum);
     }
   }
 
@@ -329,9 +330,8 @@ class Head {
 
   // b before the first iteration.
   void start_scaling() {
-    for_references([&](int64_t j) {
-      scaling(0)[j] = T(std::exp(shifts_.get()[j] / call_.problem.fields.epsilon));
-    });
+    for (int64_t j = 0; j < 2 * M(); j += kLanes<T>)
+      store(scaling(0) + j, exp_vec<T>(load(shifts_.get() + j) * call_.inv_epsilon));
   }
 
   // Lengths, features and E of a tile.

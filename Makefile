@@ -2,7 +2,7 @@
 # make test       its tests            (ARGS="-k ops" goes to pytest)
 # make wheel      one wheel in dist/ for many versions of torch and Python
 # make test-wheel its operator's tests beside another torch      (TORCH=2.13.0)
-# make bench      times and memory of operator and backbone, about twenty minutes
+# make bench      times and memory of operator and backbone, about half an hour
 #                 (ARGS=--quick: two minutes)
 # make figures    parameters, multiply-adds and training costs in the documents, computed
 #                 anew after a change of the models; tests pin some of them besides
@@ -53,10 +53,14 @@ test-wheel: $(DONE)/wheel
 	cd $(TORCH_VENV) && bin/python -m setformer_mm.ops
 	cd $(TORCH_VENV) && bin/python -m pytest $(ARGS) $(CURDIR)/tests/ops
 
+BENCH := $(BIN)/python benchmarks/bench_
+BENCH_TO = $(ARGS) --json bench_output/$(1).json --markdown bench_output/$(1).md \
+  --plot bench_output/$(1).png
+
 bench: install
-	for what in op backbone; do $(BIN)/python benchmarks/bench_$$what.py $(ARGS) \
-	  --json bench_output/$$what.json --markdown bench_output/$$what.md \
-	  --plot bench_output/$$what.png || exit; done
+	$(BENCH)op.py $(call BENCH_TO,op)
+	$(BENCH)backbone.py $(call BENCH_TO,backbone)
+	$(BENCH)backbone.py --bf16 $(call BENCH_TO,backbone_bf16)
 
 figures: install
 	$(BIN)/python tools/tables.py imagenet coco ade20k --json results/computed.json

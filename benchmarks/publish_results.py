@@ -1,9 +1,9 @@
 """Put the figures of a run into README.md and docs/benchmarks.md.
 
-``make bench && python benchmarks/publish_results.py bench_output`` keeps ``op.json``
-and ``backbone.json`` of that folder in ``benchmarks/results``, draws the pictures in
-``docs/images``, and writes the tables between marks in both documents. Nothing between
-the marks is to be edited by hand.
+``make bench && python benchmarks/publish_results.py bench_output`` keeps ``op.json``,
+``backbone.json`` and ``backbone_bf16.json`` of that folder in ``benchmarks/results``,
+draws the pictures in ``docs/images``, and writes the tables between marks in both
+documents. Nothing between the marks is to be edited by hand.
 """
 
 import argparse
@@ -23,11 +23,11 @@ BEGIN = "<!-- begin {}: written by benchmarks/publish_results.py -->"
 END = "<!-- end {} -->"
 RESULTS = Path("benchmarks/results")
 IMAGES = Path("docs/images")
-BENCHMARKS = dict(op=bench_op, backbone=bench_backbone)
+BENCHMARKS = dict(op=bench_op, backbone=bench_backbone, backbone_bf16=bench_backbone)
 
 
 def updated_documents(results: dict[str, dict]) -> dict[str, str]:
-    """The documents by their names, with the tables of both benchmarks written anew.
+    """The documents by their names, with the tables of all benchmarks written anew.
 
     Raises:
         ValueError: if a document lacks a mark.

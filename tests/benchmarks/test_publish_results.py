@@ -22,13 +22,15 @@ DOCUMENTS = README, DOCUMENT
 
 @pytest.fixture
 def results(run, monkeypatch, tmp_path, capsys):
-    """Small results of both benchmarks, in a folder."""
+    """Small results of all benchmarks, in a folder."""
     flags = ("--rounds", 1, "--no-memory", "--json")
     monkeypatch.setattr(publish_results.bench_op, "STAGES", ((6, 2, 2),))
     names = ("--contenders", "reference", "eager", "--tokens", 4, 49, "--batch", 1)
     run(publish_results.bench_op, *names, *flags, tmp_path / "op.json")
     names = ("--models", "resnet10t", "--sizes", 32)
     run(publish_results.bench_backbone, *names, *flags, tmp_path / "backbone.json")
+    flags = ("--bf16", *flags)
+    run(publish_results.bench_backbone, *names, *flags, tmp_path / "backbone_bf16.json")
     capsys.readouterr()
     return tmp_path
 

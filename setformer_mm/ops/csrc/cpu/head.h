@@ -41,8 +41,8 @@ struct Scratch {
 // is left on arrays of the size of the parameters.
 //
 // Names are those of docs/method.md: F = k(x, z) are the features, kept less what they
-// are for a token that is orthogonal to all anchors; gibbs is the E of problem.h, of
-// both ways side by side; a and b are the scalings of their plans.
+// are for a token that is orthogonal to all anchors; gibbs is the E of problem.h, the
+// way in's above the way back's; a and b are the scalings of their plans.
 template <typename T>
 class Head {
  public:

@@ -27,11 +27,11 @@ from setformer_mm.models import SeTformer
 from setformer_mm.utils.files import save_checkpoint
 from setformer_mm.utils.launch import (
     build_model,
-    load_checkpoints_safely,
     read_config,
     run_tool,
 )
 from setformer_mm.utils.preflight import UserError, read_checkpoint
+from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 # Parts of our names and what NAT calls them, in its classification/nat.py.
 NAT_NAMES = {

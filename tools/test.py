@@ -11,7 +11,6 @@ from mmengine.runner import Runner
 
 from setformer_mm.utils.launch import (
     add_common_arguments,
-    load_checkpoints_safely,
     load_config,
     run_tool,
     use_gloo_on_cpu,
@@ -23,6 +22,7 @@ from setformer_mm.utils.preflight import (
     require_fitting_weights,
 )
 from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
+from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 
 def parse_args() -> argparse.Namespace:

@@ -8,7 +8,6 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from setformer_mm.utils.launch import (
     add_common_arguments,
-    load_checkpoints_safely,
     load_config,
     run_tool,
     use_gloo_on_cpu,
@@ -20,6 +19,7 @@ from setformer_mm.utils.preflight import (
     require_pretrained_weights,
     require_training_state,
 )
+from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 
 def parse_args() -> argparse.Namespace:

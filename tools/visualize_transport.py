@@ -36,7 +36,6 @@ from setformer_mm.models import SeTAttention, SeTformer
 from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import (
     build_model,
-    load_checkpoints_safely,
     read_config,
     run_tool,
 )
@@ -45,6 +44,7 @@ from setformer_mm.utils.preflight import (
     load_fitting_weights,
     read_checkpoint,
 )
+from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 from setformer_mm.utils.transport import (
     WAYS,
     Transport,

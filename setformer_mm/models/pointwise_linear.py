@@ -36,7 +36,9 @@ class PointwiseLinear(nn.Linear):
             if torch.is_grad_enabled()
             else _MIN_TOKENS_A_CHANNEL
         )
-        # A compiled graph is one for any number of tokens.
-        return torch.compiler.is_compiling() or (
-            x.shape[:3].numel() >= least * max(self.in_features, self.out_features)
-        )
+        if torch.compiler.is_compiling():
+            # One graph is for any number of tokens, and inductor cannot order the
+            # strides of a convolution's gradients where sizes are open.
+            return not torch.is_grad_enabled()
+        tokens = x.shape[:3].numel()
+        return tokens >= least * max(self.in_features, self.out_features)

@@ -12,6 +12,8 @@ from types import ModuleType
 import torch
 
 DISABLE_VARIABLE = "SETFORMER_MM_DISABLE_EXT"
+KERNELS_VARIABLE = "SETFORMER_MM_CPU_KERNELS"
+INSTRUCTION_SETS = ("avx512", "avx2", "baseline")
 MIN_TORCH = (2, 10)
 
 
@@ -57,6 +59,12 @@ def _load_operators() -> tuple[str | None, str | None]:
     why_not = why_not_to_load()
     if why_not is not None:
         return why_not, None
+    widest = os.environ.get(KERNELS_VARIABLE)
+    if widest and widest not in INSTRUCTION_SETS:
+        raise ValueError(
+            f"{KERNELS_VARIABLE} must be one of {', '.join(INSTRUCTION_SETS)}, "
+            f"got {widest!r}"
+        )
     library, why_not = _load(
         "_C",
         "the extension is not built; install a wheel of setformer_mm, or run "

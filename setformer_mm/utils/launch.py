@@ -6,7 +6,6 @@ import os.path as osp
 import sys
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.model import revert_sync_batchnorm
@@ -109,21 +108,6 @@ def build_model(cfg: Config) -> nn.Module:
     scope = cfg.get("default_scope", "mmengine")
     with DefaultScope.overwrite_default_scope(scope):
         return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
-
-
-def load_checkpoints_safely() -> None:
-    """Make every ``torch.load`` of this process refuse code hidden in checkpoints.
-
-    mmengine tries ``weights_only=True`` first, but falls back to running whatever the
-    file says, and its ``load_checkpoint`` and ``resume`` take no argument against it;
-    downloads are loaded without any check. torch's documented environment switch
-    reaches all of these, in the data loaders' processes too. NumPy scalars of the types
-    that metrics return, which a best score may be, must then be allowed by name;
-    mmengine allows its own history buffers whenever it loads.
-    """
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    scalars = (np.bool_, np.uint8, np.int32, np.float32)
-    torch.serialization.add_safe_globals([type(np.dtype(kind)) for kind in scalars])
 
 
 def use_gloo_on_cpu(cfg: Config) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
+
+from .safe_unpickling import safe_globals
 
 DIGITS_HINT = "run `python tools/prepare_mini_data.py` first"
 
@@ -80,7 +81,7 @@ def read_checkpoint(path: str) -> dict:
     try:
         # What mmengine stores besides tensors. It is not allowed once and for all,
         # because mmengine withdraws the permission after each load of its own.
-        with torch.serialization.safe_globals(get_torch_safe_globals()):
+        with torch.serialization.safe_globals(safe_globals()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise

@@ -32,6 +32,21 @@ def test_tokens_stay_contiguous():
         assert PointwiseLinear(6, 10)(torch.randn(2, height, 7, 6)).is_contiguous()
 
 
+def test_compiled_training_takes_any_size():
+    """Inductor makes the second size an open one."""
+    layer = PointwiseLinear(6, 10)
+    compiled = torch.compile(layer)
+    for height, width in (12, 10), (14, 9), (3, 20):
+        x = torch.randn(2, height, width, 6).requires_grad_()
+        out = compiled(x)
+        torch.testing.assert_close(out, layer(x))
+        weight = torch.randn_like(out)
+        torch.testing.assert_close(
+            torch.autograd.grad(out, x, weight),
+            torch.autograd.grad(layer(x), x, weight),
+        )
+
+
 @pytest.mark.parametrize(
     "tokens, grad, convolves",
     [(19, False, False), (20, False, True), (159, True, False), (160, True, True)],

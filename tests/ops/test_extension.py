@@ -214,3 +214,18 @@ def test_binary_is_built_on_the_stable_abi_alone(name):
     assert [s for s in symbols if s.startswith("cuda")] == []
     assert [s for s in symbols if s.startswith("_Py")] == []
     assert {s for s in symbols if s.startswith("Py")} == LIBRARIES[name]
+
+
+@pytest.mark.parametrize("name", ["AVX2", "avx512vnni"])
+def test_unknown_instruction_set_is_refused(name, tmp_path):
+    code = "import setformer_mm.ops"
+    with pytest.raises(AssertionError, match="must be one of avx512, avx2, baseline"):
+        run_python("-c", code, cwd=tmp_path, SETFORMER_MM_CPU_KERNELS=name)
+
+
+def test_no_instruction_set_is_none_named(tmp_path):
+    code = (
+        "from setformer_mm.ops.extension import INSTRUCTION_SET; print(INSTRUCTION_SET)"
+    )
+    empty = run_python("-c", code, cwd=tmp_path, SETFORMER_MM_CPU_KERNELS="")
+    assert empty == run_python("-c", code, cwd=tmp_path)

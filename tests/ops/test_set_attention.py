@@ -339,17 +339,17 @@ INVALID_PARAMETERS = {
     "integer anchors": (
         dict(anchors=torch.ones(2, 4, 5, dtype=torch.long)),
         TypeError,
-        "anchors must be floating, got torch.int64",
+        "anchors must be floating, of at least 16 bits, got torch.int64",
     ),
     "integer references": (
         dict(references=torch.ones(2, 6, 5, dtype=torch.int)),
         TypeError,
-        "references must be floating, got torch.int32",
+        "references must be floating, of at least 16 bits, got torch.int32",
     ),
     "integer tokens": (
         dict(x=torch.ones(2, 12, 2, 5, dtype=torch.uint8)),
         TypeError,
-        "x must be floating, got torch.uint8",
+        "x must be floating, of at least 16 bits, got torch.uint8",
     ),
     "anchors of one head": (
         dict(anchors=torch.ones(4, 5)),
@@ -400,7 +400,7 @@ INVALID_PARAMETERS = {
     "integer return references": (
         dict(return_references=torch.ones(2, 6, 5, dtype=torch.int)),
         TypeError,
-        "return_references must be floating, got torch.int32",
+        "return_references must be floating, of at least 16 bits, got torch.int32",
     ),
     "tokens elsewhere": (
         dict(x=torch.ones(2, 12, 2, 5, device="meta")),

@@ -348,9 +348,15 @@ class BackwardHead : public Head<T> {
     gemm(M(), tile.cols, K(), Left<T>{mixed_.get(), K(), 1}, out_grads_t, kTile,
          [&](int64_t j, int64_t t, Vec<T> v) { store(response + j * kTile + t, v); });
     for_vectors(tile, [&](int64_t t) {
-      Vec<T> mean{};
-      for (int64_t j = 0; j < call_.references; ++j)
-        mean += load(weights + j * kTile + t) * load(response + j * kTile + t);
+      // Over the sum of weights, which is 1 but for rounding: what one dominant
+      // reference leaves would be divided by epsilon.
+      Vec<T> mean{}, total{};
+      for (int64_t j = 0; j < call_.references; ++j) {
+        const Vec<T> weight = load(weights + j * kTile + t);
+        mean += weight * load(response + j * kTile + t);
+        total += weight;
+      }
+      mean /= max_vec<T>(total, T(0.5) - Vec<T>{});  // 0 beyond the last token
       for (int64_t j = 0; j < call_.references; ++j) {
         const int64_t at = j * kTile + t;
         store(grads + at, load(weights + at) * (load(response + at) - mean));

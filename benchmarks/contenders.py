@@ -256,7 +256,6 @@ CONTENDERS = {
     },
     COMPILED: Contender(SET, through_compiler),
     # It sums over all tokens one after the other, in float32.
-    # It sums over all tokens one after the other, in float32.
     EAGER: Contender(SET, through_eager, slack=100, narrow=True),
     SDPA: Contender(SOFTMAX, sdpa),
     AGENT: Contender(AGENTS, agents),

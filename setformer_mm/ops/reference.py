@@ -54,7 +54,8 @@ def set_attention_reference(
         unit = unit.clamp_min(norm_floor(unit.dtype))
         values = (lengths / unit) * (features - math.exp(-folded.alpha))
 
-        aggregates = log_in.softmax(-2).mT @ values
+        # Over the last dimension: over another one, torch adds up all tokens in turn.
+        aggregates = log_in.mT.softmax(-1) @ values
         out = log_back.softmax(-1) @ (aggregates @ folded.value_map)
         return (out * unit).transpose(1, 2).to(x.dtype)
 

@@ -54,13 +54,14 @@ test-wheel: $(DONE)/wheel
 	cd $(TORCH_VENV) && bin/python -m pytest $(ARGS) $(CURDIR)/tests/ops
 
 BENCH := $(BIN)/python benchmarks/bench_
+BF16_MODELS := setformer_tiny swin_tiny_patch4_window7_224 convnext_tiny resnet50
 BENCH_TO = $(ARGS) --json bench_output/$(1).json --markdown bench_output/$(1).md \
   --plot bench_output/$(1).png
 
 bench: install
 	$(BENCH)op.py $(call BENCH_TO,op)
 	$(BENCH)backbone.py $(call BENCH_TO,backbone)
-	$(BENCH)backbone.py --bf16 $(call BENCH_TO,backbone_bf16)
+	$(BENCH)backbone.py --bf16 --models $(BF16_MODELS) $(call BENCH_TO,backbone_bf16)
 
 figures: install
 	$(BIN)/python tools/tables.py imagenet coco ade20k --json results/computed.json

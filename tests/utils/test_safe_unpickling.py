@@ -135,13 +135,12 @@ def test_mmengine_loads_no_more_than_we_do(tmp_path, canary):
         "import sys; from mmengine.runner import CheckpointLoader\n"
         "from setformer_mm.utils.safe_unpickling import load_checkpoints_safely\n"
         "load_checkpoints_safely()\n"
-        "for path in sys.argv[1:]:\n"
-        "    try: CheckpointLoader.load_checkpoint(path)\n"
-        "    except Exception as error: print(type(error).__name__)\n"
+        "try: CheckpointLoader.load_checkpoint(sys.argv[1])\n"
+        "except Exception as error: print('refused by', type(error).__name__)\n"
     )
-    command = [sys.executable, "-c", script, path, f"file://{path}"]
+    command = [sys.executable, "-c", script, path]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == 2 * ["UnpicklingError"]
+    assert "refused by UnpicklingError\n" in done.stdout  # and logs
     assert not canary.exists()
 
 

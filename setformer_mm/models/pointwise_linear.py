@@ -31,14 +31,13 @@ class PointwiseLinear(nn.Linear):
     def _is_faster_as_convolution(self, x: Tensor) -> bool:
         if x.dim() != 4 or x.device.type != "cpu" or x.dtype not in _TYPES:
             return False
-        least = (
-            _MIN_TOKENS_A_CHANNEL_WITH_GRAD
-            if torch.is_grad_enabled()
-            else _MIN_TOKENS_A_CHANNEL
-        )
+        has_backward = torch.is_grad_enabled()
         if torch.compiler.is_compiling():
             # One graph is for any number of tokens, and inductor cannot order the
             # strides of a convolution's gradients where sizes are open.
-            return not torch.is_grad_enabled()
+            return not has_backward
+        least = (
+            _MIN_TOKENS_A_CHANNEL_WITH_GRAD if has_backward else _MIN_TOKENS_A_CHANNEL
+        )
         tokens = x.shape[:3].numel()
         return tokens >= least * max(self.in_features, self.out_features)

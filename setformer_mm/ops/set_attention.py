@@ -214,10 +214,7 @@ def _check_parameters(
     if return_references is not None:
         sets["return_references"] = return_references
     for name, tensor in {"anchors": anchors, **sets}.items():
-        if not tensor.is_floating_point() or tensor.itemsize == 1:
-            raise TypeError(
-                f"{name} must be floating, of at least 16 bits, got {tensor.dtype}"
-            )
+        _require_floating(name, tensor)
     if anchors.dim() != 3 or 0 in anchors.shape:
         raise ValueError(
             "anchors must be (heads, K, D) with none of them 0, "
@@ -246,9 +243,15 @@ def _check_parameters(
         )
 
 
+def _require_floating(name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point() or tensor.itemsize == 1:
+        raise TypeError(
+            f"{name} must be floating, of at least 16 bits, got {tensor.dtype}"
+        )
+
+
 def _check_tokens(x: Tensor, anchors: Tensor) -> None:
-    if not x.is_floating_point() or x.itemsize == 1:
-        raise TypeError(f"x must be floating, of at least 16 bits, got {x.dtype}")
+    _require_floating("x", x)
     heads, _, dim = anchors.shape
     if x.dim() != 4 or x.shape[1] == 0 or tuple(x.shape[2:]) != (heads, dim):
         raise ValueError(

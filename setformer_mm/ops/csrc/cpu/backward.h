@@ -25,6 +25,7 @@ class BackwardHead : public Head<T> {
   using Base::for_vectors, Base::for_references, Base::zero_beyond;
   using Base::kIn, Base::kBack;
   using Base::mixed_, Base::mix, Base::for_tiles, Base::rows_of, Base::look_at;
+  using Base::scale_columns;
   using Base::start_scaling, Base::update_rows, Base::weighted_sum;
   using Base::start_sums, Base::add_to_sums, Base::finish_sums;
   using Base::weigh_in, Base::weigh_back;
@@ -206,12 +207,12 @@ class BackwardHead : public Head<T> {
     for_tiles(chunk, [&](Tile tile) {
       const View view = look_at(tile, s);
       T* grads = weight_grads_of(tile, s);
-      if (!resident_) {
+      if (resident_) {
+        weigh_in(tile, view, s.weights.get(), s);
+      } else {
         compute_return_grads(grad_out, tile, view, grads + M() * kTile, s);
         compute_in_grads(tile, view, grads, s);
         balance_in_grads(tile, grads, s);
-      } else {
-        weigh_in(tile, view, s.weights.get(), s);
       }
       T* score_grads = s.score_grads.get();
       for (int64_t way = 0; way < 2; ++way) {
@@ -252,11 +253,7 @@ class BackwardHead : public Head<T> {
            });
       T* x_t = s.x_t.get();
       load_tokens(tile, s.lengths, s);
-      for (int64_t d = 0; d < D(); ++d)
-        for_vectors(tile, [&](int64_t t) {
-          T* const at = x_t + d * kTile + t;
-          store(at, load(at) * load(s.inverses + t));
-        });
+      scale_columns(tile, s.inverses, D(), x_t);
       transpose(x_t, kTile, D(), tile.cols, s.x.get(), D());
       gemm(K(), D(), tile.count, Left<T>{exponent_grads_t, kTile, 1}, s.x.get(), D(),
            [&](int64_t k, int64_t d, Vec<T> v) {

@@ -14,7 +14,7 @@ class ForwardHead : public Head<T> {
   using Base::compute_features, Base::compute_scores, Base::exponentiate;
   using Base::D, Base::K, Base::M, Base::saved_slot, Base::scaling;
   using Base::features_t_, Base::gibbs_, Base::lengths_, Base::aggregates_;
-  using Base::for_vectors, Base::for_references;
+  using Base::for_vectors, Base::for_references, Base::scale_columns;
   using Base::longest_of, Base::set_unit;
   using Base::mixed_, Base::mix, Base::for_tiles, Base::rows_of, Base::look_at;
   using Base::start_scaling, Base::update_rows;
@@ -96,13 +96,9 @@ class ForwardHead : public Head<T> {
       T* weights = s.weights.get();
       weigh_in(tile, view, weights, s);
       add_to_sums(tile, weights, s.sums.get());
-      for_vectors(tile, [&](int64_t t) {
-        const Vec<T> length = load(view.lengths + t) / unit_;
-        for (int64_t j = 0; j < call_.references; ++j) {
-          T* const at = weights + j * kTile + t;
-          store(at, load(at) * length);
-        }
-      });
+      for_vectors(
+          tile, [&](int64_t t) { store(s.left + t, load(view.lengths + t) / unit_); });
+      scale_columns(tile, s.left, call_.references, weights);
       transpose(weights, kTile, M(), tile.cols, s.weights_t.get(), M());
       gemm(K(), M(), tile.count, Left<T>{view.features_t, kTile, 1}, s.weights_t.get(),
            M(),

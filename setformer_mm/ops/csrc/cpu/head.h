@@ -161,6 +161,15 @@ class Head {
     for (int64_t i = tile.count; i < tile.cols; ++i) row[i] = 0;
   }
 
+  // Multiplies each column of a matrix of so many rows by a factor of its own.
+  static void scale_columns(Tile tile, const T* factors, int64_t rows, T* matrix) {
+    for (int64_t j = 0; j < rows; ++j)
+      for_vectors(tile, [&](int64_t t) {
+        T* const at = matrix + j * kTile + t;
+        store(at, load(at) * load(factors + t));
+      });
+  }
+
   // sum_j left_j matrix_j, rows kTile apart, for one vector of columns.
   Vec<T> weighted_sum(const T* left, const T* matrix) const {
     Vec<T> sum{};
@@ -387,11 +396,7 @@ class Head {
       store(inverses + t, 1 / sum);
     });
     zero_beyond(tile, inverses);
-    for (int64_t j = 0; j < call_.references; ++j)
-      for_vectors(tile, [&](int64_t t) {
-        T* const at = weights + j * kTile + t;
-        store(at, load(at) * load(inverses + t));
-      });
+    scale_columns(tile, inverses, call_.references, weights);
   }
 
   const Call<T>& call_;

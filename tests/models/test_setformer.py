@@ -3,13 +3,15 @@
 import copy
 import math
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from setformer_mm.models import SeTformer
+from setformer_mm.models import TOKEN_MIXERS, SeTAttention, SeTformer
 from setformer_mm.models import set_attention as attention_module
 from setformer_mm.models.setformer import ARCHITECTURES
 from setformer_mm.ops.extension import DISABLE_VARIABLE
@@ -290,6 +292,47 @@ def test_training_folds_each_stage_once(monkeypatch):
     )
     build()(torch.randn(1, 3, 32, 32))
     assert len(calls) == len(SMALL["depths"])
+
+
+def test_threads_share_a_model():
+    """One thread could take away the fold that another one was about to return."""
+    model = build().eval()
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(images)
+
+    def serve(index: int) -> None:
+        mixers = [m for m in model.modules() if isinstance(m, SeTAttention)]
+        with torch.no_grad():
+            for turn in range(20):
+                if turn % 4 == index % 4:
+                    for mixer in mixers:
+                        mixer.drop_fold()
+                for out, e in zip(model(images), expected):
+                    assert torch.equal(out, e)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(serve, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("mixer", sorted(TOKEN_MIXERS.module_dict))
+def test_meta_device_knows_shapes(mixer):
+    with torch.device("meta"):
+        model = SeTformer(SMALL, attention=dict(type=mixer))
+        images = torch.empty(2, 3, 40, 64)
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            outs = model(images)
+        assert all(out.is_meta for out in outs)
+        shapes = [
+            (2, 8 * 2**i, -(-40 // s), -(-64 // s)) for i, s in enumerate(STRIDES)
+        ]
+        assert [tuple(out.shape) for out in outs] == shapes
 
 
 @pytest.mark.skipif(

@@ -21,12 +21,12 @@ class BackwardHead : public Head<T> {
   using Base::call_, Base::resident_, Base::unit_, Base::shifts_;
   using Base::compute, Base::load_tokens, Base::longest_of, Base::set_unit;
   using Base::D, Base::K, Base::M, Base::kept, Base::saved_slot, Base::scaling;
+  using Base::exponentiate_shifts, Base::update_rows, Base::weighted_sum;
   using Base::features_t_, Base::gibbs_, Base::lengths_, Base::aggregates_;
   using Base::for_vectors, Base::for_references, Base::zero_beyond;
-  using Base::kIn, Base::kBack;
+  using Base::kIn, Base::kBack, Base::kOnlyIn, Base::kOnlyBack, Base::kBoth;
   using Base::mixed_, Base::mix, Base::for_tiles, Base::rows_of, Base::look_at;
   using Base::scale_columns;
-  using Base::start_scaling, Base::update_rows, Base::weighted_sum;
   using Base::start_sums, Base::add_to_sums, Base::finish_sums;
   using Base::weigh_in, Base::weigh_back;
   using Base::zeroed_partial, Base::partial, Base::add_up;
@@ -55,11 +55,11 @@ class BackwardHead : public Head<T> {
     const double* scalings =
         call_.problem.saved.scalings + slot * (call_.iters + 1) * 2 * m;
     for (int64_t t = 0; t <= call_.iters; ++t)
-      for_references([&](int64_t j) {
+      for_references(kBoth, [&](int64_t j) {
         (t == 0 ? shifts_.get() : scaling(t))[j] =
             T(scalings[(2 * t + j / M()) * m + j % M()]);
       });
-    start_scaling();
+    exponentiate_shifts(shifts_.get(), scaling(0));
     const double* saved = call_.problem.saved.aggregates + slot * m * (k + 1);
     for (int64_t j = 0; j < M(); ++j) {
       for (int64_t c = 0; c < K(); ++c)
@@ -74,7 +74,7 @@ class BackwardHead : public Head<T> {
     for_tiles(chunk, [&](Tile tile) {
       T* lengths = resident_ ? lengths_.get() + tile.begin : s.lengths;
       if (resident_)
-        compute(tile, lengths, features_t_.get() + tile.begin * K(),
+        compute(tile, kBoth, lengths, features_t_.get() + tile.begin * K(),
                 gibbs_.get() + tile.begin * 2 * M(), s);
       else
         load_tokens(tile, lengths, s);
@@ -90,7 +90,7 @@ class BackwardHead : public Head<T> {
     start_sums(s.sums.get());
     for_tiles(chunk, [&](Tile tile) {
       T* grads = weight_grads_of(tile, s) + M() * kTile;
-      compute_return_grads(grad_out, tile, look_at(tile, s), grads, s);
+      compute_return_grads(grad_out, tile, look_at(tile, kOnlyBack, s), grads, s);
       gemm(M(), K(), tile.count, Left<T>{s.weights.get(), kTile, 1}, s.out.get(), K(),
            [&](int64_t j, int64_t k, Vec<T> v) { add_to(products + j * K() + k, v); });
       add_to_sums(tile, grads, s.sums.get());
@@ -129,7 +129,7 @@ class BackwardHead : public Head<T> {
     start_sums(s.sums.get());
     for_tiles(chunk, [&](Tile tile) {
       T* grads = weight_grads_of(tile, s);
-      compute_in_grads(tile, look_at(tile, s), grads, s);
+      compute_in_grads(tile, look_at(tile, kOnlyIn, s), grads, s);
       add_to_sums(tile, grads, s.sums.get());
     });
     finish_sums(s.sums.get(), M(), partial(chunk));
@@ -146,7 +146,7 @@ class BackwardHead : public Head<T> {
     double* const by_a = s.sums.get();
     start_sums(by_a);
     for_tiles(chunk, [&](Tile tile) {
-      const View view = look_at(tile, s);
+      const View view = look_at(tile, last > 1 ? kBoth : kOnlyIn, s);
       T* grads = weight_grads_of(tile, s);
       if (resident_)
         weigh_in(tile, view, s.weights.get(), s);
@@ -173,7 +173,7 @@ class BackwardHead : public Head<T> {
     double* const by_a = s.sums.get();
     start_sums(by_a);
     for_tiles(chunk, [&](Tile tile) {
-      const View view = look_at(tile, s);
+      const View view = look_at(tile, t > 2 ? kBoth : kOnlyIn, s);
       add_iteration(kIn, t, tile, view, by_a, s);
       if (t > 2) add_iteration(kBack, t - 1, tile, view, by_a, s);
     });
@@ -190,7 +190,7 @@ class BackwardHead : public Head<T> {
   // of them at once.
   void collect_terms() {
     for (int64_t i = 0; i < 2 * M() * call_.terms_pad; ++i) terms_.get()[i] = 0;
-    for_references([&](int64_t j) {
+    for_references(kBoth, [&](int64_t j) {
       T* const terms = terms_.get() + j * call_.terms_pad;
       for (int64_t t = 0; t <= call_.iters; ++t) terms[t] = scaling(t)[j];
       for (int64_t t = 1; t <= call_.iters; ++t) terms[call_.iters + t] = gamma(t)[j];
@@ -205,7 +205,7 @@ class BackwardHead : public Head<T> {
     double* const grad_anchors = score_grad_sums + 2 * M();
     start_sums(s.sums.get());
     for_tiles(chunk, [&](Tile tile) {
-      const View view = look_at(tile, s);
+      const View view = look_at(tile, kBoth, s);
       T* grads = weight_grads_of(tile, s);
       if (resident_) {
         weigh_in(tile, view, s.weights.get(), s);

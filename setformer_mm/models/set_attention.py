@@ -38,6 +38,8 @@ class SeTAttention(TokenMixer):
             for the same ones both ways.
     """
 
+    handles_padding = True
+
     def __init__(
         self,
         embed_dims: int,
@@ -92,13 +94,20 @@ class SeTAttention(TokenMixer):
         maps_of_blocks = zip(*(m.chunk(len(mixers)) for m in maps))
         return [Folded(*block_maps, alpha) for block_maps in maps_of_blocks]
 
-    def forward(self, x: Tensor, prepared: Folded | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        prepared: Folded | None = None,
+        valid_shape: Tensor | None = None,
+    ) -> Tensor:
         """Attend.
 
         Args:
             x (Tensor): Tokens of shape ``(B, H, W, C)``.
             prepared (Folded, optional): What :meth:`folded` would return, if it has
                 been computed together with other blocks'.
+            valid_shape (Tensor, optional): Valid rows and columns of each image, int64
+                of shape ``(B, 2)``; None if all are.
 
         Returns:
             Tensor: Of the same shape.
@@ -112,6 +121,7 @@ class SeTAttention(TokenMixer):
             self.folded() if prepared is None else prepared,
             spatial_shape=(height, width),
             reference_shape=self.reference_shape,
+            valid_shape=valid_shape,
             epsilon=self.epsilon,
             num_iters=self.num_iters,
             tau=self.tau,

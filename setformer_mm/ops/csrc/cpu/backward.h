@@ -18,7 +18,7 @@ template <typename T>
 class BackwardHead : public Head<T> {
   using Base = Head<T>;
   using Base::anchors_n, Base::score_maps, Base::value_map_t;
-  using Base::call_, Base::resident_, Base::unit_, Base::shifts_;
+  using Base::call_, Base::tokens_, Base::resident_, Base::unit_, Base::shifts_;
   using Base::compute, Base::load_tokens, Base::longest_of, Base::set_unit;
   using Base::D, Base::K, Base::M, Base::kept, Base::saved_slot, Base::scaling;
   using Base::exponentiate_shifts, Base::update_rows, Base::weighted_sum;
@@ -29,7 +29,7 @@ class BackwardHead : public Head<T> {
   using Base::scale_columns;
   using Base::start_sums, Base::add_to_sums, Base::finish_sums;
   using Base::weigh_in, Base::weigh_back;
-  using Base::zeroed_partial, Base::partial, Base::add_up;
+  using Base::zeroed_partial, Base::partial, Base::add_up, Base::inverse;
   using typename Base::Tile;
   using typename Base::View;
 
@@ -64,7 +64,7 @@ class BackwardHead : public Head<T> {
     for (int64_t j = 0; j < M(); ++j) {
       for (int64_t c = 0; c < K(); ++c)
         aggregates_.get()[j * K() + c] = j < m && c < k ? saved[j * (k + 1) + c] : 0;
-      inv_column_sums_.get()[j] = j < m ? T(1 / saved[j * (k + 1) + k]) : T(0);
+      inv_column_sums_.get()[j] = j < m ? T(inverse(saved[j * (k + 1) + k])) : T(0);
     }
     mix();
   }
@@ -320,7 +320,7 @@ class BackwardHead : public Head<T> {
   void set_gammas(int64_t way, int64_t t, const double* by_a) {
     for (int64_t j = 0; j < call_.references; ++j) {
       const int64_t at = way * M() + j;
-      set_gamma(way, t, j, double(call_.tokens) * scaling(t)[at] * by_a[at]);
+      set_gamma(way, t, j, double(tokens_) * scaling(t)[at] * by_a[at]);
     }
   }
 
@@ -424,7 +424,7 @@ class BackwardHead : public Head<T> {
       T* const by_b = terms + c * kTile;
       T* const by_gamma = by_b + (iters + 1) * kTile;
       for_vectors(tile, [&](int64_t t) {
-        const Vec<T> a = 1 / (load(by_b + t) * T(call_.tokens));
+        const Vec<T> a = 1 / (load(by_b + t) * T(tokens_));
         Vec<T> log_a_grad{};
         if (c < iters) {
           log_a_grad = -a * load(by_gamma + t);
@@ -433,7 +433,7 @@ class BackwardHead : public Head<T> {
           for (int64_t j = 0; j < call_.references; ++j)
             log_a_grad += load(grads + j * kTile + t);
         }
-        store(by_b + t, a * log_a_grad * T(call_.tokens));
+        store(by_b + t, a * log_a_grad * T(tokens_));
       });
     }
     for (int64_t c = 0; c < call_.terms; ++c) zero_beyond(tile, terms + c * kTile);

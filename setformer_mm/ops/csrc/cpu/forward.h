@@ -2,7 +2,8 @@
 // instruction set.
 //
 //   embed      features, scores; the largest token norm and the column maxima c
-//   iterate    num_iters times: one Sinkhorn iteration of both ways, a, then sums for b;
+//   iterate    num_iters times: one Sinkhorn iteration of both ways, a, then sums for
+//   b;
 //              the first goes along with embed where nothing is kept between passes
 //   aggregate  the way in: its last a; sums of U and of U^T val, which make A
 //   respond    the way back: P A value_map
@@ -22,7 +23,7 @@ class ForwardHead : public Head<T> {
   using Base::mixed_, Base::mix, Base::for_tiles, Base::rows_of, Base::look_at;
   using Base::start_sums, Base::add_to_sums, Base::finish_sums;
   using Base::weigh_in, Base::weigh_back;
-  using Base::zeroed_partial, Base::partial, Base::add_up;
+  using Base::zeroed_partial, Base::partial, Base::add_up, Base::inverse;
   using typename Base::Tile;
   using typename Base::View;
   using typename Base::Ways;
@@ -131,8 +132,8 @@ class ForwardHead : public Head<T> {
     double* a = aggregates_.get();
     transpose(products, M(), K(), M(), a, K());
     for (int64_t j = 0; j < M(); ++j, a += K()) {
-      const double inverse = j < m ? 1 / column_sums[j] : 0;
-      for (int64_t c = 0; c < K(); ++c) a[c] = j < m ? a[c] * inverse : 0;
+      const double by_sum = j < m ? inverse(column_sums[j]) : 0;
+      for (int64_t c = 0; c < K(); ++c) a[c] = j < m ? a[c] * by_sum : 0;
       if (j >= m) continue;
       for (int64_t c = 0; c < k; ++c) saved[j * (k + 1) + c] = a[c];
       saved[j * (k + 1) + k] = column_sums[j];
@@ -162,7 +163,7 @@ class ForwardHead : public Head<T> {
 
   // b = (1 / M) / (E^T a), from sums over tokens.
   void set_scaling(int64_t t, int64_t j, double column_sum) {
-    scaling(t)[j] = T(1 / (call_.references * column_sum));
+    scaling(t)[j] = T(inverse(call_.references * column_sum));
   }
 
   // E^T a with the a that follow from b, of both ways.

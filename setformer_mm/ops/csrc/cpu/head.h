@@ -53,6 +53,8 @@ class Head {
   void start(int64_t image, int64_t head) {
     image_ = image;
     head_ = head;
+    region_ = call_.region_of(image);
+    tokens_ = region_.height * region_.width;
   }
 
  protected:
@@ -121,7 +123,7 @@ class Head {
 
   template <typename Visit>
   void for_tiles(int64_t chunk, Visit visit) const {
-    const int64_t end = min_of((chunk + 1) * call_.chunk_tokens, call_.tokens);
+    const int64_t end = min_of((chunk + 1) * call_.chunk_tokens, tokens_);
     for (int64_t begin = chunk * call_.chunk_tokens; begin < end; begin += kTile) {
       const int64_t count = min_of(kTile, end - begin);
       visit(Tile{begin, count, round_up(count, kPad)});
@@ -129,7 +131,8 @@ class Head {
   }
 
   Rows rows_of(const Tokens& tokens, Tile tile) const {
-    return {tokens, call_.problem.scalar, image_, head_, tile.begin, tile.count};
+    return {tokens,     call_.problem.scalar, image_,        head_,
+            tile.begin, tile.count,           region_.width, call_.grid_width()};
   }
 
   double* zeroed_partial(int64_t chunk, int64_t size) const {
@@ -146,6 +149,9 @@ class Head {
       for (int64_t i = 0; i < size; ++i) totals[i] += partial(chunk)[i];
     return totals;
   }
+
+  // 1 / sum; 0 for a sum over no tokens at all.
+  static double inverse(double sum) { return sum == 0 ? 0 : 1 / sum; }
 
   // A value_map, from A.
   void mix() {
@@ -380,7 +386,7 @@ class Head {
   // a = (1 / N) / (E b), of the way whose rows of E and b these are.
   void update_rows(Tile tile, const T* gibbs, const T* b, T* a) const {
     for_vectors(tile, [&](int64_t t) {
-      store(a + t, 1 / (weighted_sum(b, gibbs + t) * T(call_.tokens)));
+      store(a + t, 1 / (weighted_sum(b, gibbs + t) * T(tokens_)));
     });
     zero_beyond(tile, a);
   }
@@ -389,7 +395,7 @@ class Head {
   void weigh_in(Tile tile, View view, T* weights, Scratch<T>& s) const {
     T* const a = s.a[kIn];
     update_rows(tile, view.gibbs, scaling(call_.iters), a);
-    const T* positions = call_.positions_of(tile.begin, s.positions.get());
+    const T* positions = call_.positions_of(image_, tile.begin, s.positions.get());
     for (int64_t j = 0; j < call_.references; ++j)
       for_vectors(tile, [&](int64_t t) {
         const int64_t at = j * kTile + t;
@@ -401,7 +407,7 @@ class Head {
   void weigh_back(Tile tile, View view, T* weights, Scratch<T>& s) const {
     const T* b = scaling(call_.iters) + M();
     const T* gibbs = view.gibbs + M() * kTile;
-    const T* positions = call_.positions_of(tile.begin, s.positions.get());
+    const T* positions = call_.positions_of(image_, tile.begin, s.positions.get());
     T inverses[kTile];
     for_vectors(tile, [&](int64_t t) {
       Vec<T> sum{};
@@ -420,7 +426,9 @@ class Head {
   const Call<T>& call_;
   const bool resident_;
   int64_t image_ = 0, head_ = 0;
-  T unit_ = 1;  // the largest token norm; A is kept relative to it
+  Region region_{};
+  int64_t tokens_ = 0;  // of the region
+  T unit_ = 1;          // the largest token norm; A is kept relative to it
   Buffer<T> features_t_, gibbs_, lengths_;
   Buffer<T> shifts_;  // c
   Buffer<T> scalings_;

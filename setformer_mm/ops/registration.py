@@ -2,8 +2,9 @@
 beside how to run it, which is shapes, gradients and the number of operations.
 
 Its schemas are in csrc/set_attention.cpp. Shapes: ``x`` is ``(B, N, h, D)``, the maps
-of :class:`Folded` are float64, ``valid`` is ``(B, 2)`` or None; for the backward pass ``scalings`` of shape ``(B, h, L +
-1, 2 M)`` and ``aggregates`` of shape ``(B, h, M, K + 1)`` are kept, float64, too.
+of :class:`Folded` are float64, ``valid`` is int64 ``(B, 2)`` or None; for the backward
+pass ``scalings`` of shape ``(B, h, L + 1, 2 M)`` and ``aggregates`` of shape ``(B, h,
+M, K + 1)`` are kept, float64, too.
 """
 
 from typing import NamedTuple

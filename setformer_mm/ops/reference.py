@@ -57,9 +57,8 @@ def set_attention_reference(
             for scores in (features @ folded.score_maps).chunk(2, -1)
         )
         if tau is not None:
-            counts = int(log_in.shape[-2]), int(log_in.shape[-1])
             rows, cols = position_exponents(
-                spatial_shape, reference_shape, *counts, tau, like=features
+                spatial_shape, reference_shape, *log_in.shape[-2:], tau, like=features
             )
             log_in = _add_over_grid(log_in, rows, cols)
             log_back = _add_over_grid(log_back, rows, cols)
@@ -84,6 +83,12 @@ def _attend_to_crops(
     valid: Tensor,
 ) -> Tensor:
     """Crop each image, attend to it by itself, and pad with zeros."""
+    is_exporting = getattr(torch.compiler, "is_exporting", None)  # torch >= 2.7
+    if is_exporting and is_exporting():
+        raise ValueError(
+            "a graph cannot crop images to sizes that it computes: export a backbone "
+            "with padding='ignore', or with the compiled operator"
+        )
     height, width = spatial_shape or (x.shape[1], 1)
     outs = [x.new_empty(0, *x.shape[1:3], folded.anchors.shape[1])]
     for image, (rows, cols) in zip(x.split(1), valid.tolist()):

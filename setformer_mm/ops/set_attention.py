@@ -218,9 +218,13 @@ def check_fields(
 
 def _as_integers(shape: Shape2d | None) -> Shape2d | None:
     """Hashable and plain: torch.jit's tracer, and so mmengine's FLOP counter, hands out
-    shapes as tensors.
+    shapes as tensors. Symbols of torch.compile and torch.export stay: as an integer,
+    one would stand for a single size.
     """
-    return None if shape is None else (int(shape[0]), int(shape[1]))
+    if shape is None:
+        return None
+    height, width = (int(n) if isinstance(n, Tensor) else n for n in shape)
+    return height, width
 
 
 def _check_parameters(
@@ -319,9 +323,12 @@ def _check_valid(
             "valid_shape goes with spatial_shape (image) and lengths without it "
             f"(sequence), got spatial_shape={spatial_shape} and {name}"
         )
-    rule, shape = ("(B, 2)", (len(x), 2)) if is_image else ("(B,)", (len(x),))
-    if tuple(valid.shape) != shape:
-        raise ValueError(f"{name} must be {rule} = {shape}, got {tuple(valid.shape)}")
+    # Element by element: as a tuple, an open batch would be closed.
+    rule, shape = ("(B, 2)", (x.shape[0], 2)) if is_image else ("(B,)", x.shape[:1])
+    if valid.dim() != len(shape) or any(a != b for a, b in zip(valid.shape, shape)):
+        raise ValueError(
+            f"{name} must be {rule} = {tuple(shape)}, got {tuple(valid.shape)}"
+        )
     if valid.dtype != torch.int64:
         raise TypeError(f"{name} must be int64, got {valid.dtype}")
     if valid.device != x.device:
@@ -330,7 +337,7 @@ def _check_valid(
     # take what is too large for everything.
     if valid.device.type == "cpu" and not torch.compiler.is_compiling():
         most = spatial_shape if is_image else (x.shape[1],)
-        for row in valid.reshape(len(x), -1).tolist():
+        for row in valid.reshape(-1, len(most)).tolist():
             if not all(0 <= v <= m for v, m in zip(row, most)):
                 raise ValueError(f"{name} must be in 0..{tuple(most)}, got {row}")
     return valid if is_image else torch.stack([valid, torch.ones_like(valid)], -1)

@@ -6,9 +6,13 @@ from torch.nn import functional as F
 
 from setformer_mm.models import SeTformer
 from setformer_mm.models.padding import detect_valid_shape, mean_of_tokens, zero_padding
+from setformer_mm.ops.extension import why_not_to_load
 
 from .test_setformer import SMALL, STRIDES, build
 
+needs_extension = pytest.mark.skipif(
+    why_not_to_load() is not None, reason=str(why_not_to_load())
+)
 SIZES = (70, 99), (128, 64), (33, 128), (128, 128), (64, 1)
 PADDED = 160, 144
 
@@ -152,3 +156,37 @@ def test_compiled_without_looking():
             batch = batch_of(images, size)
             for a, b in zip(compiled(batch), model(batch)):
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@needs_extension
+def test_exported_with_open_sizes():
+    model = build().eval()
+    model.switch_to_deploy()
+    images = torch.randn(2, 3, 64, 96)
+    program = export(model, images)
+    for size in (PADDED, (133, 190)):
+        batch = batch_of(pictures(), size)
+        for a, b in zip(program(batch), model(batch)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_reference_is_exported_without_a_search_for_padding():
+    images = torch.randn(2, 3, 64, 96)
+    reference = dict(backend="reference")
+    with pytest.raises(ValueError, match="a backbone with padding='ignore'"):
+        export(build(reference).eval(), images)
+    model = build(reference, padding="ignore").eval()
+    model.switch_to_deploy()
+    program = export(model, images)
+    other = torch.randn(3, 3, 80, 70)
+    for a, b in zip(program(other), model(other)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def export(model, images):
+    open_size = torch.export.Dim.AUTO
+    shapes = {"x": dict.fromkeys((0, 2, 3), open_size)}
+    return torch.export.export(
+        model, (images,), strict=False, dynamic_shapes=shapes
+    ).module()

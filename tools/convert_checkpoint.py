@@ -24,7 +24,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from setformer_mm.models import SeTformer
-from setformer_mm.utils.checkpoints import read_checkpoint
+from setformer_mm.utils.checkpoints import load_checkpoints_safely, read_checkpoint
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_checkpoint
 from setformer_mm.utils.launch import (
@@ -32,7 +32,6 @@ from setformer_mm.utils.launch import (
     read_config,
     run_tool,
 )
-from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 # Parts of our names and what NAT calls them, in its classification/nat.py.
 NAT_NAMES = {
@@ -100,12 +99,9 @@ def read_nat(path: str) -> dict[str, Tensor]:
     Raises:
         UserError: if it is no checkpoint, damaged, or one of something else.
     """
-    checkpoint = read_checkpoint(path)
-    weights = checkpoint.get("state_dict", checkpoint)
-    weights = weights if isinstance(weights, dict) else {}
     nat = {
-        str(name).removeprefix("backbone."): value.float()
-        for name, value in weights.items()
+        name.removeprefix("backbone."): value.float()
+        for name, value in read_checkpoint(path)["state_dict"].items()
         if isinstance(value, Tensor)
     }
     for name in LANDMARKS:

@@ -6,7 +6,10 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from setformer_mm.utils.checkpoints import read_checkpoint, require_training_state
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    require_training_state,
+)
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
@@ -15,7 +18,6 @@ from setformer_mm.utils.launch import (
     use_gloo_on_cpu,
 )
 from setformer_mm.utils.preflight import require_data, require_pretrained_weights
-from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,9 +75,8 @@ def main() -> None:
     load_checkpoints_safely()
     require_data(cfg, ("train", "val"))
     require_pretrained_weights(cfg)
-    if cfg.get("load_from") and "://" not in cfg.load_from:
-        check = require_training_state if cfg.get("resume") else read_checkpoint
-        check(cfg.load_from)
+    if cfg.get("resume") and cfg.get("load_from"):
+        require_training_state(cfg.load_from)
     use_gloo_on_cpu(cfg)
     Runner.from_cfg(cfg).train()
 

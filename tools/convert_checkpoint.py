@@ -221,7 +221,11 @@ def convert(
         if value.shape != target.shape and name.startswith("head."):
             rows.append(Row("fresh", name, "", target.numel()))  # for other classes
             continue
-        require_usable(value, target.shape, source, name)
+        if value.shape != target.shape:
+            raise ValueError(
+                f"{source} gives {tuple(value.shape)}, but {name} is "
+                f"{tuple(target.shape)}"
+            )
         # A copy, because a view would be stored with all that it is a view of.
         converted[name] = value.to(target.dtype, copy=True)
         what = "adapted" if how else "copied"
@@ -244,16 +248,6 @@ def require_may_be_fresh(name: str, source: str) -> None:
     of_skeleton = name.startswith("backbone.") and ".attn." not in name
     if of_skeleton and not re.match(r"backbone\.norm\d\.", name):
         raise ValueError(f"it lacks {source}, which {name} starts from")
-
-
-def require_usable(value: Tensor, shape: torch.Size, source: str, name: str) -> None:
-    """Refuse a tensor of another shape, and one that is damaged."""
-    if value.shape != shape:
-        raise ValueError(
-            f"{source} gives {tuple(value.shape)}, but {name} is {tuple(shape)}"
-        )
-    if not value.isfinite().all():
-        raise ValueError(f"{source} holds infinities or NaN")
 
 
 def print_report(rows: list[Row]) -> None:

@@ -402,7 +402,7 @@ def flipped() -> bytes:
 BIAS = "levels__2__blocks__1__mlp__fc1__bias"
 REFUSED = {
     "empty": (lambda: b"", "not a checkpoint of weights, or is damaged"),
-    "text": (lambda: b"<html>Not found</html>", "or is damaged"),
+    "text": (lambda: b"<html>Not found</html>", "it is a web page"),
     "truncated": (lambda: saved(changed())[:-100_000], "or is damaged"),
     "corrupt": (flipped, "the checksum of .* is wrong"),
     "pickled code": (
@@ -415,7 +415,7 @@ REFUSED = {
         "not a checkpoint of NAT: it has no tensor patch_embed.proj.1.weight, its "
         "first is 0.weight",
     ),
-    "no tensors": (lambda: saved(dict(state_dict=3)), "not a checkpoint of NAT"),
+    "no tensors": (lambda: saved(dict(state_dict=3)), "not a checkpoint of weights"),
     "other channels": (
         lambda: saved(random_nat(32, *SMALL[1:])),
         "NAT of 32 channels, MLP ratio 2 and depths 1, 1, 2, 3 against SeTformer of "
@@ -442,7 +442,7 @@ REFUSED = {
     ),
     "not finite": (
         lambda: saved(changed(**{BIAS: lambda x: x / 0})),
-        "levels.2.blocks.1.mlp.fc1.bias holds infinities or NaN",
+        "NaN or infinity in 1 tensors, the first is levels.2.blocks.1.mlp.fc1.bias",
     ),
 }
 

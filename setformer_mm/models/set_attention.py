@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops import Folded, check_fields, fold, set_attention_folded
+from ..ops import Folded, NonFiniteError, check_fields, fold, set_attention_folded
 from .pointwise_linear import PointwiseLinear
 from .token_mixer import TOKEN_MIXERS, TokenMixer, require_divisible
 
@@ -84,11 +84,17 @@ class SeTAttention(TokenMixer):
         takes a fraction of the launches, and on an accelerator of the time, of one a
         block.
         """
-        if not all(attention.folds_anew() for attention in mixers):
+        kind = mixers[0].kind_of_fold()
+        if not all(a.folds_anew() and a.kind_of_fold() == kind for a in mixers):
             return [attention.folded() for attention in mixers]
         of_blocks = zip(*(attention.folding_parameters() for attention in mixers))
         parameters = [None if p[0] is None else torch.cat(p) for p in of_blocks]
-        *maps, alpha = fold(*parameters, mixers[0].alpha)
+        try:
+            *maps, alpha = fold(*parameters, mixers[0].alpha)
+        except NonFiniteError as error:
+            block, head = divmod(error.head, mixers[0].num_heads)
+            what = f"{error.what} of block {block}"
+            raise NonFiniteError(what, head) from error
         maps_of_blocks = zip(*(m.chunk(len(mixers)) for m in maps))
         return [Folded(*block_maps, alpha) for block_maps in maps_of_blocks]
 
@@ -134,6 +140,11 @@ class SeTAttention(TokenMixer):
         """What :func:`setformer_mm.ops.fold` takes before alpha."""
         return self.anchors, self.references, self.return_references
 
+    def kind_of_fold(self) -> tuple:
+        """What blocks must have in common to be folded together."""
+        parameters = self.folding_parameters()
+        return self.alpha, *(p if p is None else (p.shape, p.dtype) for p in parameters)
+
     def folds_anew(self) -> bool:
         """Whether each forward pass folds the parameters again.
 
@@ -158,7 +169,8 @@ class SeTAttention(TokenMixer):
         For inference with ``torch.compile``, which would fold in each forward pass.
         ``train()`` and loading a checkpoint undo it.
         """
-        with torch.no_grad():
+        # Tensors made in inference mode could not take part in a later backward pass.
+        with torch.inference_mode(False), torch.no_grad():
             self._deployed_fold = fold(*self.folding_parameters(), self.alpha)
 
     def train(self, mode: bool = True) -> "SeTAttention":

@@ -12,7 +12,7 @@ from torch import nn
 
 from setformer_mm.models import SeTAttention
 from setformer_mm.models import set_attention as module
-from setformer_mm.ops import set_attention
+from setformer_mm.ops import NonFiniteError, set_attention
 
 FIELDS = dict(
     reference_shape=(2, 3), epsilon=0.2, num_iters=2, alpha=1.5, tau=0.3, backend="auto"
@@ -291,6 +291,15 @@ def test_deployed_fold_moves_with_the_parameters_in_full_precision():
     assert torch.equal(attention(x), without_cache(attention, x))
 
 
+def test_gradients_after_deploying_in_inference_mode():
+    attention = build().eval()
+    with torch.inference_mode():
+        attention.switch_to_deploy()
+    x = images().requires_grad_()
+    attention(x).sum().backward()
+    assert x.grad.isfinite().all() and attention.in_proj.weight.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("undo", ["train", "load_state_dict"])
 def test_deployed_fold_is_undone(undo):
     attention = build().eval()
@@ -320,6 +329,29 @@ def test_blocks_fold_together_as_they_do_alone(folds):
                 assert (p is None) == (q is None)
                 if p is not None:
                     torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
+
+
+def test_blocks_of_different_kinds_fold_each_for_itself():
+    """A field that was changed by hand in one block holds for that block."""
+    attentions = [build() for _ in range(4)]
+    attentions[1].alpha = 4.0
+    attentions[2].return_references = None
+    attentions[3].double()
+    for attention, folded in zip(attentions, SeTAttention.prepare(attentions)):
+        alone = attention.folded()
+        assert folded.alpha == attention.alpha
+        for a, b in zip(folded[:3], alone[:3]):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_the_block_that_is_not_finite_is_named():
+    attentions = [build() for _ in range(3)]
+    with torch.no_grad():
+        attentions[1].references[1, 2, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="^references of block 1 .* in head 1$"):
+        SeTAttention.prepare(attentions)
+    with pytest.raises(NonFiniteError, match="^references must .* in head 1$"):
+        attentions[1].eval()(images())
 
 
 def test_blocks_take_their_caches_in_evaluation(folds):

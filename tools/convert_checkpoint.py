@@ -122,7 +122,11 @@ def read_targets(cfg: Config) -> dict[str, Tensor]:
     model = build_model(cfg) if "model" in cfg else None
     if not isinstance(getattr(model, "backbone", None), SeTformer):
         raise UserError(f"{cfg.filename} has no model with a SeTformer as its backbone")
-    return model.state_dict()
+    return {
+        name: value
+        for name, value in model.state_dict().items()
+        if not name.endswith("_extra_state")  # no weight
+    }
 
 
 def nat_name(name: str, nat: Mapping[str, Tensor]) -> str:

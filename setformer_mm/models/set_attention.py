@@ -188,35 +188,68 @@ class SeTAttention(TokenMixer):
             self.switch_to_deploy()
         return self
 
+    def get_extra_state(self) -> Tensor:
+        """The grid of references, which their number does not tell.
+
+        It stands with the weights, as a tensor, and so goes wherever they go.
+        """
+        return torch.tensor(self.reference_shape, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Do nothing: references have been brought to this module's own grid."""
+
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         """Load, resampling references that come from another grid."""
         self.drop_fold()
         self._deployed_fold = None
+        grid = state_dict.setdefault(prefix + "_extra_state", None)
+        shapes = set()
         for name in ("references", "return_references"):
             key = prefix + name
             loaded, own = state_dict.get(key), getattr(self, name)
-            if loaded is None or own is None:
-                continue  # missing or unexpected, which torch reports
-            if loaded.shape[1] != own.shape[1]:
-                state_dict[key] = self._resample_references(loaded, key)
+            if loaded is None or own is None or loaded.ndim != own.ndim:
+                continue  # missing, unexpected, of another shape: torch reports it
+            shape = self._grid_of(loaded, grid, key)
+            if shape != self.reference_shape:
+                state_dict[key] = self._resample(loaded, shape)
+                shapes.add(shape)
+        for height, width in shapes:
+            print_log(
+                f"{prefix}references resampled from {height}x{width} to "
+                "{}x{}".format(*self.reference_shape),
+                logger="current",
+            )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def _resample_references(self, references: Tensor, name: str) -> Tensor:
-        """Interpolate references bilinearly on their grid, which has to be square."""
-        side = math.isqrt(references.shape[1])
-        if side * side != references.shape[1]:
+    def _grid_of(
+        self, references: Tensor, stored: Tensor | None, name: str
+    ) -> tuple[int, int]:
+        """Find the grid that loaded references lie on.
+
+        Weights from before it was stored lie on this module's own if that has as many
+        cells, and else on a square one.
+        """
+        count = references.shape[1]
+        side = math.isqrt(count)
+        if stored is not None:
+            shape = tuple(stored.tolist())
+        elif count == math.prod(self.reference_shape):
+            shape = self.reference_shape
+        else:
+            shape = side, side
+        if math.prod(shape) != count:
+            of_grid = "a square grid" if stored is None else "a grid of {}x{}"
             raise ValueError(
-                f"{name} must come from a square grid to be resampled to "
-                f"{self.reference_shape}, got {references.shape[1]} references; load "
-                "it with the reference_shape it was trained with"
+                f"{name} must come from {of_grid.format(*shape)} to be resampled to "
+                f"{self.reference_shape}, got {count} references; load it with the "
+                "reference_shape it was trained with"
             )
-        height, width = self.reference_shape
-        print_log(
-            f"{name}: references resampled from {side}x{side} to {height}x{width}",
-            logger="current",
-        )
-        grid = references.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, (height, width), mode="bilinear")
+        return shape
+
+    def _resample(self, references: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Interpolate references bilinearly from a grid to this module's own."""
+        grid = references.float().unflatten(1, shape).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, self.reference_shape, mode="bilinear")
         return grid.permute(0, 2, 3, 1).flatten(1, 2).to(references.dtype)
 
     def extra_repr(self) -> str:

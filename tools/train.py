@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from setformer_mm.hooks.non_finite_loss import divergence_explained
 from setformer_mm.utils.checkpoints import (
     load_checkpoints_safely,
     require_training_state,
@@ -78,7 +79,9 @@ def main() -> None:
     if cfg.get("resume") and cfg.get("load_from"):
         require_training_state(cfg.load_from)
     use_gloo_on_cpu(cfg)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    with divergence_explained(runner):
+        runner.train()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -47,7 +48,7 @@ class NonFiniteLossHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
         """Look at the loss, for which mmengine's own hook for logs has waited."""
-        loss = float(outputs["loss"])
+        loss = torch.as_tensor(outputs["loss"]).item()
         if math.isfinite(loss):
             self._count = 0
             return

@@ -1,4 +1,4 @@
-"""A training that has diverged ends with one sentence and its last finite checkpoint."""
+"""A training that diverges ends with a sentence that names what is still finite."""
 
 import math
 from pathlib import Path

@@ -8,6 +8,7 @@ import os
 import os.path as osp
 import re
 import sys
+import threading
 import uuid
 import warnings
 import zipfile
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from .errors import UserError
 from .safe_unpickling import safe_globals
 
+_LOCK = threading.RLock()
 # Under which key a checkpoint holds its weights: mmengine's, that of timm and of many
 # papers' code, and others that are in use.
 WEIGHT_KEYS = ("state_dict", "model", "model_state_dict", "module", "net", "weights")
@@ -61,6 +63,8 @@ def read_checkpoint(path: str, map_location: Any = "cpu") -> dict:
             checkpoint, is damaged, or holds code; or weights are not finite.
     """
     try:
+        if "://" not in path:
+            return _read_file(osp.expanduser(path), map_location)
         with _reading_checked():
             return CheckpointLoader.load_checkpoint(path, map_location, "silent")
     except UserError as error:
@@ -70,8 +74,9 @@ def read_checkpoint(path: str, map_location: Any = "cpu") -> dict:
             sentence if path in sentence else f"{path}: {sentence}"
         ) from error
     except FileNotFoundError as error:
-        what = "is a folder" if osp.isdir(path) else "does not exist"
-        raise UserError(f"the checkpoint {path} {what}") from error
+        raise UserError(f"the checkpoint {path} does not exist") from error
+    except IsADirectoryError as error:
+        raise UserError(f"the checkpoint {path} is a folder") from error
     except KeyError as error:  # of one of mmengine's lists of models
         raise UserError(
             f"the checkpoint {path} is unknown: there is no model {error}"
@@ -90,21 +95,23 @@ def load_checkpoints_safely() -> None:
     libraries load, in the data loaders' processes, too.
     """
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # torch takes one of them
     for name, reader in _READERS.items():
         setattr(mmengine_checkpoint, name, reader)
 
 
 @contextmanager
 def _reading_checked() -> Iterator[None]:
-    """The same for a while."""
-    theirs = {name: getattr(mmengine_checkpoint, name) for name in _READERS}
-    try:
-        for name, reader in _READERS.items():
-            setattr(mmengine_checkpoint, name, reader)
-        yield
-    finally:
-        for name, reader in theirs.items():
-            setattr(mmengine_checkpoint, name, reader)
+    """The same for a while, in one thread at a time."""
+    with _LOCK:
+        theirs = {name: getattr(mmengine_checkpoint, name) for name in _READERS}
+        try:
+            for name, reader in _READERS.items():
+                setattr(mmengine_checkpoint, name, reader)
+            yield
+        finally:
+            for name, reader in theirs.items():
+                setattr(mmengine_checkpoint, name, reader)
 
 
 def _read_file(file: str | BinaryIO, map_location: Any = None, *_) -> dict:
@@ -179,7 +186,8 @@ def _unpickle(stream: BinaryIO, name: str, map_location: Any) -> Any:
         # What mmengine stores besides tensors. It is not allowed once and for all,
         # because mmengine withdraws the permission after each load of its own.
         with torch.serialization.safe_globals(safe_globals()), _without_warnings():
-            checkpoint = torch.load(stream, map_location, weights_only=True)
+            # mmengine often names no device; that of the writer may not be here.
+            checkpoint = torch.load(stream, map_location or "cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # of any type: bytes that are no pickle mean anything

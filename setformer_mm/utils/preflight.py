@@ -40,11 +40,13 @@ def require_data(cfg: Config, splits: tuple[str, ...]) -> None:
 def require_pretrained_weights(cfg: Config) -> None:
     """Check ``load_from`` and every ``init_cfg=dict(type="Pretrained")`` of the model.
 
+    What a resumed training loads is :func:`require_training_state`'s.
+
     Raises:
         UserError: if a checkpoint is missing or cannot be read, or holds nothing under
             the ``prefix`` of its ``init_cfg``.
     """
-    if cfg.get("load_from"):
+    if cfg.get("load_from") and not cfg.get("resume"):
         read_checkpoint(cfg.load_from)
     for key, init_cfg in _pretrained_init_cfgs(cfg.model, "model"):
         path = init_cfg["checkpoint"]

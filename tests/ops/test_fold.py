@@ -149,12 +149,19 @@ def test_what_lapack_refuses_is_named_where_values_are_not_looked_at(anchors):
         assert anchors == 32 and root[1].isnan().all()
 
 
+class Folding(torch.nn.Module):
+    def forward(self, *parameters):
+        return fold_maps(*parameters)
+
+
 def test_values_are_not_looked_at_where_there_are_none():
     parameters = [t.detach() for t in random_tensors(anchors=32)[1:]]
     parameters[0][0] = float("nan")
     with FakeTensorMode() as mode:
         maps = fold(*map(mode.from_tensor, parameters), 2.0)[:3]
     assert [m.shape for m in maps] == [(2, 32, 5), (2, 32, 12), (2, 32, 32)]
+    exported = torch.export.export(Folding(), tuple(random_tensors(anchors=32)[1:]))
+    assert exported.module()(*parameters)[2][0].isnan().all()
     compiled = torch.compile(fold_maps, fullgraph=True, backend="eager")
     for actual, expected in zip(compiled(*random_tensors()[1:]), maps):
         assert actual.dtype == expected.dtype

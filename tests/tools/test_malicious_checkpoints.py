@@ -1,9 +1,11 @@
 """Whatever a tool reads a checkpoint for: code in it is refused and never runs."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from types import SimpleNamespace
 
 import pytest
+import torch
 from malicious import PAYLOADS, PLACES, write
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.fileio.backends.registry_utils import backends, prefix_to_backends
@@ -212,6 +214,23 @@ def test_a_training_of_mmengine_loads_from_any_place(anywhere, tool, toy, tmp_pa
         assert checkpoint.keys() >= {"message_hub", "optimizer", "ema_state_dict"}
         evaluate(tool, toy, tmp_path, anywhere)
         resume(tool, toy, tmp_path, anywhere)
+
+
+def test_a_variable_that_asks_for_unsafe_loading(
+    tool, toy, tmp_path, canary, monkeypatch
+):
+    """Much advice names it; torch refuses every load where both of its kind are set."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    tool("train", toy / "toy_epochs.py", "--work-dir", tmp_path / "run")
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    evaluate(tool, toy, tmp_path, str(tmp_path / "run" / "epoch_4.pth"))
+    path = tmp_path / "file.pth"
+    torch.save(dict(weight=torch.ones(1)), path)
+    assert torch.load(path)  # whoever else loads something
+    write(path, PLACES["weights"](PAYLOADS["code"](f"touch {canary}")))
+    with pytest.raises(UnpicklingError):
+        torch.load(path)
+    assert not canary.exists()
 
 
 def test_every_tool_that_reads_checkpoints_is_among_them():

@@ -11,6 +11,7 @@ from setformer_mm.models import SeTAttention
 from setformer_mm.utils.checkpoints import load_fitting_weights, read_checkpoint
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import build_model, read_config
+from setformer_mm.utils.results import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = [path.stem for path in (ROOT / "checkpoints").glob("*.pth")]
@@ -47,6 +48,35 @@ def test_committed_checkpoints_load_without_a_word(name, capfd):
     assert capfd.readouterr() == ("", "")
     for key, value in dict(model.named_parameters()).items():
         assert torch.equal(value, weights[key].float()), key
+
+
+@pytest.mark.parametrize("form", ["safetensors", "compiled", "model", "not finite"])
+def test_forms_that_are_tested(form, tool, toy, tmp_path):
+    """mmengine's own later load of the file understands as much."""
+    config = toy / "toy_epochs.py"
+    tool("train", config, "--work-dir", tmp_path / "run")
+    whole = str(tmp_path / "run" / "epoch_4.pth")
+    weights = read_checkpoint(whole)["state_dict"]
+    path = tmp_path / "file.pth"
+    if form == "safetensors":
+        pytest.importorskip("safetensors.torch").save_file(weights, path)
+    elif form == "compiled":
+        torch.save({f"module._orig_mod.{k}": v for k, v in weights.items()}, path)
+    elif form == "model":
+        torch.save(dict(model=weights, epoch=4), path)
+    else:
+        weights["head.bias"][0] = torch.nan
+        torch.save(weights, path)
+        with pytest.raises(UserError, match="NaN or .* the first is head.bias"):
+            tool("test", config, path, "--work-dir", tmp_path / "test")
+        assert not (tmp_path / "test").exists()
+        return
+    for checkpoint, name in ((whole, "whole"), (path, "form")):
+        tool("test", config, checkpoint, "--work-dir", tmp_path / name)
+    results = [
+        read_result(tmp_path / x / "test_result.json") for x in ("whole", "form")
+    ]
+    assert results[0].metrics == results[1].metrics
 
 
 def test_predict_takes_a_url_and_only_what_fits(tool, tmp_path, served, capsys):

@@ -142,8 +142,10 @@ class SeTAttention(TokenMixer):
 
     def kind_of_fold(self) -> tuple:
         """What blocks must have in common to be folded together."""
-        parameters = self.folding_parameters()
-        return self.alpha, *(p if p is None else (p.shape, p.dtype) for p in parameters)
+        parts = self.folding_parameters()
+        return self.alpha, *(
+            p if p is None else (p.shape, p.dtype, p.device) for p in parts
+        )
 
     def folds_anew(self) -> bool:
         """Whether each forward pass folds the parameters again.

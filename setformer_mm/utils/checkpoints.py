@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from .errors import UserError
 from .safe_unpickling import safe_globals
 
-_LOCK = threading.RLock()
+_LOCK = threading.RLock()  # for what is replaced in mmengine for a while
+_DOWNLOADS: set[str] = set()  # URLs that this process has spoken of
 # Under which key a checkpoint holds its weights: mmengine's, that of timm and of many
 # papers' code, and others that are in use.
-WEIGHT_KEYS = ("state_dict", "model", "model_state_dict", "module", "net", "weights")
+_WEIGHT_KEYS = ("state_dict", "model", "model_state_dict", "module", "net", "weights")
 # What wrappers of models put into the names of weights: torch.compile anywhere, and
 # likewise checkpointing and FSDP.
 _WRAPPERS = re.compile(r"_(orig_mod|(checkpoint|fsdp)_wrapped_module)\.")
@@ -45,7 +46,7 @@ _BEGINNINGS = {
 }
 
 
-def read_checkpoint(path: str, map_location: Any = "cpu") -> dict:
+def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict:
     """Read a checkpoint.
 
     Args:
@@ -62,26 +63,16 @@ def read_checkpoint(path: str, map_location: Any = "cpu") -> dict:
         UserError: if there is no such file, or it cannot be had; it is not a
             checkpoint, is damaged, or holds code; or weights are not finite.
     """
+    path = os.fspath(path)
     try:
-        if "://" not in path:
-            return _read_file(osp.expanduser(path), map_location)
-        with _reading_checked():
-            return CheckpointLoader.load_checkpoint(path, map_location, "silent")
-    except UserError as error:
-        # A storage backend gives mmengine bytes without a name.
-        sentence = str(error)
-        raise UserError(
-            sentence if path in sentence else f"{path}: {sentence}"
-        ) from error
+        if "://" in path:
+            return _read_remote(path, map_location)
+        return _read_file(osp.expanduser(path), map_location)
     except FileNotFoundError as error:
         raise UserError(f"the checkpoint {path} does not exist") from error
     except IsADirectoryError as error:
         raise UserError(f"the checkpoint {path} is a folder") from error
-    except KeyError as error:  # of one of mmengine's lists of models
-        raise UserError(
-            f"the checkpoint {path} is unknown: there is no model {error}"
-        ) from error
-    except (OSError, ImportError) as error:
+    except OSError as error:
         raise UserError(f"the checkpoint {path} cannot be read: {error}") from error
 
 
@@ -100,15 +91,24 @@ def load_checkpoints_safely() -> None:
         setattr(mmengine_checkpoint, name, reader)
 
 
-@contextmanager
-def _reading_checked() -> Iterator[None]:
-    """The same for a while, in one thread at a time."""
+def _read_remote(path: str, map_location: Any) -> dict:
+    """Let mmengine find the bytes, which is all that it may do with them."""
     with _LOCK:
         theirs = {name: getattr(mmengine_checkpoint, name) for name in _READERS}
         try:
             for name, reader in _READERS.items():
                 setattr(mmengine_checkpoint, name, reader)
-            yield
+            return CheckpointLoader.load_checkpoint(path, map_location, "silent")
+        except UserError as error:
+            # A storage backend gives bytes without a name.
+            sentence = str(error) if path in str(error) else f"{path}: {error}"
+            raise UserError(sentence) from error
+        except KeyError as error:  # of one of mmengine's lists of models
+            raise UserError(
+                f"the checkpoint {path} is unknown: there is no model {error}"
+            ) from error
+        except Exception as error:  # of any type: clients of storage have their own
+            raise UserError(f"the checkpoint {path} cannot be read: {error}") from error
         finally:
             for name, reader in theirs.items():
                 setattr(mmengine_checkpoint, name, reader)
@@ -133,7 +133,9 @@ def _read_url(
     folder = model_dir or osp.join(torch.hub.get_dir(), "checkpoints")
     path = osp.join(folder, osp.basename(urlparse(url).path) or "checkpoint")
     if osp.exists(path):
-        print(f"{url}: using {path}, downloaded before", file=sys.stderr)
+        if url not in _DOWNLOADS:
+            print(f"{url}: using {path}, downloaded before", file=sys.stderr)
+            _DOWNLOADS.add(url)
         with open(path, "rb") as stream:
             return _read(stream, f"{path}, kept of {url},", map_location)
     os.makedirs(folder, exist_ok=True)
@@ -143,6 +145,7 @@ def _read_url(
         with open(unchecked, "rb") as stream:
             checkpoint = _read(stream, url, map_location)
         os.replace(unchecked, path)
+        _DOWNLOADS.add(url)
     finally:
         if osp.exists(unchecked):
             os.remove(unchecked)
@@ -240,7 +243,7 @@ def _read_safetensors(content: bytes, name: str, map_location: Any) -> dict:
 
 def _with_state_dict(checkpoint: dict, name: str) -> dict:
     """Bring weights to the key ``state_dict`` and to the names a model gives them."""
-    place = next((k for k in WEIGHT_KEYS if _is_place(k, checkpoint)), None)
+    place = next((k for k in _WEIGHT_KEYS if _is_place(k, checkpoint)), None)
     weights = checkpoint if place is None else checkpoint[place]
     where = "" if place is None else f"{place}: "
     if not isinstance(weights, Mapping):

@@ -27,6 +27,7 @@ def test_what_is_published_keeps_the_grid_of_references(tool, tmp_path):
     load_fitting_weights(target, str(tmp_path / "target.pth"))
     same.load_state_dict(source.state_dict())
     assert torch.equal(target.references, same.references)
+    assert not torch.equal(target.references, source.references)
 
 
 def test_weights_too_large_to_publish(tool, tmp_path):

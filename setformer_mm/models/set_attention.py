@@ -233,16 +233,16 @@ class SeTAttention(TokenMixer):
         """
         count = references.shape[1]
         side = math.isqrt(count)
-        if stored is not None:
-            shape = tuple(stored.tolist())
+        if is_stored := isinstance(stored, Tensor):
+            shape = tuple(map(int, stored.flatten().tolist()))
         elif count == math.prod(self.reference_shape):
             shape = self.reference_shape
         else:
             shape = side, side
-        if math.prod(shape) != count:
-            of_grid = "a square grid" if stored is None else "a grid of {}x{}"
+        if len(shape) != 2 or min(shape) < 1 or math.prod(shape) != count:
+            of_grid = f"the grid {shape}" if is_stored else "a square grid"
             raise ValueError(
-                f"{name} must come from {of_grid.format(*shape)} to be resampled to "
+                f"{name} must come from {of_grid} to be resampled to "
                 f"{self.reference_shape}, got {count} references; load it with the "
                 "reference_shape it was trained with"
             )

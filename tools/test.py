@@ -9,20 +9,21 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    read_checkpoint,
+    require_fitting_weights,
+)
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
+    add_allow_missing,
     add_common_arguments,
     load_config,
     run_tool,
     use_gloo_on_cpu,
 )
-from setformer_mm.utils.preflight import (
-    UserError,
-    read_checkpoint,
-    require_data,
-    require_fitting_weights,
-)
+from setformer_mm.utils.preflight import require_data
 from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
-from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,6 +42,7 @@ def parse_args() -> argparse.Namespace:
         help="test-time augmentation, as in the config; metrics go to "
         f"<work-dir>/{FILE_NAMES['tta']}",
     )
+    add_allow_missing(parser)
     add_common_arguments(parser)
     args = parser.parse_args()
     if args.out and not args.out.endswith((".pkl", ".pickle")):
@@ -115,7 +117,7 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     runner = Runner.from_cfg(cfg)
-    require_fitting_weights(runner, args.checkpoint)
+    require_fitting_weights(runner, args.checkpoint, args.allow_missing)
     if args.out:
         dump_predictions(runner, args.out)
     metrics = runner.test()

@@ -6,20 +6,19 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from setformer_mm.hooks.non_finite_loss import divergence_explained
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    require_training_state,
+)
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
     load_config,
     run_tool,
     use_gloo_on_cpu,
 )
-from setformer_mm.utils.preflight import (
-    UserError,
-    read_checkpoint,
-    require_data,
-    require_pretrained_weights,
-    require_training_state,
-)
-from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
+from setformer_mm.utils.preflight import require_data, require_pretrained_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -77,11 +76,12 @@ def main() -> None:
     load_checkpoints_safely()
     require_data(cfg, ("train", "val"))
     require_pretrained_weights(cfg)
-    if cfg.get("load_from") and "://" not in cfg.load_from:
-        check = require_training_state if cfg.get("resume") else read_checkpoint
-        check(cfg.load_from)
+    if cfg.get("resume") and cfg.get("load_from"):
+        require_training_state(cfg.load_from)
     use_gloo_on_cpu(cfg)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    with divergence_explained(runner):
+        runner.train()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from .preflight import UserError
+from .errors import UserError
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -60,6 +60,15 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torchrun sets LOCAL_RANK; older launchers pass it in one of two spellings.
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0)
+
+
+def add_allow_missing(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of tools that load a checkpoint into the model of a config."""
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="go on if the checkpoint lacks weights of the model, which stay random",
+    )
 
 
 def read_config(path: str) -> Config:

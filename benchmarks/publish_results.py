@@ -46,7 +46,8 @@ def updated_documents(results: dict[str, dict]) -> dict[str, str]:
 def read_results(folder: Path) -> dict[str, dict]:
     """What the benchmarks wrote with ``--json``."""
     return {
-        name: json.loads((folder / f"{name}.json").read_text()) for name in BENCHMARKS
+        name: json.loads((folder / f"{name}.json").read_text("utf-8"))
+        for name in BENCHMARKS
     }
 
 

@@ -8,6 +8,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from setformer_mm.utils.launch import (
     add_common_arguments,
+    hold_work_dir,
     load_config,
     run_tool,
     use_gloo_on_cpu,
@@ -80,6 +81,7 @@ def main() -> None:
     if cfg.get("load_from") and "://" not in cfg.load_from:
         check = require_training_state if cfg.get("resume") else read_checkpoint
         check(cfg.load_from)
+    hold_work_dir(cfg)
     use_gloo_on_cpu(cfg)
     Runner.from_cfg(cfg).train()
 

@@ -1,6 +1,7 @@
 """At no moment is a run without a complete checkpoint."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from setformer_mm.hooks import AtomicCheckpointHook
 from setformer_mm.hooks import atomic_checkpoint as module
-from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.files import PARTIAL_NAME, write_atomically
 
 
 class Killed(BaseException):
@@ -73,8 +74,7 @@ def test_killed_while_writing_keeps_the_old_one(toy_runner, monkeypatch, moment)
         monkeypatch.setattr(os, moment, die)
     with pytest.raises(Killed):
         runner.train()
-    partial = [] if moment == "open" else ["epoch_3.pth.partial"]
-    assert names(runner.work_dir) == ["epoch_1.pth", "epoch_2.pth", *partial]
+    assert names(runner.work_dir) == ["epoch_1.pth", "epoch_2.pth"]
     assert pointed_to(runner.work_dir) == "epoch_2.pth"
 
     monkeypatch.undo()
@@ -82,6 +82,17 @@ def test_killed_while_writing_keeps_the_old_one(toy_runner, monkeypatch, moment)
     resumed = toy_runner("epochs", options=dict(resume=True))
     resumed.train()
     assert names(resumed.work_dir) == ["epoch_3.pth", "epoch_4.pth"]
+
+
+def test_unfinished_files_of_others_stay(toy_runner, tmp_path):
+    runner = toy_runner("epochs")
+    work_dir = Path(runner.work_dir)
+    work_dir.mkdir(exist_ok=True)
+    ours = work_dir / PARTIAL_NAME.format(name="epoch_1.pth", token="0" * 16)
+    foreign = work_dir / "film.mkv.partial"
+    ours.touch(), foreign.touch()
+    runner.train()
+    assert foreign.exists() and not ours.exists()
 
 
 def test_pointer_moves_after_the_checkpoint_and_before_the_deletion(
@@ -129,11 +140,12 @@ SAVE_BEST = {
 }
 
 
-def improve(monkeypatch, scores: list[float]) -> None:
+def improve(monkeypatch, scores: list[float], **others: float) -> None:
     """Replace the results of the validations."""
     remaining = iter(scores)
     monkeypatch.setattr(
-        "toy_job.ToyAccuracy.compute_metrics", lambda *args: dict(score=next(remaining))
+        "toy_job.ToyAccuracy.compute_metrics",
+        lambda *args: dict(score=next(remaining), **others),
     )
 
 
@@ -181,6 +193,27 @@ def test_several_best_metrics(toy_runner, monkeypatch):
     runner.train()
     best = [name for name in names(runner.work_dir) if name.startswith("best")]
     assert best == ["best_down_epoch_1.pth", "best_up_epoch_4.pth"]
+
+
+@pytest.mark.parametrize("metrics", ["score", ["score", "other"]])
+def test_a_copy_leaves_the_best_of_the_original_alone(
+    toy_runner, monkeypatch, tmp_path, metrics
+):
+    """Its checkpoints name the best one by the path in the original."""
+    options = {**SAVE_BEST, "default_hooks.checkpoint.save_best": metrics}
+    runner = toy_runner("epochs", options=options | {"train_cfg.max_epochs": 2})
+    improve(monkeypatch, [0.1, 0.2], other=0)
+    runner.train()
+    original = Path(runner.work_dir)
+    before = names(original)
+    copy = shutil.copytree(original, tmp_path / "copy")
+    checkpoint = str(copy / "epoch_2.pth")
+    improve(monkeypatch, [0.3, 0.4], other=0)
+    options |= dict(work_dir=str(copy), resume=True, load_from=checkpoint)
+    toy_runner("epochs", options=options).train()
+    assert names(original) == before and "best_score_epoch_2.pth" in before
+    best = [name for name in names(copy) if name.startswith("best_score")]
+    assert best == ["best_score_epoch_4.pth"]
 
 
 def test_out_dir(toy_runner, tmp_path):

@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,30 +21,9 @@ def forget(monkeypatch):
     monkeypatch.setattr(folder_lock, "_held", {})
 
 
-@contextmanager
-def process(work: Callable[[], None]) -> Iterator[int]:
-    """A process that has done ``work`` and waits to be killed."""
-    done, tell = os.pipe()
-    if (pid := os.fork()) == 0:
-        try:
-            work()
-            os.write(tell, b"1")
-            signal.pause()
-        finally:
-            os._exit(1)
-    os.close(tell)
-    try:
-        assert os.read(done, 1) == b"1"
-        yield pid
-    finally:
-        os.close(done)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
-def test_the_second_process_is_told_of_the_first(tmp_path):
+def test_the_second_process_is_told_of_the_first(tmp_path, another_process):
     folder = tmp_path / "new"
-    with process(lambda: hold_folder(folder, "go away")) as pid:
+    with another_process(lambda: hold_folder(folder, "go away")) as pid:
         for _ in range(2):  # a look at the lock does not take it away
             with pytest.raises(UserError) as error:
                 hold_folder(folder, "name another with --flag")
@@ -66,7 +43,7 @@ def test_once_more_in_the_same_process(tmp_path):
     hold_folder(tmp_path / ".", "")
 
 
-def test_workers_of_a_killed_process_do_not_hold_on(tmp_path):
+def test_workers_of_a_killed_process_do_not_hold_on(tmp_path, another_process):
     """Data loaders' workers notice its end after seconds only."""
     told, tell = os.pipe()
 
@@ -76,7 +53,7 @@ def test_workers_of_a_killed_process_do_not_hold_on(tmp_path):
             signal.pause()
         os.write(tell, worker.to_bytes(8, "big"))
 
-    with process(hold_and_fork):
+    with another_process(hold_and_fork):
         worker = int.from_bytes(os.read(told, 8), "big")
     try:
         hold_folder(tmp_path, "")

@@ -51,7 +51,8 @@ def replace_folder(
     """Write a complete folder beside ``folder``, then put it in place by a rename.
 
     Killing the process at any moment leaves the old folder, the new one, or none, and
-    an error the old one alone. No other process may do the same at the same time.
+    an error of ``write`` the old one alone. No other process may do the same at the
+    same time.
 
     Args:
         folder: what to replace; it need not exist.

@@ -93,14 +93,6 @@ def test_published_checkpoint(tool, tmp_path, capsys, flags, dtype):
     assert "sha256" in capsys.readouterr().out
 
 
-def test_predict_names_missing_pictures(tool, tmp_path):
-    flags = ["--config", "none.py", "--checkpoint", "none.pth"]
-    with pytest.raises(UserError, match="does not exist"):
-        tool("predict", tmp_path / "none.png", *flags)
-    with pytest.raises(UserError, match="there are no pictures in"):
-        tool("predict", tmp_path, *flags)
-
-
 @pytest.fixture
 def segmentation_config(tmp_path):
     """Two pictures with label maps, in mmseg's layout."""

@@ -6,6 +6,7 @@ locale says no.
 """
 
 import ast
+import io
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import setformer_mm
+from setformer_mm.utils.launch import run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("setformer_mm", "tools", "benchmarks", "configs")
@@ -110,3 +112,11 @@ def test_setup_in_an_ascii_locale():
     )
     assert process.returncode == 0, process.stderr.decode()
     assert process.stdout.decode().split()[-1] == setformer_mm.__version__
+
+
+def test_signs_that_the_terminal_lacks(monkeypatch):
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, "ascii"))
+    run_tool(lambda: print("−0.5 µm"))
+    sys.stdout.flush()
+    assert buffer.getvalue() == rb"\u22120.5 \xb5m" + b"\n"

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from setformer_mm.utils.child_processes import run_child
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.folder_lock import LOCK_NAME, hold_folder
 from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.launch import run_tool
-from setformer_mm.utils.preflight import UserError
 from setformer_mm.utils.results import FILE_NAMES, read_result
 
 ROOT = Path(__file__).resolve().parents[1]

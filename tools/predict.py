@@ -16,6 +16,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
+from setformer_mm.utils.checkpoints import read_checkpoint
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import read_config, run_tool
 from setformer_mm.utils.pictures import (
     UnreadablePicture,
@@ -23,7 +25,6 @@ from setformer_mm.utils.pictures import (
     read_picture,
     save_picture,
 )
-from setformer_mm.utils.preflight import UserError, read_checkpoint
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 # Draws on a picture, (height, width, 3) in the order BGR, what the model sees in it.

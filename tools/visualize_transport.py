@@ -32,6 +32,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.utils.checkpoints import load_fitting_weights, read_checkpoint
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import (
     build_model,
@@ -39,11 +41,6 @@ from setformer_mm.utils.launch import (
     run_tool,
 )
 from setformer_mm.utils.pictures import read_picture
-from setformer_mm.utils.preflight import (
-    UserError,
-    load_fitting_weights,
-    read_checkpoint,
-)
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 from setformer_mm.utils.transport import (
     WAYS,

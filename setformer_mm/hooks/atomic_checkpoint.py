@@ -49,7 +49,6 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Choose the storage and clear what a killed run left behind."""
         super().before_train(runner)
-        self._find_best_here(runner)
         if isinstance(self.file_backend, LocalBackend):
             self.backend_args = dict(backend="atomic_local")
             if is_main_process():
@@ -59,24 +58,6 @@ class AtomicCheckpointHook(CheckpointHook):
         if self.max_keep_ckpts > 0:
             # One more than stays is on disk between saving and deleting.
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
-
-    def _find_best_here(self, runner: Runner) -> None:
-        """Look for best checkpoints in this run's folder, whatever the resumed one was.
-
-        They are known by a path, which in a copy of a work directory is that of the
-        original: whose file would be deleted at the next better result.
-        """
-        known = runner.message_hub.runtime_info
-        for key in [key for key in known if key.startswith("best_ckpt")]:
-            path = self.file_backend.join_path(self.out_dir, osp.basename(known[key]))
-            runner.message_hub.update_info(key, path)
-        if self.save_best is None:
-            return
-        if len(self.key_indicators) == 1:
-            self.best_ckpt_path = known.get("best_ckpt")
-        else:
-            for name in self.key_indicators:
-                self.best_ckpt_path_dict[name] = known.get(f"best_ckpt_{name}")
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         filename = self.filename_tmpl.format(step)

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO
 
+from .errors import UserError
 from .files import fcntl
-from .preflight import UserError
 
 LOCK_NAME = ".setformer_mm.lock"
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from .preflight import UserError
+from .errors import UserError
 
 # Beside the folder: its successor until that is complete, then itself until it is gone.
 NAME_BESIDE = ".{name}.{token}.{kind}"

@@ -9,8 +9,8 @@ import mmcv
 import numpy as np
 from PIL import Image
 
+from .errors import UserError
 from .files import write_atomically
-from .preflight import UserError
 
 # What can be read and written; any other suffix is refused before it is tried.
 SUFFIXES = (

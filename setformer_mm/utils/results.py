@@ -17,9 +17,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
+from .errors import UserError
 from .files import write_atomically
 from .json_text import json_text, plain
-from .preflight import UserError
 
 # What training, testing and testing with augmentation write into the work directory.
 FILE_NAMES = dict(

@@ -1,7 +1,6 @@
 """At no moment is a run without a complete checkpoint."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -140,12 +139,11 @@ SAVE_BEST = {
 }
 
 
-def improve(monkeypatch, scores: list[float], **others: float) -> None:
+def improve(monkeypatch, scores: list[float]) -> None:
     """Replace the results of the validations."""
     remaining = iter(scores)
     monkeypatch.setattr(
-        "toy_job.ToyAccuracy.compute_metrics",
-        lambda *args: dict(score=next(remaining), **others),
+        "toy_job.ToyAccuracy.compute_metrics", lambda *args: dict(score=next(remaining))
     )
 
 
@@ -193,27 +191,6 @@ def test_several_best_metrics(toy_runner, monkeypatch):
     runner.train()
     best = [name for name in names(runner.work_dir) if name.startswith("best")]
     assert best == ["best_down_epoch_1.pth", "best_up_epoch_4.pth"]
-
-
-@pytest.mark.parametrize("metrics", ["score", ["score", "other"]])
-def test_a_copy_leaves_the_best_of_the_original_alone(
-    toy_runner, monkeypatch, tmp_path, metrics
-):
-    """Its checkpoints name the best one by the path in the original."""
-    options = {**SAVE_BEST, "default_hooks.checkpoint.save_best": metrics}
-    runner = toy_runner("epochs", options=options | {"train_cfg.max_epochs": 2})
-    improve(monkeypatch, [0.1, 0.2], other=0)
-    runner.train()
-    original = Path(runner.work_dir)
-    before = names(original)
-    copy = shutil.copytree(original, tmp_path / "copy")
-    checkpoint = str(copy / "epoch_2.pth")
-    improve(monkeypatch, [0.3, 0.4], other=0)
-    options |= dict(work_dir=str(copy), resume=True, load_from=checkpoint)
-    toy_runner("epochs", options=options).train()
-    assert names(original) == before and "best_score_epoch_2.pth" in before
-    best = [name for name in names(copy) if name.startswith("best_score")]
-    assert best == ["best_score_epoch_4.pth"]
 
 
 def test_out_dir(toy_runner, tmp_path):

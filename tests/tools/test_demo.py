@@ -2,8 +2,8 @@
 
 import pytest
 
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.folder_lock import LOCK_NAME, hold_folder
-from setformer_mm.utils.preflight import UserError
 
 
 @pytest.fixture

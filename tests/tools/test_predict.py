@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.pictures import read_picture
-from setformer_mm.utils.preflight import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tools" / "prepare_mini_data.py"

@@ -9,10 +9,12 @@ import socket
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from setformer_mm.utils import folder_lock
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.folder_lock import LOCK_NAME, hold_folder
-from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.launch import hold_work_dir
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +83,29 @@ def test_system_without_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock, "fcntl", None)
     hold_folder(tmp_path / Path("new"), "")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "variable"),
+    [
+        ("pytorch", "RANK"),
+        ("slurm", "SLURM_PROCID"),
+        ("mpi", "OMPI_COMM_WORLD_RANK"),
+    ],
+)
+def test_the_first_process_of_a_training_holds_its_folder(
+    tmp_path, monkeypatch, launcher, variable
+):
+    for rank, names in (("1", []), ("0", [LOCK_NAME])):
+        monkeypatch.setenv(variable, rank)
+        hold_work_dir(Config(dict(work_dir=str(tmp_path), launcher=launcher)))
+        assert [path.name for path in tmp_path.iterdir()] == names
+
+
+def test_without_a_launcher_every_process_is_a_training(
+    tmp_path, monkeypatch, another_process
+):
+    monkeypatch.setenv("SLURM_PROCID", "1")  # of a job that starts it by hand
+    with another_process(lambda: hold_folder(tmp_path, "")) as pid:
+        with pytest.raises(UserError, match=f"by process {pid} .* with --work-dir"):
+            hold_work_dir(Config(dict(work_dir=str(tmp_path), launcher="none")))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.folders import replace_folder, require_replaceable
-from setformer_mm.utils.preflight import UserError
 
 FILES = {Path("manifest"), Path("a/1"), Path("a/b/2")}
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.pictures import (
     SUFFIXES,
     UnreadablePicture,
@@ -17,7 +18,6 @@ from setformer_mm.utils.pictures import (
     read_picture,
     save_picture,
 )
-from setformer_mm.utils.preflight import UserError
 
 SHAPE = (20, 30)  # height, width
 

@@ -7,7 +7,7 @@ scikit-learn ships 1,797 scanned digits (``load_digits``, 8x8) and two photograp
     data/digits/scenes/{train,val}/NNNNN.png                  128x128, 1 to 6 digits
     data/digits/labels/{train,val}/NNNNN.png                  0 background, digit + 1
     data/digits/annotations/instances_{train,val}.json        COCO, masks as RLE
-    data/digits/manifest.json                                 recipe, statistics, digest
+    data/digits/manifest.json                       recipe, statistics, digest, files
 
 Train and val share no digit image and no part of a photograph. The same arguments and
 library versions give the same bytes. The folder appears in one rename once it is
@@ -260,15 +260,18 @@ def read_manifest(root: Path) -> dict | None:
     """The manifest of a folder, None if it has none of ours."""
     try:
         manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
-        files_of(manifest["recipe"])
-        manifest["digest"], manifest["scenes_by_digits"]
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest["recipe"], manifest["digest"], manifest["scenes_by_digits"]
+        if "files" in manifest:
+            manifest["files"] = set(map(Path, manifest["files"]))
+        else:
+            manifest["files"] = files_before_lists(manifest["recipe"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     return manifest
 
 
-def files_of(recipe: dict) -> set[Path]:
-    """The files that a recipe makes, below the root."""
+def files_before_lists(recipe: dict) -> set[Path]:
+    """What a recipe made when manifests did not list it yet."""
     files = {Path("manifest.json")}
     for split in SPLITS:
         files.add(Path("annotations", f"instances_{split}.json"))
@@ -291,7 +294,7 @@ def is_current(root: Path, recipe: dict) -> bool:
 def require_ours(root: Path) -> None:
     """Check that ``root`` may be replaced: it is of this tool's making alone."""
     manifest = read_manifest(root)
-    require_replaceable(root, manifest and files_of(manifest["recipe"]))
+    require_replaceable(root, manifest and manifest["files"])
 
 
 def write_all(root: Path, recipe: dict) -> None:
@@ -301,10 +304,14 @@ def write_all(root: Path, recipe: dict) -> None:
         write_crops(root, split, recipe["crops"][split], recipe["seed"])
         counts = write_scenes(root, split, recipe["scenes"][split], recipe["seed"])
         scenes_by_digits[split] = dict(sorted(counts.items()))
-    save_json(
-        dict(recipe=recipe, scenes_by_digits=scenes_by_digits, digest=digest(root)),
-        root / "manifest.json",
+    files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+    manifest = dict(
+        recipe=recipe,
+        scenes_by_digits=scenes_by_digits,
+        digest=digest(root),
+        files=sorted(path.as_posix() for path in [*files, Path("manifest.json")]),
     )
+    save_json(manifest, root / "manifest.json")
 
 
 def draw_preview(root: Path, columns: int = 8) -> Image.Image:

@@ -1,6 +1,7 @@
 """The embedded data set: split, bytes, masks, interruptions, and its three readers."""
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -265,8 +266,19 @@ def test_any_folder_with_a_manifest_is_left_alone(tmp_path):
 
 
 def test_all_files_are_listed(data):
-    manifest = tool.read_manifest(data)
-    assert tool.files_of(manifest["recipe"]) == set(map(Path, contents(data)))
+    files = set(map(Path, contents(data)))
+    assert tool.read_manifest(data)["files"] == files
+    assert tool.files_before_lists(tool.read_manifest(data)["recipe"]) == files
+
+
+def test_a_data_set_from_before_there_were_lists_is_replaced(tmp_path, data):
+    out = tmp_path / "digits"
+    shutil.copytree(data, out)
+    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
+    del manifest["files"]
+    write(out / "manifest.json", json.dumps(manifest))
+    prepare(out, "--force")
+    assert contents(out) == contents(data)
 
 
 def test_a_lock_file_of_somebody_else_keeps_its_content(tmp_path):

@@ -179,8 +179,7 @@ def test_links_stay_links(tmp_path):
 
 
 def test_what_is_no_file_is_written_to_and_stays(tmp_path):
-    write_atomically(os.devnull, "text")
-    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    # A pipe stands for all of them: a fault must not cost the machine its /dev/null.
     os.mkfifo(tmp_path / "pipe")
     with ThreadPoolExecutor() as pool:
         read = pool.submit((tmp_path / "pipe").read_bytes)

@@ -440,5 +440,7 @@ def test_a_killed_grid_leaves_no_training(toy, tmp_path):
         grid.kill()
         grid.wait()
     _, alive = psutil.wait_procs(processes, timeout=30)
+    for process in alive:
+        process.kill()
     assert not alive
     hold_folder(out, ""), hold_folder(out / "long" / "seed_0", "")

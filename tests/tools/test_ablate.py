@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -416,7 +417,7 @@ def test_a_killed_process_goes_on(tool, toy, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_killed_grid_leaves_no_training(toy, tmp_path):
     """Killed outright, not asked to stop; and its folder is free again."""
     paths = [str(ROOT), str(toy), os.environ.get("PYTHONPATH", "")]
@@ -425,22 +426,23 @@ def test_a_killed_grid_leaves_no_training(toy, tmp_path):
     config.write_text(
         f"_base_ = {str(toy / 'toy_epochs.py')!r}\n"
         "train_cfg = dict(max_epochs=100_000)\n"
-        "train_dataloader = dict(num_workers=1)\n"
+        "train_dataloader = dict(num_workers=1, persistent_workers=True)\n"
     )
     out = tmp_path / "out"
     command = [sys.executable, ROOT / "tools" / "ablate.py", config, "--out", out]
     grid = psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    processes = []
     try:
         while not (out / "long" / "seed_0" / "last_checkpoint").exists():
             assert grid.poll() is None
             time.sleep(0.1)
         processes = grid.children(recursive=True)
         assert len(processes) >= 2  # the training and its worker
+        grid.kill(), grid.wait()
+        _, alive = psutil.wait_procs(processes, timeout=30)
+        assert not alive
     finally:
-        grid.kill()
-        grid.wait()
-    _, alive = psutil.wait_procs(processes, timeout=30)
-    for process in alive:
-        process.kill()
-    assert not alive
+        for process in [grid, *processes]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
     hold_folder(out, ""), hold_folder(out / "long" / "seed_0", "")

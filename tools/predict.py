@@ -143,10 +143,11 @@ def draw_all(
     for path, relative in tqdm(images.items(), "drawing", leave=False, disable=None):
         try:
             picture = read_picture(path)
-            drawing, labels = draw(picture)
         except UnreadablePicture as error:
             failures.append(str(error))
             continue
+        try:
+            drawing, labels = draw(picture)
         except Exception as error:  # of any type: the config's pipeline is the user's
             size = " x ".join(map(str, picture.shape[1::-1]))
             reason = " ".join(str(error).split())

@@ -30,11 +30,11 @@ def require_replaceable(folder: Path, files: set[Path] | None) -> None:
     reason = None
     if not folder.is_dir():
         reason = "it is a file"
-    elif files is None and found:
+    elif found and files is None:
         reason = "it has no manifest of this tool"
-    elif files and (missing := files - found):
+    elif found and (missing := files - found):
         reason = f"{min(missing)} is missing"
-    elif files:
+    elif found:
         folders = {parent for file in files for parent in file.parents}
         if others := found - files - folders:
             reason = f"{min(others)} is of something else"

@@ -116,6 +116,16 @@ def hold_work_dir(cfg: Config) -> None:
         hold_folder(cfg.work_dir, "name another folder with --work-dir")
 
 
+def require_another_file(source: str, target: str) -> None:
+    """Check that a tool does not write over what it reads.
+
+    Raises:
+        UserError: if both are one file.
+    """
+    if osp.realpath(source) == osp.realpath(target):
+        raise UserError(f"{target} is the source itself; name another file to write")
+
+
 def build_model(cfg: Config) -> nn.Module:
     """Build the model of a config as one process runs it, with random weights.
 

@@ -88,15 +88,16 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
         with Image.open(io.BytesIO(content)) as picture:
             mode = picture.mode
             picture.load()
+        array = mmcv.imfrombytes(content)
     except Image.UnidentifiedImageError as error:
         raise UnreadablePicture(f"{path} is no picture that Pillow reads") from error
     except Exception as error:  # of any type: damaged bytes mean anything
-        raise UnreadablePicture(f"{path} is damaged: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UnreadablePicture(f"{path} cannot be decoded: {reason}") from error
     if mode in WITHOUT_RANGE:
         raise UnreadablePicture(
             f"{path} has {WITHOUT_RANGE[mode]} pixels; convert them to 8 or 16 bits"
         )
-    array = mmcv.imfrombytes(content)
     if array is None:
         raise UnreadablePicture(f"{path} is of a kind that OpenCV does not read")
     return array

@@ -93,6 +93,18 @@ def test_published_checkpoint(tool, tmp_path, capsys, flags, dtype):
     assert "sha256" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("tool_name", ["publish_checkpoint", "convert_checkpoint"])
+def test_a_checkpoint_is_not_written_over_itself(tool, tmp_path, tool_name):
+    path = tmp_path / "epoch_1.pth"
+    path.write_bytes(b"weeks of training")
+    (tmp_path / "link.pth").symlink_to(path)
+    flags = ["--config", "none.py"] if tool_name == "convert_checkpoint" else []
+    for target in (path, tmp_path / "link.pth"):
+        with pytest.raises(UserError, match="is the source itself; name another file"):
+            tool(tool_name, path, target, *flags)
+    assert path.read_bytes() == b"weeks of training"
+
+
 @pytest.fixture
 def segmentation_config(tmp_path):
     """Two pictures with label maps, in mmseg's layout."""

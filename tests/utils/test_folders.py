@@ -29,6 +29,7 @@ def allow() -> None:
     [
         (lambda path: path.touch(), None, "it is a file"),
         (fill, None, "it has no manifest"),
+        (fill, set(), "a is of something"),
         (lambda path: fill(path) or (path / "a/1").unlink(), FILES, "a/1 is missing"),
         (
             lambda path: fill(path) or (path / "a/3").touch(),

@@ -95,8 +95,8 @@ def half(kind: str) -> bytes:
         (lambda: b"", "is empty"),
         (lambda: b"<html>404</html>", "is no picture"),
         (lambda: b"\0\5\x16\7" + bytes(80), "is no picture"),  # ._a.jpg of macOS
-        (lambda: half("PNG"), "is damaged: .*[Tt]runcated"),
-        (lambda: half("JPEG"), "is damaged: .*[Tt]runcated"),
+        (lambda: half("PNG"), "cannot be decoded: .*[Tt]runcated"),
+        (lambda: half("JPEG"), "cannot be decoded: .*[Tt]runcated"),
         (float_tiff, "has floating-point pixels; convert them to 8 or 16 bits"),
         (float_colour_tiff, "is no picture"),
     ],
@@ -106,6 +106,21 @@ def test_what_is_refused(write, content, reason):
     with pytest.raises(UnreadablePicture, match=rf"/\._a\.jpg {reason}") as error:
         read_picture(path)
     assert "\n" not in str(error.value)
+
+
+def test_more_pixels_than_a_decoder_takes(write, monkeypatch):
+    path = write(encoded(Image.fromarray(pixels())))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UnreadablePicture, match="cannot be decoded: .* exceeds limit"):
+        read_picture(path)
+    monkeypatch.undo()
+
+    def fail(content: bytes):
+        raise cv2.error("too large\n for OpenCV")
+
+    monkeypatch.setattr(mmcv, "imfrombytes", fail)
+    with pytest.raises(UnreadablePicture, match="decoded: too large for OpenCV"):
+        read_picture(path)
 
 
 def test_file_that_may_not_be_read_or_is_gone(tmp_path):

@@ -30,6 +30,7 @@ from setformer_mm.utils.files import save_checkpoint
 from setformer_mm.utils.launch import (
     build_model,
     read_config,
+    require_another_file,
     run_tool,
 )
 
@@ -274,6 +275,7 @@ def main() -> None:
     load_checkpoints_safely()
     if Path(args.target).is_dir():
         raise UserError(f"{args.target} is a folder; name the checkpoint to write")
+    require_another_file(args.source, args.target)
     nat = read_nat(args.source)
     cfg = read_config(args.config)
     try:

@@ -14,6 +14,7 @@ from setformer_mm.utils.checkpoints import (
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
+    hold_work_dir,
     load_config,
     run_tool,
     use_gloo_on_cpu,
@@ -78,6 +79,7 @@ def main() -> None:
     require_pretrained_weights(cfg)
     if cfg.get("resume") and cfg.get("load_from"):
         require_training_state(cfg.load_from)
+    hold_work_dir(cfg)
     use_gloo_on_cpu(cfg)
     runner = Runner.from_cfg(cfg)
     with divergence_explained(runner):

@@ -148,18 +148,19 @@ def _log_plan(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
     logarithms of ``a`` and ``b``: for any epsilon, neither they nor their gradients
     leave the range of float32.
     """
-    n, m = scores.shape[-2:]
+    # Of tensors, because symbols of torch.export have no logarithm.
+    log_n, log_m = (scores.new_full((), size).log() for size in scores.shape[-2:])
     # What a row has in common goes into f; taken off first, it costs no digits.
     log_kernel = (scores - scores.detach().amax(-1, keepdim=True)) / epsilon
     g = torch.zeros_like(log_kernel[..., :1, :])
     for _ in range(num_iters):
-        f = -math.log(n) - torch.logsumexp(log_kernel + g, -1, keepdim=True)
-        g = -math.log(m) - torch.logsumexp(log_kernel + f, -2, keepdim=True)
-    f = -math.log(n) - torch.logsumexp(log_kernel + g, -1, keepdim=True)
+        f = -log_n - torch.logsumexp(log_kernel + g, -1, keepdim=True)
+        g = -log_m - torch.logsumexp(log_kernel + f, -2, keepdim=True)
+    f = -log_n - torch.logsumexp(log_kernel + g, -1, keepdim=True)
     return log_kernel + f + g
 
 
 def _add_over_grid(matrix: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     """Add ``(H_t, M)`` and ``(W_t, M)`` to ``(..., N, M)``."""
-    grid = matrix.unflatten(-2, (len(rows), len(cols)))
+    grid = matrix.unflatten(-2, (rows.shape[0], cols.shape[0]))
     return (grid + rows[:, None] + cols).flatten(-3, -2)

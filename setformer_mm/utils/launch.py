@@ -1,6 +1,7 @@
 """What the command-line tools have in common."""
 
 import argparse
+import io
 import os
 import os.path as osp
 import sys
@@ -13,13 +14,20 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from .errors import UserError
+from .folder_lock import hold_folder
+
+# Where a launcher says which of its processes this is.
+RANK_VARIABLES = dict(pytorch="RANK", slurm="SLURM_PROCID", mpi="OMPI_COMM_WORLD_RANK")
 
 
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool; print a :class:`UserError` as one line and exit with status 1.
 
-    Any other exception is not the user's mistake and keeps its traceback.
+    Any other exception is not the user's mistake and keeps its traceback. A sign that
+    the terminal's encoding lacks is printed as its number.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
         leave_process_group()
@@ -103,6 +111,28 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return cfg
+
+
+def hold_work_dir(cfg: Config) -> None:
+    """Keep other trainings out of the work directory until this process ends.
+
+    Of several processes of one training the first one does.
+
+    Raises:
+        UserError: naming the process that trains there already.
+    """
+    if os.environ.get(RANK_VARIABLES.get(cfg.launcher, ""), "0") == "0":
+        hold_folder(cfg.work_dir, "name another folder with --work-dir")
+
+
+def require_another_file(source: str, target: str) -> None:
+    """Check that a tool does not write over what it reads.
+
+    Raises:
+        UserError: if both are one file.
+    """
+    if osp.realpath(source) == osp.realpath(target):
+        raise UserError(f"{target} is the source itself; name another file to write")
 
 
 def build_model(cfg: Config) -> nn.Module:

@@ -4,7 +4,7 @@ import argparse
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from setformer_mm.utils.launch import (
     add_common_arguments,
@@ -47,8 +47,11 @@ def parse_args() -> argparse.Namespace:
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Write the flags of training into the config."""
     if args.resume:
-        auto = args.resume == "auto"
-        path = find_latest_checkpoint(cfg.work_dir) if auto else args.resume
+        path = args.resume
+        if path == "auto":
+            path, problem = find_checkpoint(cfg.work_dir, checkpoint_folder(cfg))
+            if problem:
+                say(problem)
         # Without a checkpoint yet, "auto" starts as the config says.
         if path:
             cfg.resume, cfg.load_from = True, path

@@ -61,7 +61,9 @@ def cancelled_exemptions(model: nn.Module, optim_wrapper_cfg: dict) -> list[str]
     paramwise_cfg = optim_wrapper_cfg.get("paramwise_cfg") or {}
     custom_keys = paramwise_cfg.get("custom_keys", {})
     kind = optim_wrapper_cfg.get("constructor", "DefaultOptimWrapperConstructor")
-    constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(kind) if isinstance(kind, str) else kind
+    constructor = (
+        OPTIM_WRAPPER_CONSTRUCTORS.get(kind) if isinstance(kind, str) else kind
+    )
     if constructor is not DefaultOptimWrapperConstructor:
         return []
     cancelled: dict[str, list[str]] = {}

@@ -37,13 +37,10 @@ from setformer_mm.utils.ablation import (
     write_runs,
 )
 from setformer_mm.utils.complexity import count_model
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.launch import build_model, read_config, run_tool
-from setformer_mm.utils.preflight import (
-    UserError,
-    require_data,
-    require_pretrained_weights,
-)
+from setformer_mm.utils.preflight import require_data, require_pretrained_weights
 from setformer_mm.utils.results import (
     FILE_NAMES,
     config_sha256,

@@ -24,13 +24,14 @@ from mmengine.config import Config
 from torch import Tensor
 
 from setformer_mm.models import SeTformer
+from setformer_mm.utils.checkpoints import read_checkpoint
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_checkpoint
 from setformer_mm.utils.launch import (
     build_model,
     read_config,
     run_tool,
 )
-from setformer_mm.utils.preflight import UserError, read_checkpoint
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 # Parts of our names and what NAT calls them, in its classification/nat.py.

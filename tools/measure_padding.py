@@ -16,11 +16,12 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor
 from torch.nn import functional as F
 
+from setformer_mm.utils.checkpoints import read_checkpoint
 from setformer_mm.utils.launch import (
     read_config,
     run_tool,
 )
-from setformer_mm.utils.preflight import read_checkpoint, require_data
+from setformer_mm.utils.preflight import require_data
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 PADDED_SHARES = (0.125, 0.25, 0.5, 1.0)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import run_tool
-from setformer_mm.utils.preflight import UserError
 
 # The metrics worth a curve, with the unit in which the host libraries log them.
 METRICS = {

@@ -9,8 +9,9 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
+from setformer_mm.utils.checkpoints import read_checkpoint
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import read_config, run_tool
-from setformer_mm.utils.preflight import UserError, read_checkpoint
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from setformer_mm.utils.checkpoints import read_checkpoint
 from setformer_mm.utils.files import save_checkpoint
 from setformer_mm.utils.launch import run_tool
-from setformer_mm.utils.preflight import read_checkpoint
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from setformer_mm.utils.complexity import count_model
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import build_model, read_config, run_tool
 from setformer_mm.utils.model_tables import (
     FORMATS,
@@ -41,7 +42,6 @@ from setformer_mm.utils.model_tables import (
     rows_of,
     write_computed,
 )
-from setformer_mm.utils.preflight import UserError
 from setformer_mm.utils.results import Result, config_sha256, read_results
 from setformer_mm.utils.timing import environment, interleave, quartiles
 

@@ -9,18 +9,15 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from setformer_mm.utils.checkpoints import read_checkpoint, require_fitting_weights
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
     load_config,
     run_tool,
     use_gloo_on_cpu,
 )
-from setformer_mm.utils.preflight import (
-    UserError,
-    read_checkpoint,
-    require_data,
-    require_fitting_weights,
-)
+from setformer_mm.utils.preflight import require_data
 from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 

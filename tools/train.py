@@ -6,19 +6,15 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from setformer_mm.utils.checkpoints import read_checkpoint, require_training_state
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
     load_config,
     run_tool,
     use_gloo_on_cpu,
 )
-from setformer_mm.utils.preflight import (
-    UserError,
-    read_checkpoint,
-    require_data,
-    require_pretrained_weights,
-    require_training_state,
-)
+from setformer_mm.utils.preflight import require_data, require_pretrained_weights
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 

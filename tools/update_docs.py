@@ -19,6 +19,7 @@ from pathlib import Path
 import yaml
 
 from setformer_mm.utils.ablation import AblationRun, draw, markdown, read_runs
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.launch import run_tool
 from setformer_mm.utils.markdown import markdown_table
@@ -35,7 +36,6 @@ from setformer_mm.utils.model_tables import (
     read_published,
     rows_of,
 )
-from setformer_mm.utils.preflight import UserError
 from setformer_mm.utils.results import Result, read_result
 
 ROOT = Path(__file__).resolve().parents[1]

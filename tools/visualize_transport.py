@@ -33,16 +33,13 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.utils.checkpoints import load_fitting_weights, read_checkpoint
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import (
     build_model,
     read_config,
     run_tool,
-)
-from setformer_mm.utils.preflight import (
-    UserError,
-    load_fitting_weights,
-    read_checkpoint,
 )
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 from setformer_mm.utils.transport import (

@@ -30,9 +30,9 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from scipy import stats
 
+from .errors import UserError
 from .files import save_figure, write_atomically
 from .markdown import markdown_table
-from .preflight import UserError
 from .results import Result
 
 # What is compared, by what the evaluator reports: the axis, and the decimals of a mean.

@@ -12,7 +12,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from .preflight import UserError
+from .errors import UserError
 
 
 def run_tool(main: Callable[[], None]) -> None:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import yaml
 
+from .errors import UserError
 from .files import write_atomically
 from .markdown import markdown_table, three_digits
-from .preflight import UserError
 from .results import Result
 
 SETFORMERS = tuple(f"setformer_{variant}" for variant in "mtsb")  # keys of models

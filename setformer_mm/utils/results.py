@@ -17,8 +17,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
+from .errors import UserError
 from .files import write_atomically
-from .preflight import UserError
 
 # What training, testing and testing with augmentation write into the work directory.
 FILE_NAMES = dict(

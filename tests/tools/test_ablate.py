@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import Result, read_result, write_result
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.errors import UserError
 
 
 def write_log(work_dir, run: str, records: list[dict]) -> None:

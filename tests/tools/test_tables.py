@@ -14,8 +14,8 @@ pytest.importorskip("mmseg")
 
 from mmengine.config import Config
 
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.model_tables import TASKS, read_computed, read_published
-from setformer_mm.utils.preflight import UserError
 from setformer_mm.utils.results import config_sha256
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from setformer_mm.utils.preflight import UserError, read_checkpoint
+from setformer_mm.utils.checkpoints import read_checkpoint
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import read_result
 
 ROOT = Path(__file__).resolve().parents[2]

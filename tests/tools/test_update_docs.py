@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from setformer_mm.utils.ablation import place_in_ablation
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import read_config
-from setformer_mm.utils.preflight import UserError
 from setformer_mm.utils.results import config_sha256
 
 ROOT = Path(__file__).parents[2]

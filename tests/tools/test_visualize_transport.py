@@ -12,8 +12,8 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from setformer_mm.models import SeTformer
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import read_config
-from setformer_mm.utils.preflight import UserError
 from setformer_mm.utils.transport import record_transports
 
 ROOT = Path(__file__).resolve().parents[2]

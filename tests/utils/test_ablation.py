@@ -21,7 +21,7 @@ from setformer_mm.utils.ablation import (
     read_runs,
     write_runs,
 )
-from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import Result
 
 TOP1 = "accuracy/top1"

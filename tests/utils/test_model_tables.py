@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.model_tables import (
     ABOUT,
     CLEARLY,
@@ -25,7 +26,6 @@ from setformer_mm.utils.model_tables import (
     rows_of,
     write_computed,
 )
-from setformer_mm.utils.preflight import UserError
 from setformer_mm.utils.results import Result
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import (
     config_sha256,
     describe_run,

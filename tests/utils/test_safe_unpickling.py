@@ -13,7 +13,8 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from setformer_mm.utils.preflight import UserError, read_checkpoint
+from setformer_mm.utils.checkpoints import read_checkpoint
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.safe_unpickling import safe_globals
 
 

@@ -9,11 +9,15 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from setformer_mm.hooks import DataCheckHook
 from setformer_mm.utils.checkpoints import read_checkpoint, require_fitting_weights
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
+    build_runner,
     load_config,
+    require_writable_file,
+    require_writable_folder,
     run_tool,
     use_gloo_on_cpu,
 )
@@ -99,6 +103,10 @@ def dump_predictions(runner: Runner, path: str) -> None:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
+    if args.out:
+        require_writable_file(args.out, "--out")
+    if args.show_dir:
+        require_writable_folder(args.show_dir, "--show-dir")
     given_cfg = deepcopy(cfg)  # what follows changes it
     if args.show or args.show_dir:
         draw_predictions(cfg, args.show_dir, args.show)
@@ -111,7 +119,8 @@ def main() -> None:
 
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    runner = Runner.from_cfg(cfg)
+    runner = build_runner(cfg, ("test",))
+    runner.register_hook(DataCheckHook())
     require_fitting_weights(runner, args.checkpoint)
     if args.out:
         dump_predictions(runner, args.out)

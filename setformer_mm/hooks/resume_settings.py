@@ -8,7 +8,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..utils.preflight import UserError
+from ..utils.errors import UserError
 from ..utils.resuming import (
     checkpoint_folder,
     describe,

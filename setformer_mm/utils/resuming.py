@@ -12,7 +12,8 @@ import re
 
 from mmengine.config import Config
 
-from .preflight import UserError, read_checkpoint
+from .checkpoints import read_checkpoint
+from .errors import UserError
 
 POINTER = "last_checkpoint"
 # What decides how a training goes; other fields show or name things.

@@ -8,7 +8,7 @@ import torch
 from mmengine.hooks import Hook
 
 from setformer_mm.hooks import ResumeSettingsHook
-from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.errors import UserError
 
 LENGTHS = dict(epochs="train_cfg.max_epochs", iters="train_cfg.max_iters")
 

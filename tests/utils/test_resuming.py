@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from setformer_mm.utils.preflight import UserError
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.resuming import (
     checkpoint_folder,
     differences,

@@ -121,14 +121,17 @@ class SeTAttention(TokenMixer):
 
     def folded(self) -> Folded:
         """Fold the parameters; from the cache in eval mode without gradients."""
-        if self._deployed_fold is not None:
-            return self._deployed_fold
+        deployed = self._deployed_fold
+        if deployed is not None:
+            return deployed
         if self.folds_anew():
             self.drop_fold()
             return fold(*self.folding_parameters(), self.alpha)
-        if self._cached_fold is None or not self._cached_fold.is_valid(self):
-            self._cached_fold = _CachedFold(self)
-        return self._cached_fold.folded
+        # Read once: another thread that runs the same model may set it anew.
+        cached = self._cached_fold
+        if cached is None or not cached.is_valid(self):
+            cached = self._cached_fold = _CachedFold(self)
+        return cached.folded
 
     def folding_parameters(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """What :func:`setformer_mm.ops.fold` takes before alpha."""

@@ -19,8 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from ..utils.spelling import did_you_mean
-from .gelu import GELU
-from .pointwise_linear import PointwiseLinear
+from .mlp import MLP
 from .token_mixer import build_token_mixer, spread_over_stages
 
 NUM_STAGES = 4
@@ -97,15 +96,10 @@ class SeTBlock(nn.Module):
         attention: dict,
     ) -> None:
         super().__init__()
-        hidden_dims = int(embed_dims * mlp_ratio)
         self.norm1 = nn.LayerNorm(embed_dims)
         self.attn = build_token_mixer(attention, embed_dims, num_heads)
         self.norm2 = nn.LayerNorm(embed_dims)
-        self.mlp = nn.Sequential(
-            PointwiseLinear(embed_dims, hidden_dims),
-            GELU(),
-            PointwiseLinear(hidden_dims, embed_dims),
-        )
+        self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio))
         self.drop_path = StochasticDepth(drop_path, mode="row")
 
     def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
@@ -146,16 +140,39 @@ class SeTStage(nn.Module):
             SeTBlock(embed_dims, drop_path=drop_paths[i], **block) for i in range(depth)
         )
         self.downsample = Downsample(embed_dims) if downsample else None
+        self._mixer_type = type(self.blocks[0].attn)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the blocks alone: the output of a stage is taken before downsampling."""
-        mixers = [block.attn for block in self.blocks]
-        for block, prepared in zip(self.blocks, type(mixers[0]).prepare(mixers)):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Run the blocks.
+
+        Args:
+            x (Tensor): Tokens of shape ``(B, H, W, C)``.
+
+        Returns:
+            tuple[Tensor, Tensor | None]: The output of the stage, of the same shape,
+            and, downsampled, what the next stage takes.
+        """
+        for block, prepared in zip(self.blocks, self._prepare()):
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(block, x, prepared, use_reentrant=False)
             else:
                 x = block(x, prepared)
-        return x
+        return x, None if self.downsample is None else self.downsample(x)
+
+    def _prepare(self) -> list:
+        """See :meth:`TokenMixer.prepare`.
+
+        Whoever wraps blocks or replaces their class, as FSDP and adapters do, may have
+        their parameters ready in their own forward pass alone; there they prepare
+        themselves.
+        """
+        as_built = (
+            type(block) is SeTBlock and type(block.attn) is self._mixer_type
+            for block in self.blocks
+        )
+        if not all(as_built):
+            return [None] * len(self.blocks)
+        return self._mixer_type.prepare([block.attn for block in self.blocks])
 
 
 @MODELS.register_module()
@@ -266,15 +283,13 @@ class SeTformer(BaseModule):
         outs = []
         x = self.patch_embed(x)
         for i, stage in enumerate(self.stages):
-            x = stage(x)
+            out, x = stage(x)
             if i in self.out_indices:
                 norm = getattr(self, f"norm{i}")
                 if self.gap_before_final_norm:
-                    outs.append(norm(x.mean((1, 2))))
+                    outs.append(norm(out.mean((1, 2))))
                 else:
-                    outs.append(norm(x).permute(0, 3, 1, 2).contiguous())
-            if stage.downsample is not None:
-                x = stage.downsample(x)
+                    outs.append(norm(out).permute(0, 3, 1, 2).contiguous())
         return tuple(outs)
 
     def train(self, mode: bool = True) -> "SeTformer":

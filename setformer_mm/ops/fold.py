@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .autocast import without_autocast
 from .kernel import gaussian_kernel, unit_vectors
 
 # Added to the eigenvalues of k(z, z), whose condition number reaches 10,000 for
@@ -57,7 +58,7 @@ def fold(
     """Fold anchors and references into the maps that the operator applies to tokens.
 
     ``k(z, z)`` is inverted with a ridge of ``1e-5`` (method, step 3). Everything is
-    computed in float64 whatever the dtype of the parameters, and differentiable once
+    computed in float64 whatever the dtype of the parameters, and differentiable twice
     with respect to all of them, coinciding eigenvalues included.
 
     Args:
@@ -73,9 +74,10 @@ def fold(
     Raises:
         ValueError: If anchors are not finite, as after a diverged training step.
     """
-    with torch.autocast(anchors.device.type, enabled=False):
+    with without_autocast(anchors):
         anchors, _ = unit_vectors(anchors.double())
-        value_map = _InverseSquareRoot.apply(gaussian_kernel(anchors, anchors, alpha))
+        kernel_of_anchors = gaussian_kernel(anchors, anchors, alpha)
+        value_map, _, _ = _InverseSquareRoot.apply(kernel_of_anchors)
 
         def map_to(references: Tensor) -> Tensor:
             references, _ = unit_vectors(references.double())
@@ -88,29 +90,71 @@ def fold(
 
 
 class _InverseSquareRoot(torch.autograd.Function):
-    """``(A + ridge I)^-1/2`` of symmetric positive semi-definite matrices.
+    """``(A + ridge I)^-1/2`` of symmetric positive semi-definite matrices, and the
+    decomposition that it is made from: ``s = sqrt(l + ridge)`` and ``V``, where
+    ``A = V diag(l) V^T``.
 
     The gradient of ``torch.linalg.eigh`` divides by differences of eigenvalues and is
-    NaN where two coincide. With ``A = V diag(l) V^T`` and ``s = sqrt(l + ridge)`` the
-    divided differences of ``l -> 1 / s`` have the closed form
-    ``-1 / (s_i s_j (s_i + s_j))``, which is finite everywhere.
+    NaN where two coincide. The divided differences of ``l -> 1 / s`` have the closed
+    form ``-1 / (s_i s_j (s_i + s_j))``, which is finite everywhere.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, matrix: Tensor) -> Tensor:
+    def forward(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         try:
             eigenvalues, vectors = torch.linalg.eigh(matrix)
         except torch.linalg.LinAlgError as error:
             raise ValueError("anchors must be finite, got NaN or infinity") from error
         roots = (eigenvalues.clamp_min(0) + RIDGE).sqrt()
-        ctx.save_for_backward(roots, vectors)
-        return (vectors / roots.unsqueeze(-2)) @ vectors.mT
+        return (vectors / roots.unsqueeze(-2)) @ vectors.mT, roots, vectors
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+        _, roots, vectors = output
+        ctx.mark_non_differentiable(roots, vectors)
+        ctx.save_for_backward(*inputs, roots, vectors)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, *_) -> Tensor:
+        return _GradOfInverseSquareRoot.apply(grad, *ctx.saved_tensors)
+
+
+class _GradOfInverseSquareRoot(torch.autograd.Function):
+    """What a gradient of the root is for the matrix; the matrix is there only to be
+    differentiated by, with the second divided differences of ``l -> 1 / s``.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad: Tensor, matrix: Tensor, roots: Tensor, vectors: Tensor) -> Tensor:
+        return _pull_back(grad, roots, vectors)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        grad, _, roots, vectors = inputs
+        ctx.save_for_backward(grad, roots, vectors)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
-        roots, vectors = ctx.saved_tensors
-        si, sj = roots.unsqueeze(-1), roots.unsqueeze(-2)
-        divided_differences = -1 / (si * sj * (si + sj))
-        grad = (vectors.mT @ grad @ vectors) * divided_differences
-        return vectors @ grad @ vectors.mT
+    def backward(ctx, grad_of_grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad, roots, vectors = ctx.saved_tensors
+        g = vectors.mT @ grad @ vectors
+        h = vectors.mT @ grad_of_grad @ vectors
+        si = roots[..., :, None, None]
+        sj, sk = roots[..., None, None, :], roots[..., None, :, None]
+        differences = (si + sj + sk) / (
+            si * sj * sk * (si + sj) * (si + sk) * (sj + sk)
+        )
+        for_matrix = torch.einsum("...ik,...ij,...ikj->...kj", g, h, differences)
+        for_matrix += torch.einsum("...ij,...kj,...ikj->...ik", h, g, differences)
+        for_matrix = vectors @ for_matrix @ vectors.mT
+        return _pull_back(grad_of_grad, roots, vectors), for_matrix, None, None
+
+
+def _pull_back(grad: Tensor, roots: Tensor, vectors: Tensor) -> Tensor:
+    si, sj = roots.unsqueeze(-1), roots.unsqueeze(-2)
+    divided_differences = -1 / (si * sj * (si + sj))
+    return vectors @ ((vectors.mT @ grad @ vectors) * divided_differences) @ vectors.mT

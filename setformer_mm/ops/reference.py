@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from .autocast import without_autocast
 from .fold import Folded
 from .kernel import gaussian_kernel, norm_floor, unit_vectors
 from .positions import Shape2d, position_exponents
@@ -33,7 +34,7 @@ def set_attention_reference(
     Returns:
         Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         folded = folded.to(_compute_dtype(x))
         features, lengths = _kernel_features(x, folded)
         log_in, log_back = (
@@ -75,7 +76,7 @@ def transport_plan_reference(
     Returns:
         Tensor: Of shape ``(B, h, N, M)``, float32 or, for float64 tokens, float64.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         folded = folded.to(_compute_dtype(x))
         features, _ = _kernel_features(x, folded)
         score_map = folded.score_maps.chunk(2, -1)[way == "back"]

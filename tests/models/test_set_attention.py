@@ -486,6 +486,20 @@ def test_resampling_keeps_the_dtype_of_the_checkpoint():
     assert target.return_references.dtype == torch.bfloat16
 
 
+def test_another_thread_may_drop_the_fold_at_any_moment(monkeypatch):
+    attention = build().eval()
+    is_valid = module._CachedFold.is_valid
+
+    def is_valid_and_gone(self, of):
+        of.drop_fold()
+        return is_valid(self, of)
+
+    monkeypatch.setattr(module._CachedFold, "is_valid", is_valid_and_gone)
+    with torch.no_grad():
+        first = attention.folded()
+        assert attention.folded() is first
+
+
 def test_references_of_the_same_grid_are_loaded_as_they_are():
     source, target = build(), build()
     target.load_state_dict(source.state_dict())

@@ -3,13 +3,15 @@
 import copy
 import math
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from setformer_mm.models import SeTformer
+from setformer_mm.models import TOKEN_MIXERS, SeTAttention, SeTformer
 from setformer_mm.models import set_attention as attention_module
 from setformer_mm.models.setformer import ARCHITECTURES
 from setformer_mm.ops.extension import DISABLE_VARIABLE
@@ -292,6 +294,47 @@ def test_training_folds_each_stage_once(monkeypatch):
     assert len(calls) == len(SMALL["depths"])
 
 
+def test_threads_share_a_model():
+    """One thread could take away the fold that another one was about to return."""
+    model = build().eval()
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(images)
+
+    def serve(index: int) -> None:
+        mixers = [m for m in model.modules() if isinstance(m, SeTAttention)]
+        with torch.no_grad():
+            for turn in range(20):
+                if turn % 4 == index % 4:
+                    for mixer in mixers:
+                        mixer.drop_fold()
+                for out, e in zip(model(images), expected):
+                    assert torch.equal(out, e)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(serve, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("mixer", sorted(TOKEN_MIXERS.module_dict))
+def test_meta_device_knows_shapes(mixer):
+    with torch.device("meta"):
+        model = SeTformer(SMALL, attention=dict(type=mixer))
+        images = torch.empty(2, 3, 40, 64)
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            outs = model(images)
+        assert all(out.is_meta for out in outs)
+        shapes = [
+            (2, 8 * 2**i, -(-40 // s), -(-64 // s)) for i, s in enumerate(STRIDES)
+        ]
+        assert [tuple(out.shape) for out in outs] == shapes
+
+
 @pytest.mark.skipif(
     os.environ.get(DISABLE_VARIABLE) == "1", reason=f"{DISABLE_VARIABLE}=1"
 )
@@ -417,10 +460,37 @@ def test_layer_depth_grows_in_forward_order_and_covers_every_parameter(prefix):
         assert model.get_layer_depth("head.weight", prefix)[0] == num_layers - 1
 
 
+@pytest.mark.parametrize("arch", ["m", "T", "Small", "BASE"])
+def test_architectures_by_letter_and_in_any_case(arch):
+    name = next(name for name in ARCHITECTURES if name[0] == arch[0].lower())
+    with torch.device("meta"):
+        model = SeTformer(arch, out_indices=(0,))
+    assert model.embed_dims[0] == ARCHITECTURES[name]["embed_dims"]
+
+
 INVALID = {
     "unknown arch": (
         dict(arch="huge"),
-        "arch must be one of mini, tiny, small, base or a dict, got 'huge'",
+        "arch must be one of mini, tiny, small, base, a first letter of these, or a "
+        "dict, got 'huge'",
+    ),
+    "misspelt arch": (dict(arch="smal"), "got 'smal' (did you mean 'small'?)"),
+    "no arch": (dict(arch=3), "arch must be a name or a dict, got 3"),
+    "half a block": (
+        dict(arch=SMALL | dict(depths=(1, 1.0, 1, 1))),
+        "arch['depths'] must hold four positive integers, got (1, 1.0, 1, 1)",
+    ),
+    "half a channel": (dict(arch=SMALL | dict(embed_dims=8.0)), "integer, got 8.0"),
+    "stage 3.0": (dict(out_indices=(3.0,)), "in 0..3, got (3.0,)"),
+    "one stage": (dict(out_indices=3), "in 0..3, got 3"),
+    "frozen 1.0": (dict(frozen_stages=1.0), "must be in -1..4, got 1.0"),
+    "unknown field": (
+        dict(attention=dict(epsilom=0.1)),
+        "got 'epsilom' (did you mean 'epsilon'?)",
+    ),
+    "misspelt mixer": (
+        dict(attention=dict(type="SoftMaxAtention")),
+        "got 'SoftMaxAtention' (did you mean 'SoftmaxAttention'?)",
     ),
     "missing key": (
         dict(arch={k: SMALL[k] for k in ("embed_dims", "depths", "num_heads")}),
@@ -430,12 +500,12 @@ INVALID = {
     "unknown key": (dict(arch=SMALL | dict(window=7)), "got ['depths', 'embed_dims', "),
     "three depths": (
         dict(arch=SMALL | dict(depths=(1, 1, 1))),
-        "arch['depths'] must hold four positive numbers, got (1, 1, 1)",
+        "arch['depths'] must hold four positive integers, got (1, 1, 1)",
     ),
     "no blocks": (dict(arch=SMALL | dict(depths=(1, 0, 1, 1))), "four positive"),
     "five heads": (
         dict(arch=SMALL | dict(num_heads=(1, 2, 4, 8, 16))),
-        "arch['num_heads'] must hold four positive numbers",
+        "arch['num_heads'] must hold four positive integers",
     ),
     "indivisible": (
         dict(arch=SMALL | dict(num_heads=(3, 2, 4, 8))),
@@ -489,7 +559,7 @@ INVALID = {
     ),
     "field of another mixer": (
         dict(attention=dict(type="SoftmaxAttention")),
-        "unexpected keyword argument 'reference_shape'",
+        "got 'reference_shape'",
     ),
 }
 

@@ -51,7 +51,9 @@ def test_maps_are_float64_and_gradients_in_the_dtype_of_the_parameters(dtype):
 
 
 def test_gradcheck():
-    assert torch.autograd.gradcheck(fold_maps, random_tensors(anchors=3)[1:])
+    parameters = random_tensors(anchors=3)[1:]
+    assert torch.autograd.gradcheck(fold_maps, parameters)
+    assert torch.autograd.gradgradcheck(fold_maps, parameters)
 
 
 def test_norms_of_parameters_do_not_matter():
@@ -91,9 +93,10 @@ def test_gradient_of_the_inverse_square_root_at_a_repeated_eigenvalue():
     matrix = (basis * eigenvalues) @ basis.T
 
     def inverse_square_root(m):
-        return _InverseSquareRoot.apply((m + m.T) / 2)
+        return _InverseSquareRoot.apply((m + m.T) / 2)[0]
 
     assert torch.autograd.gradcheck(inverse_square_root, (matrix.requires_grad_(),))
+    assert torch.autograd.gradgradcheck(inverse_square_root, (matrix,))
 
 
 def test_ill_conditioned_anchors():

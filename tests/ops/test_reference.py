@@ -220,6 +220,46 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_second_derivatives(geometry):
+    inputs = random_tensors(batch=1, tokens=4, dim=3, anchors=3, references=2)
+    shapes = dict(spatial_shape=(2, 2), reference_shape=(1, 2))
+    options = shapes if geometry == "image" else {}
+    if geometry == "no positions":
+        options = dict(tau=None)
+    attend = partial(set_attention, epsilon=0.5, **options)
+    assert torch.autograd.gradgradcheck(attend, inputs)
+
+
+def test_function_transforms():
+    """`grad`, over all arguments; `vmap` over a batch, and over sets of parameters."""
+    inputs, options = random_problem("image", batch=3)
+
+    def loss(x, *parameters):
+        return set_attention(x, *parameters, **options).square().sum()
+
+    def loss_of_image(x, *parameters):
+        return loss(x[None], *parameters)
+
+    expected = torch.autograd.grad(loss(*inputs), inputs)
+    inputs = [t.detach() for t in inputs]
+    everything = tuple(range(4))
+    for actual, e in zip(torch.func.grad(loss, everything)(*inputs), expected):
+        torch.testing.assert_close(actual, e)
+    of_images = torch.func.vmap(
+        torch.func.grad(loss_of_image, everything), (0, None, None, None)
+    )(*inputs)
+    torch.testing.assert_close(of_images[0], expected[0])
+    for actual, e in zip(of_images[1:], expected[1:]):
+        torch.testing.assert_close(actual.sum(0), e)
+    x, *parameters = inputs
+    twice = [torch.stack([p, -p]) for p in parameters]
+    torch.testing.assert_close(
+        torch.func.vmap(loss, (None, 0, 0, 0))(x, *twice),
+        torch.stack([loss(x, *parameters), loss(x, *(-p for p in parameters))]),
+    )
+
+
 @pytest.mark.parametrize("is_image", [True, False])
 def test_memory_is_linear_in_the_number_of_tokens(is_image):
     def measure(side):

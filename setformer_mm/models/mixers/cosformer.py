@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...ops.autocast import without_autocast
 from ..token_mixer import TOKEN_MIXERS, QueryKeyValueMixer, at_least_float32
 
 LEAST_SUM = 1e-6  # of a row of scores, which are all 0 where no channels are shared
@@ -47,5 +48,5 @@ class CosFormerAttention(QueryKeyValueMixer):
     def mix(
         self, q: Tensor, k: Tensor, v: Tensor, spatial_shape: tuple[int, int]
     ) -> Tensor:
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q):
             return cosformer_attention(*at_least_float32(q, k, v)).to(q.dtype)

@@ -1,8 +1,8 @@
 """Flow-Attention: linear attention that conserves what flows in and out of a token."""
 
-import torch
 from torch import Tensor
 
+from ...ops.autocast import without_autocast
 from ..token_mixer import TOKEN_MIXERS, QueryKeyValueMixer, at_least_float32
 
 # Of a flow: sigmoids underflow, and a token without any would divide 0 by 0.
@@ -50,5 +50,5 @@ class FlowAttention(QueryKeyValueMixer):
     def mix(
         self, q: Tensor, k: Tensor, v: Tensor, spatial_shape: tuple[int, int]
     ) -> Tensor:
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q):
             return flow_attention(*at_least_float32(q, k, v)).to(q.dtype)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...ops.autocast import without_autocast
 from ..pointwise_linear import PointwiseLinear
 from ..token_mixer import (
     TOKEN_MIXERS,
@@ -170,7 +171,7 @@ class SOFTAttention(TokenMixer):
     def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
         q, v = split_heads(self.in_proj(x), 2, self.num_heads)
         landmarks = self.landmarks(q, x.shape[1:3])
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             out = soft_attention(
                 *at_least_float32(q, landmarks, v), self.normalise, self.num_iters
             )

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from setformer_mm.models.mlp import MLP
+
+
+class CallsOfGELU(TorchDispatchMode):
+    """Names of the operators that computed a GELU."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "gelu" in func.name() and "backward" not in func.name():
+            self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def problem(seed):
+    torch.manual_seed(seed)
+    mlp, x = MLP(5, 7).double(), torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    hidden = F.linear(x, mlp[0].weight, mlp[0].bias)
+    expected = F.linear(F.gelu(hidden), mlp[2].weight, mlp[2].bias)
+    return mlp, x, hidden.detach(), expected.detach()
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_new_memory_only_for_gradients(problem, grad, frozen):
+    mlp, x, _, expected = problem
+    mlp.requires_grad_(not frozen)
+    with torch.set_grad_enabled(grad), CallsOfGELU() as calls:
+        out = mlp(x)
+    torch.testing.assert_close(out, expected)
+    needs_memory = grad and not frozen
+    assert calls.names == ["aten::gelu" if needs_memory else "aten::gelu_"]
+
+
+def test_gradients(problem):
+    mlp, x, _, _ = problem
+    assert torch.autograd.gradcheck(mlp, x.requires_grad_())
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("watcher", ["layer", "gelu", "before gelu", "everything"])
+def test_hooks_see_the_layers_own_values(problem, watcher, grad, compiled):
+    """The in-place GELU showed its own result as that of the layer before it."""
+    mlp, x, hidden, expected = problem
+    seen = []
+    handle = {
+        "layer": lambda: mlp[0].register_forward_hook(
+            lambda module, args, out: seen.append(out)
+        ),
+        "gelu": lambda: mlp[1].register_forward_hook(
+            lambda module, args, out: seen.append(args[0])
+        ),
+        "before gelu": lambda: mlp[1].register_forward_pre_hook(
+            lambda module, args: seen.append(args[0])
+        ),
+        "everything": lambda: torch.nn.modules.module.register_module_forward_hook(
+            lambda module, args, out: seen.append(out) if module is mlp[0] else None
+        ),
+    }[watcher]()
+    run = torch.compile(mlp, backend="aot_eager") if compiled else mlp
+    try:
+        with torch.set_grad_enabled(grad):
+            out = run(x)
+    finally:
+        handle.remove()
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(seen[0], hidden, check_device=False)

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from setformer_mm.hooks import DataCheckHook
 from setformer_mm.utils.checkpoints import read_checkpoint, require_fitting_weights
+from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
@@ -114,6 +115,7 @@ def main() -> None:
         augment_test_time(cfg)
     load_checkpoints_safely()
     require_data(cfg, ("test",))
+    require_known_classes(cfg, ("test",))
     read_checkpoint(args.checkpoint)
     use_gloo_on_cpu(cfg)
 

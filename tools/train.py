@@ -10,6 +10,7 @@ from setformer_mm.hooks import DataCheckHook, ResumeSettingsHook
 from setformer_mm.optim import cancelled_exemptions
 from setformer_mm.utils.checkpoints import read_checkpoint, require_training_state
 from setformer_mm.utils.config_checks import require_enough_for_batch_norm
+from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
@@ -108,6 +109,7 @@ def main() -> None:
     apply_arguments(cfg, args)
     load_checkpoints_safely()
     require_data(cfg, ("train", "val"))
+    require_known_classes(cfg, ("train", "val"))
     require_pretrained_weights(cfg)
     require_enough_for_batch_norm(cfg)
     if cfg.get("load_from") and "://" not in cfg.load_from:

@@ -1,8 +1,9 @@
-"""mmengine hooks: start from K-means references, resume exactly, never lose a file,
-leave the result.
+"""mmengine hooks: look at the data, start from K-means references, resume exactly,
+never lose a file, leave the result.
 """
 
 from .atomic_checkpoint import AtomicCheckpointHook
+from .data_check import DataCheckHook
 from .exact_resume import ExactResumeHook
 from .kmeans_reference_init import KMeansReferenceInitHook
 from .resume_settings import ResumeSettingsHook
@@ -10,6 +11,7 @@ from .train_result import TrainResultHook
 
 __all__ = [
     "AtomicCheckpointHook",
+    "DataCheckHook",
     "ExactResumeHook",
     "KMeansReferenceInitHook",
     "ResumeSettingsHook",

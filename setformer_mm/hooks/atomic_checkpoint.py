@@ -38,9 +38,10 @@ class AtomicCheckpointHook(CheckpointHook):
 
     All arguments are those of the stock hook. ``max_keep_ckpts=1`` acts as 2, because
     the checkpoint before the last is always kept. Nothing outside the folder of the
-    run is deleted, also where a checkpoint was written in another one. Storage other than local files
-    (``petrel://``, ``s3://``, ...) is written by mmengine's backend for it, whose
-    ``put`` is the object store's own; the order of writing and deleting is the same.
+    run is deleted, also where a checkpoint was written in another one. Storage other
+    than local files (``petrel://``, ``s3://``, ...) is written by mmengine's backend
+    for it, whose ``put`` is the object store's own; the order of writing and deleting
+    is the same.
     """
 
     def __init__(self, *args, max_keep_ckpts: int = -1, **kwargs) -> None:

@@ -7,8 +7,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..utils.resuming import checkpoint_folder, last_checkpoint
 from ..utils.results import FILE_NAMES, describe_run, write_result
+from ..utils.resuming import checkpoint_folder, last_checkpoint
 
 
 @HOOKS.register_module()

@@ -184,8 +184,8 @@ class SeTformer(BaseModule):
 
     Args:
         arch (str | dict): "mini", "tiny", "small", "base", or their first letters, in
-            any case; or a dict with exactly the keys ``embed_dims`` (``C`` of the first stage), ``depths``, ``num_heads``
-            (four numbers each) and ``mlp_ratio``.
+            any case; or a dict with exactly the keys ``embed_dims`` (``C`` of the first
+            stage), ``depths``, ``num_heads`` (four numbers each) and ``mlp_ratio``.
         in_channels (int): Channels of the images.
         out_indices (Sequence[int]): Stages to return, rising, in 0..3; each gets a norm
             ``norm{i}`` of its own. Stages after the last one are not built.

@@ -84,7 +84,9 @@ def require_enough_for_batch_norm(cfg: Config) -> None:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     for key, head in _dicts(cfg.get("model"), "model"):
         norm = (head.get("norm_cfg") or {}).get("type")
-        pools = 1 in (head.get("pool_scales") or ()) or head.get("type") in POOLING_HEADS
+        pools = (
+            1 in (head.get("pool_scales") or ()) or head.get("type") in POOLING_HEADS
+        )
         if not pools or norm not in BATCH_NORMS | SYNCHRONISED:
             continue
         if batch_size == 1 and (norm in BATCH_NORMS or processes == 1):

@@ -126,7 +126,9 @@ def read_config(path: str) -> Config:
         missing = error.filename or error
         raise UserError(f"the config {missing} does not exist") from error
     except Exception as error:  # it is a program
-        raise UserError(f"the config {path} cannot be read: {one_line(error)}") from error
+        raise UserError(
+            f"the config {path} cannot be read: {one_line(error)}"
+        ) from error
 
 
 def load_config(args: argparse.Namespace) -> Config:

@@ -148,6 +148,8 @@ def table(all_contents: Sequence[Contents]) -> str:
         is_boxes = counts is contents.boxes
         totals.append(str(counts.total() if is_boxes else contents.num_pictures))
     first = max(all_contents, key=lambda contents: len(contents.labels))
+    if not any(counts for _, _, counts in columns):  # nothing is known of labels
+        return markdown_table(["", *(title for title, _, _ in columns)], [totals])
     shown = labels = first.labels
     if len(labels) > MAX_ROWS:
         rarity = {n: sum(counts[n] for _, _, counts in columns) for n in labels}

@@ -26,7 +26,7 @@ def require_data(cfg: Config, splits: tuple[str, ...]) -> None:
         UserError: naming all missing paths and what to do about them.
     """
     missing: dict[str, list[str]] = {}
-    hints: list[str] = []
+    fields: list[str] = []
     for split in splits:
         for path, key in _data_paths(cfg, split):
             known = [path for paths in missing.values() for path in paths]
@@ -34,16 +34,21 @@ def require_data(cfg: Config, splits: tuple[str, ...]) -> None:
             if _exists(path) or any(_is_below(path, folder) for folder in known):
                 continue
             missing.setdefault(split, []).append(path)
-            hint = f"name its place with --cfg-options {key}=PATH"
-            hint = f"put the data set there (README.md says how) or {hint}"
-            hints.append(DIGITS_HINT if "digits" in path else hint)
+            if "digits" not in path:
+                fields.append(f"{key}=PATH")
     if missing:
+        hint = DIGITS_HINT
+        if fields:
+            hint = (
+                "put the data set there (README.md says how) or name its place with "
+                f"--cfg-options {' '.join(dict.fromkeys(fields))}"
+            )
         parts = [
             f"the {split} data are not complete: {', '.join(paths)} "
             f"{'does' if len(paths) == 1 else 'do'} not exist"
             for split, paths in missing.items()
         ]
-        raise UserError("; ".join([*parts, *dict.fromkeys(hints)]))
+        raise UserError("; ".join([*parts, hint]))
 
 
 def _data_paths(cfg: Config, split: str) -> Iterator[tuple[str, str]]:

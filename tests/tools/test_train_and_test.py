@@ -34,7 +34,7 @@ def test_trains_tests_and_resumes(tool, toy, trained, tmp_path):
     assert 0 <= result.metrics["accuracy"] <= 1
     assert len(pickle.loads(out.read_bytes())) == 12
 
-    options = ["--cfg-options", "train_cfg.max_epochs=5"]
+    options = ["--cfg-options", "train_cfg.max_epochs=5", "param_scheduler.T_max=5"]
     tool("train", config, "--work-dir", tmp_path / "run", "--resume", *options)
     assert (tmp_path / "run" / "epoch_5.pth").exists()
     other = tmp_path / "other"

@@ -41,6 +41,7 @@ class Contents:
         boxes: of each label; empty if the data set has no boxes.
         maps_opened: how many label maps ``pictures`` is of, 0 for other data sets.
         errors: what makes a training stop or go wrong, a sentence each.
+        notes: what it goes on without.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Contents:
     boxes: Counter = field(default_factory=Counter)
     maps_opened: int = 0
     errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def labels(self) -> list[int]:
@@ -62,14 +64,15 @@ class Contents:
         return max([len(self.classes), *(label + 1 for label in self.pictures)])
 
     def warnings(self) -> list[str]:
-        """Classes without samples."""
+        """The notes, and classes without samples."""
         missing = [label for label in self.labels if not self.pictures[label]]
         is_complete = not self.maps_opened or self.maps_opened == self.num_pictures
         if not missing or not self.pictures or not is_complete:
-            return []
+            return self.notes
         names = [self.name(label) for label in missing]
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        return [f"{self.key} has nothing of class {', '.join(names[:5])}{more}"]
+        nothing = f"{self.key} has nothing of class {', '.join(names[:5])}{more}"
+        return [*self.notes, nothing]
 
     def name(self, label: int) -> str:
         return self.classes[label] if label < len(self.classes) else str(label)
@@ -103,6 +106,11 @@ def look_into(dataset: BaseDataset, key: str) -> Contents | None:
     if uses_maps and paths["seg_map_path"]:
         maps = paths["seg_map_path"]
         readable &= _check_files(contents, "label map", "seg_map_path", maps)
+        if not getattr(dataset, "ann_file", None) and not getattr(
+            dataset, "_indices", None
+        ):  # all pictures of a folder
+            suffix = getattr(dataset, "seg_map_suffix", ".png")
+            _note_unused_maps(contents, maps, suffix)
     if readable:
         _open_pictures(contents, paths["img_path"])
         if uses_maps and len(paths["seg_map_path"]) == len(paths["img_path"]):
@@ -173,17 +181,17 @@ def _count_labels(info: dict, contents: Contents) -> None:
         kept = [box for box in instances if not box.get("ignore_flag")]
         labels = [box["bbox_label"] for box in kept if "bbox_label" in box]
         contents.boxes.update(labels)
-    labels = np.atleast_1d(labels).tolist()
-    contents.pictures.update(set(labels))
-    if contents.errors or not contents.classes:
-        return
-    for label in labels:
-        if not 0 <= label < len(contents.classes):
+    if not isinstance(labels, int):  # of which there may be a million
+        labels = set(np.atleast_1d(labels).tolist())
+    for label in [labels] if isinstance(labels, int) else labels:
+        contents.pictures[label] += 1
+        if contents.classes and not 0 <= label < len(contents.classes):
+            if contents.errors:  # the first one is enough
+                continue
             contents.errors.append(
                 f"{info.get('img_path')} has the label {label}, and "
                 f"{contents.key}.metainfo.classes has {len(contents.classes)} classes"
             )
-            return
 
 
 def _check_files(contents: Contents, what: str, field: str, paths: list[str]) -> bool:
@@ -200,6 +208,23 @@ def _check_files(contents: Contents, what: str, field: str, paths: list[str]) ->
                 f"first is {found[0]} ({field})"
             )
     return not any(faults.values())
+
+
+def _note_unused_maps(contents: Contents, maps: list[str], suffix: str) -> None:
+    """Say of label maps beside those in use that their pictures are missing."""
+    used = set(maps)
+    unused = [
+        path
+        for folder in sorted({osp.dirname(path) for path in used if "://" not in path})
+        if osp.isdir(folder)
+        for name in os.listdir(folder)
+        if name.endswith(suffix) and (path := osp.join(folder, name)) not in used
+    ]
+    if unused:
+        contents.notes.append(
+            f"{contents.key}: {len(unused)} label maps have no picture, as "
+            f"{min(unused)}, and are left out"
+        )
 
 
 def _missing(paths: list[str]) -> Iterator[str]:

@@ -38,7 +38,9 @@ def test_our_configs_are_meant(path):
 )
 def test_a_near_miss_is_named(wrong, right):
     (sentence,) = misspelt_fields(Config({wrong: {}, "my_variable": 3}))
-    assert sentence == f"the config's field {wrong} has no effect; did you mean {right}?"
+    assert (
+        sentence == f"the config's field {wrong} has no effect; did you mean {right}?"
+    )
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,9 @@ def test_load_config_checks_fields_and_work_dir(tmp_path, capsys, monkeypatch):
         load_config(arguments(tmp_path, cfg_options={"train_cfg.max_epochs.x": 1}))
     file = tmp_path / "config.py"
     for work_dir in (file, file / "run"):
-        with pytest.raises(UserError, match="names a folder, and .*config.py is a file"):
+        with pytest.raises(
+            UserError, match="names a folder, and .*config.py is a file"
+        ):
             load_config(arguments(tmp_path, work_dir=str(work_dir)))
 
 

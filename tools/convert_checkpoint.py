@@ -32,6 +32,7 @@ from setformer_mm.utils.launch import (
     read_config,
     run_tool,
 )
+from setformer_mm.utils.outputs import require_writable_file
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 # Parts of our names and what NAT calls them, in its classification/nat.py.
@@ -278,8 +279,7 @@ def print_report(rows: list[Row]) -> None:
 def main() -> None:
     args = parse_args()
     load_checkpoints_safely()
-    if Path(args.target).is_dir():
-        raise UserError(f"{args.target} is a folder; name the checkpoint to write")
+    require_writable_file(args.target, "TARGET")
     nat = read_nat(args.source)
     cfg = read_config(args.config)
     try:

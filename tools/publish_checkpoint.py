@@ -12,6 +12,7 @@ import torch
 from setformer_mm.utils.checkpoints import read_checkpoint
 from setformer_mm.utils.files import save_checkpoint
 from setformer_mm.utils.launch import run_tool
+from setformer_mm.utils.outputs import require_writable_file
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -55,6 +56,7 @@ def publish(checkpoint: dict, dtype: torch.dtype | None = None) -> dict:
 
 def main() -> None:
     args = parse_args()
+    require_writable_file(args.target, "TARGET")
     load_checkpoints_safely()
     published = publish(read_checkpoint(args.source), DTYPES.get(args.dtype))
     content = save_checkpoint(published, args.target)

@@ -17,11 +17,10 @@ from setformer_mm.utils.launch import (
     add_common_arguments,
     build_runner,
     load_config,
-    require_writable_file,
-    require_writable_folder,
     run_tool,
     use_gloo_on_cpu,
 )
+from setformer_mm.utils.outputs import require_writable_file, require_writable_folder
 from setformer_mm.utils.preflight import require_data
 from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
 from setformer_mm.utils.safe_unpickling import load_checkpoints_safely

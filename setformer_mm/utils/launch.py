@@ -17,6 +17,7 @@ from torch import nn
 
 from .config_checks import misspelt_fields, require_integers
 from .errors import UserError
+from .outputs import require_writable_folder
 from .spelling import did_you_mean
 
 # What the disk says and no program can mend.
@@ -161,32 +162,6 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return cfg
-
-
-def require_writable_folder(path: str | os.PathLike, flag: str) -> None:
-    """Check that a folder can be made, or written, before hours of work.
-
-    Raises:
-        UserError: if a file is in the way, or the permission is not there.
-    """
-    existing = osp.abspath(path)
-    while not osp.lexists(existing):
-        existing = osp.dirname(existing)
-    if not osp.isdir(existing):
-        raise UserError(f"{flag} names a folder, and {existing} is a file")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{flag} {path} cannot be written: no permission in {existing}")
-
-
-def require_writable_file(path: str | os.PathLike, flag: str) -> None:
-    """Check that a file can be written, before hours of work.
-
-    Raises:
-        UserError: if it is a folder, or its folder cannot be written.
-    """
-    if osp.isdir(path):
-        raise UserError(f"{flag} names a file, and {path} is a folder")
-    require_writable_folder(osp.dirname(osp.abspath(path)), flag)
 
 
 def one_line(error: BaseException) -> str:

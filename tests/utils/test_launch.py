@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ from setformer_mm.utils.launch import (
     load_config,
     one_line,
     read_config,
-    require_writable_file,
-    require_writable_folder,
     run_tool,
 )
 
@@ -80,16 +77,6 @@ def test_load_config_checks_fields_and_work_dir(tmp_path, capsys, monkeypatch):
             UserError, match="names a folder, and .*config.py is a file"
         ):
             load_config(arguments(tmp_path, work_dir=str(work_dir)))
-
-
-def test_writable_places(tmp_path, monkeypatch):
-    require_writable_folder(tmp_path / "a" / "b", "--out")
-    require_writable_file(tmp_path / "a" / "b.json", "--json")
-    with pytest.raises(UserError, match="--json names a file, and .* is a folder"):
-        require_writable_file(tmp_path, "--json")
-    monkeypatch.setattr(os, "access", lambda *_: False)  # a root user may everything
-    with pytest.raises(UserError, match="cannot be written: no permission in"):
-        require_writable_folder(tmp_path / "a", "--out")
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,10 @@ def _by_epoch(runner: Runner) -> bool:
 
 
 def _extent(runner: Runner) -> dict[str, int]:
-    return dict(zip(EXTENT, (get_world_size(), len(runner.train_dataloader))))
+    extent = dict(world_size=get_world_size())
+    if hasattr(runner.train_dataloader.dataset, "__len__"):  # a stream has no epochs
+        extent["epoch_length"] = len(runner.train_dataloader)
+    return extent
 
 
 def _replay_schedule(runner: Runner) -> None:

@@ -51,7 +51,7 @@ def misspelt_fields(cfg: Config) -> list[str]:
     known = FIELDS | OTHER_FIELDS
     return [
         f"the config's field {name} has no effect; did you mean {near[0]}?"
-        for name in cfg.keys() - known - VARIABLES
+        for name in sorted(cfg.keys() - known - VARIABLES)
         if (near := difflib.get_close_matches(name, known, 1, LIKENESS))
     ]
 

@@ -24,6 +24,8 @@ MAX_SIZES = 20_000
 MAX_OPENED = 128
 # A table of more classes shows the rarest ones.
 MAX_ROWS = 40
+# Files that mmcv decodes as any pipeline does; others may have a reader of their own.
+PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
 IGNORED_LABEL = 255  # of label maps, everywhere in mmseg
 # Heads whose number of classes is not that of the data.
 OTHER_HEADS = ("RPNHead", "FusedSemanticHead", "VGG")
@@ -241,7 +243,7 @@ def _missing(paths: list[str]) -> Iterator[str]:
 
 def _open_pictures(contents: Contents, paths: list[str]) -> None:
     for path in evenly_spaced(paths, MAX_OPENED):
-        if "://" not in path and _decode(path, "color") is None:
+        if _is_picture(path) and _decode(path, "color") is None:
             contents.errors.append(
                 f"{path} ({contents.key}) cannot be read as a picture"
             )
@@ -252,8 +254,8 @@ def _open_maps(contents: Contents, dataset: BaseDataset, paths: list[str]) -> No
     """Look at values of label maps as mmseg reads them, and count their classes."""
     raw_values: set[int] = set()
     allowed = len(contents.classes) or IGNORED_LABEL
-    for path in evenly_spaced(paths, MAX_OPENED):
-        labels = None if "://" in path else _decode(path, "unchanged")
+    for path in filter(_is_picture, evenly_spaced(paths, MAX_OPENED)):
+        labels = _decode(path, "unchanged")
         if labels is None or labels.squeeze().ndim != 2:
             shape = "no picture" if labels is None else f"of shape {labels.shape}"
             contents.errors.append(
@@ -287,6 +289,10 @@ def _mapped(values: set[int], dataset: BaseDataset) -> set[int]:
     if label_map := getattr(dataset, "label_map", None):
         values = {label_map.get(n, n) for n in values}
     return values - {IGNORED_LABEL}
+
+
+def _is_picture(path: str) -> bool:
+    return "://" not in path and path.lower().endswith(PICTURES)
 
 
 def _decode(path: str, flag: str) -> np.ndarray | None:

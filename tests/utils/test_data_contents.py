@@ -129,6 +129,14 @@ def test_binary_masks_of_0_and_255(tmp_path):
     assert "class road; write it as 1" in sentence
 
 
+def test_files_with_a_reader_of_their_own(tmp_path):
+    """As satellite pictures of many channels, which mmcv cannot decode."""
+    dataset = label_maps(tmp_path, [0, 1], metainfo=classes("a", "b"))
+    for path in (tmp_path / "images").iterdir():
+        path.with_suffix(".tif").write_bytes(b"eight channels")
+    assert look(dataset, img_suffix=".tif").errors == []
+
+
 def test_an_empty_data_set():
     class Empty(BaseDataset):
         def load_data_list(self):

@@ -51,6 +51,16 @@ def test_a_misspelt_class_is_named(tmp_path):
     assert f"{tmp_path}/boxes.json (did you mean 'dog'?)" in sentence
 
 
+def test_faults_may_be_wanted(tmp_path):
+    dataset = coco(tmp_path, ["cat"], ["cat"], **metainfo("cow"))
+    cfg = config(train=dataset)
+    cfg.custom_hooks = [dict(type="ExactResumeHook"), dict(type="DataCheckHook")]
+    with pytest.raises(UserError, match="has 'cow'"):
+        require_known_classes(cfg, ("train",))
+    cfg.custom_hooks[1].strict = False
+    require_known_classes(cfg, ("train",))
+
+
 def test_coco_classes_on_other_data(tmp_path):
     with pytest.raises(UserError, match="has 'person', which is none of the 1 cat"):
         check(train=coco(tmp_path, ["cat"], ["cat"]))

@@ -70,9 +70,8 @@ class ResumeSettingsHook(Hook):
         """Compare the settings before anything of the state is taken over."""
         if not runner._resume:
             return
-        if "config" in checkpoint.get(
-            "meta", {}
-        ):  # `Runner.resume` runs this text as a config file
+        # mmengine writes `cfg`; its `Runner.resume` runs what is called `config`.
+        if "config" in checkpoint.get("meta", {}):
             raise UserError(
                 "the checkpoint to resume holds a config as code (meta.config), which "
                 "is never executed"

@@ -1,7 +1,12 @@
-"""What every test gets: few threads, and a seed that a failure prints."""
+"""What every test gets: few threads, and a seed that a failure prints.
 
+Besides, fixtures for checkpoints.
+"""
+
+import http.server
 import os
 import random
+import threading
 
 import pytest
 import torch
@@ -30,3 +35,28 @@ def seed() -> int:
         return SEED
     np.random.seed(SEED)
     return SEED
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """A file that no payload of :mod:`malicious` may make."""
+    return tmp_path / "canary"
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """URL of the test's folder; what is downloaded is kept in another one."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=tmp_path)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

@@ -24,7 +24,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from setformer_mm.models import SeTformer
-from setformer_mm.utils.checkpoints import read_checkpoint
+from setformer_mm.utils.checkpoints import load_checkpoints_safely, read_checkpoint
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_checkpoint
 from setformer_mm.utils.launch import (
@@ -33,7 +33,6 @@ from setformer_mm.utils.launch import (
     run_tool,
 )
 from setformer_mm.utils.outputs import require_writable_file
-from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 # Parts of our names and what NAT calls them, in its classification/nat.py.
 NAT_NAMES = {
@@ -101,12 +100,9 @@ def read_nat(path: str) -> dict[str, Tensor]:
     Raises:
         UserError: if it is no checkpoint, damaged, or one of something else.
     """
-    checkpoint = read_checkpoint(path)
-    weights = checkpoint.get("state_dict", checkpoint)
-    weights = weights if isinstance(weights, dict) else {}
     nat = {
-        str(name).removeprefix("backbone."): value.float()
-        for name, value in weights.items()
+        name.removeprefix("backbone."): value.float()
+        for name, value in read_checkpoint(path)["state_dict"].items()
         if isinstance(value, Tensor)
     }
     for name in LANDMARKS:
@@ -127,7 +123,11 @@ def read_targets(cfg: Config) -> dict[str, Tensor]:
     model = build_model(cfg) if "model" in cfg else None
     if not isinstance(getattr(model, "backbone", None), SeTformer):
         raise UserError(f"{cfg.filename} has no model with a SeTformer as its backbone")
-    return model.state_dict()
+    return {
+        name: value
+        for name, value in model.state_dict().items()
+        if not name.endswith("_extra_state")  # no weight
+    }
 
 
 def nat_name(name: str, nat: Mapping[str, Tensor]) -> str:
@@ -226,7 +226,11 @@ def convert(
         if value.shape != target.shape and name.startswith("head."):
             rows.append(Row("fresh", name, "", target.numel()))  # for other classes
             continue
-        require_usable(value, target.shape, source, name)
+        if value.shape != target.shape:
+            raise ValueError(
+                f"{source} gives {tuple(value.shape)}, but {name} is "
+                f"{tuple(target.shape)}"
+            )
         # A copy, because a view would be stored with all that it is a view of.
         converted[name] = value.to(target.dtype, copy=True)
         what = "adapted" if how else "copied"
@@ -249,16 +253,6 @@ def require_may_be_fresh(name: str, source: str) -> None:
     of_skeleton = name.startswith("backbone.") and ".attn." not in name
     if of_skeleton and not re.match(r"backbone\.norm\d\.", name):
         raise ValueError(f"it lacks {source}, which {name} starts from")
-
-
-def require_usable(value: Tensor, shape: torch.Size, source: str, name: str) -> None:
-    """Refuse a tensor of another shape, and one that is damaged."""
-    if value.shape != shape:
-        raise ValueError(
-            f"{source} gives {tuple(value.shape)}, but {name} is {tuple(shape)}"
-        )
-    if not value.isfinite().all():
-        raise ValueError(f"{source} holds infinities or NaN")
 
 
 def print_report(rows: list[Row]) -> None:

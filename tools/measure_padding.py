@@ -12,17 +12,16 @@ import argparse
 
 import torch
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
 from torch import Tensor
 from torch.nn import functional as F
 
-from setformer_mm.utils.checkpoints import read_checkpoint
-from setformer_mm.utils.launch import (
-    read_config,
-    run_tool,
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    load_fitting_weights,
+    read_checkpoint,
 )
+from setformer_mm.utils.launch import add_allow_missing, read_config, run_tool
 from setformer_mm.utils.preflight import require_data
-from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 PADDED_SHARES = (0.125, 0.25, 0.5, 1.0)
 
@@ -32,6 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("--num-images", type=int, default=32, help="images to average")
+    add_allow_missing(parser)
     return parser.parse_args()
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     init_default_scope(cfg.default_scope)
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model).eval()
-    load_checkpoint(model, args.checkpoint, map_location="cpu")
+    load_fitting_weights(model, args.checkpoint, args.allow_missing)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     images = []
     for index in range(min(args.num_images, len(dataset))):

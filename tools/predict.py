@@ -9,10 +9,18 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from setformer_mm.utils.checkpoints import read_checkpoint
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    load_fitting_weights,
+    read_checkpoint,
+)
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import read_config, run_tool
-from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
+from setformer_mm.utils.launch import (
+    add_allow_missing,
+    build_model,
+    read_config,
+    run_tool,
+)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
 
@@ -27,6 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--score-thr", type=float, default=0.3, help="least score of a drawn instance"
     )
+    add_allow_missing(parser)
     return parser.parse_args()
 
 
@@ -108,6 +117,7 @@ def main() -> None:
         raise UserError(f"default_scope must be one of {list(DRAW)}, got {scope!r}")
     load_checkpoints_safely()
     checkpoint = read_checkpoint(args.checkpoint)
+    load_fitting_weights(build_model(cfg), args.checkpoint, args.allow_missing)
     init_default_scope(scope)
     if "visualizer" in cfg:
         cfg.visualizer.vis_backends = (

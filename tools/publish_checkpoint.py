@@ -9,11 +9,15 @@ from pathlib import Path
 
 import torch
 
-from setformer_mm.utils.checkpoints import read_checkpoint
+from setformer_mm.utils.checkpoints import (
+    find_non_finite,
+    load_checkpoints_safely,
+    read_checkpoint,
+)
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_checkpoint
 from setformer_mm.utils.launch import run_tool
 from setformer_mm.utils.outputs import require_writable_file
-from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
@@ -32,17 +36,28 @@ def publish(checkpoint: dict, dtype: torch.dtype | None = None) -> dict:
     """Reduce a checkpoint to tensors and plain Python values.
 
     Args:
-        checkpoint: of mmengine, or weights by name alone.
+        checkpoint: as :func:`read_checkpoint` returns it.
         dtype: of floating-point weights; None keeps them as they are.
 
     Returns:
         A checkpoint that loads with ``weights_only=True`` and no further permission.
+
+    Raises:
+        UserError: if a weight is too large for ``dtype``.
     """
     weights = {}
-    for name, value in checkpoint.get("state_dict", checkpoint).items():
+    for name, value in checkpoint["state_dict"].items():
+        if not isinstance(value, torch.Tensor):  # what a module adds of its own
+            weights[name] = value
+            continue
         cast = dtype if value.is_floating_point() else None
         # A copy, because a view would be stored with all that it is a view of.
         weights[name] = value.detach().to(dtype=cast, copy=True)
+    if too_large := find_non_finite(weights):
+        raise UserError(
+            f"{too_large[0]} holds numbers that are too large for {dtype}; publish in "
+            "bf16 or fp32"
+        )
     meta = checkpoint.get("meta", {})
     kept = {key: meta[key] for key in ("epoch", "iter", "seed") if key in meta}
     if names := meta.get("dataset_meta"):

@@ -10,10 +10,15 @@ from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
 from setformer_mm.hooks import DataCheckHook
-from setformer_mm.utils.checkpoints import read_checkpoint, require_fitting_weights
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    read_checkpoint,
+    require_fitting_weights,
+)
 from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
+    add_allow_missing,
     add_common_arguments,
     build_runner,
     load_config,
@@ -23,7 +28,6 @@ from setformer_mm.utils.launch import (
 from setformer_mm.utils.outputs import require_writable_file, require_writable_folder
 from setformer_mm.utils.preflight import require_data
 from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
-from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,6 +46,7 @@ def parse_args() -> argparse.Namespace:
         help="test-time augmentation, as in the config; metrics go to "
         f"<work-dir>/{FILE_NAMES['tta']}",
     )
+    add_allow_missing(parser)
     add_common_arguments(parser)
     args = parser.parse_args()
     if args.out and not args.out.endswith((".pkl", ".pickle")):
@@ -122,7 +127,7 @@ def main() -> None:
     cfg.resume = False
     runner = build_runner(cfg, ("test",))
     runner.register_hook(DataCheckHook())
-    require_fitting_weights(runner, args.checkpoint)
+    require_fitting_weights(runner, args.checkpoint, args.allow_missing)
     if args.out:
         dump_predictions(runner, args.out)
     metrics = runner.test()

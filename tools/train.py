@@ -7,8 +7,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from setformer_mm.hooks import DataCheckHook, ResumeSettingsHook
+from setformer_mm.hooks.non_finite_loss import divergence_explained
 from setformer_mm.optim import cancelled_exemptions
-from setformer_mm.utils.checkpoints import read_checkpoint, require_training_state
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    require_training_state,
+)
 from setformer_mm.utils.config_checks import require_enough_for_batch_norm
 from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
@@ -26,7 +30,6 @@ from setformer_mm.utils.resuming import (
     find_checkpoint,
     last_checkpoint,
 )
-from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,7 +97,8 @@ def train(runner: Runner) -> None:
         UserError: on Ctrl-C.
     """
     try:
-        runner.train()
+        with divergence_explained(runner):
+            runner.train()
     except KeyboardInterrupt:
         path = last_checkpoint(runner.work_dir, checkpoint_folder(runner.cfg))
         kept = "nothing has been saved yet"
@@ -112,9 +116,8 @@ def main() -> None:
     require_known_classes(cfg, ("train", "val"))
     require_pretrained_weights(cfg)
     require_enough_for_batch_norm(cfg)
-    if cfg.get("load_from") and "://" not in cfg.load_from:
-        check = require_training_state if cfg.get("resume") else read_checkpoint
-        check(cfg.load_from)
+    if cfg.get("resume") and cfg.get("load_from"):
+        require_training_state(cfg.load_from)
     use_gloo_on_cpu(cfg)
     runner = build_runner(cfg, ("train", "val"))
     for sentence in cancelled_exemptions(runner.model, cfg.optim_wrapper):

@@ -33,16 +33,20 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from setformer_mm.models import SeTAttention, SeTformer
-from setformer_mm.utils.checkpoints import load_fitting_weights, read_checkpoint
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    load_fitting_weights,
+    read_checkpoint,
+)
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import (
+    add_allow_missing,
     build_model,
     read_config,
     run_tool,
 )
 from setformer_mm.utils.outputs import require_writable_folder
-from setformer_mm.utils.safe_unpickling import load_checkpoints_safely
 from setformer_mm.utils.transport import (
     WAYS,
     Transport,
@@ -104,6 +108,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--out", help="folder to write (transport_output/<image>)")
     parser.add_argument("--format", choices=["png", "jpg"], default="png")
+    add_allow_missing(parser)
     args = parser.parse_args()
     if (args.config is None) != (args.checkpoint is None):
         parser.error("--config and --checkpoint belong together")
@@ -480,7 +485,7 @@ def main() -> None:
     read_checkpoint(args.checkpoint)
     model, backbone = build_with_backbone(cfg, args.config)
     views = choose_views(backbone, args)
-    load_fitting_weights(model, args.checkpoint)
+    load_fitting_weights(model, args.checkpoint, args.allow_missing)
 
     inputs, picture = preprocess(cfg, model, args.image)
     attentions = {

@@ -9,6 +9,7 @@ default_hooks = dict(
     checkpoint=dict(type="AtomicCheckpointHook", interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     result=dict(type="TrainResultHook"),
+    non_finite_loss=dict(type="NonFiniteLossHook", patience=10),
 )
 custom_hooks = [dict(type="ExactResumeHook")]
 

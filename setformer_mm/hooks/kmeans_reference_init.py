@@ -14,12 +14,13 @@ from mmengine.dist import broadcast, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import PretrainedInit, is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from ..models import SeTAttention
+from ..utils.checkpoints import read_checkpoint
 
 # Two centroids count as one direction if their cosine is above 1 - COINCIDENT.
 COINCIDENT = 1e-6
@@ -372,7 +373,7 @@ def _pretrained_weights(module: nn.Module) -> Iterator[dict]:
     init_cfg = getattr(module, "init_cfg", None) or []
     for cfg in [init_cfg] if isinstance(init_cfg, dict) else init_cfg:
         if cfg["type"] in ("Pretrained", PretrainedInit):
-            yield CheckpointLoader.load_checkpoint(cfg["checkpoint"], "cpu")
+            yield read_checkpoint(cfg["checkpoint"])
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops import Folded, check_fields, fold, set_attention_folded
+from ..ops import Folded, NonFiniteError, check_fields, fold, set_attention_folded
 from .pointwise_linear import PointwiseLinear
 from .token_mixer import TOKEN_MIXERS, TokenMixer, require_divisible
 
@@ -84,11 +84,17 @@ class SeTAttention(TokenMixer):
         takes a fraction of the launches, and on an accelerator of the time, of one a
         block.
         """
-        if not all(attention.folds_anew() for attention in mixers):
+        kind = mixers[0].kind_of_fold()
+        if not all(a.folds_anew() and a.kind_of_fold() == kind for a in mixers):
             return [attention.folded() for attention in mixers]
         of_blocks = zip(*(attention.folding_parameters() for attention in mixers))
         parameters = [None if p[0] is None else torch.cat(p) for p in of_blocks]
-        *maps, alpha = fold(*parameters, mixers[0].alpha)
+        try:
+            *maps, alpha = fold(*parameters, mixers[0].alpha)
+        except NonFiniteError as error:
+            block, head = divmod(error.head, mixers[0].num_heads)
+            what = f"{error.what} of block {block}"
+            raise NonFiniteError(what, head) from error
         maps_of_blocks = zip(*(m.chunk(len(mixers)) for m in maps))
         return [Folded(*block_maps, alpha) for block_maps in maps_of_blocks]
 
@@ -137,6 +143,13 @@ class SeTAttention(TokenMixer):
         """What :func:`setformer_mm.ops.fold` takes before alpha."""
         return self.anchors, self.references, self.return_references
 
+    def kind_of_fold(self) -> tuple:
+        """What blocks must have in common to be folded together."""
+        parts = self.folding_parameters()
+        return self.alpha, *(
+            p if p is None else (p.shape, p.dtype, p.device) for p in parts
+        )
+
     def folds_anew(self) -> bool:
         """Whether each forward pass folds the parameters again.
 
@@ -161,7 +174,8 @@ class SeTAttention(TokenMixer):
         For inference with ``torch.compile``, which would fold in each forward pass.
         ``train()`` and loading a checkpoint undo it.
         """
-        with torch.no_grad():
+        # Tensors made in inference mode could not take part in a later backward pass.
+        with torch.inference_mode(False), torch.no_grad():
             self._deployed_fold = fold(*self.folding_parameters(), self.alpha)
 
     def train(self, mode: bool = True) -> "SeTAttention":
@@ -179,35 +193,68 @@ class SeTAttention(TokenMixer):
             self.switch_to_deploy()
         return self
 
+    def get_extra_state(self) -> Tensor:
+        """The grid of references, which their number does not tell.
+
+        It stands with the weights, as a tensor, and so goes wherever they go.
+        """
+        return torch.tensor(self.reference_shape, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Do nothing: references have been brought to this module's own grid."""
+
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         """Load, resampling references that come from another grid."""
         self.drop_fold()
         self._deployed_fold = None
+        grid = state_dict.setdefault(prefix + "_extra_state", None)
+        shapes = set()
         for name in ("references", "return_references"):
             key = prefix + name
             loaded, own = state_dict.get(key), getattr(self, name)
-            if loaded is None or own is None:
-                continue  # missing or unexpected, which torch reports
-            if loaded.shape[1] != own.shape[1]:
-                state_dict[key] = self._resample_references(loaded, key)
+            if loaded is None or own is None or loaded.ndim != own.ndim:
+                continue  # missing, unexpected, of another shape: torch reports it
+            shape = self._grid_of(loaded, grid, key)
+            if shape != self.reference_shape:
+                state_dict[key] = self._resample(loaded, shape)
+                shapes.add(shape)
+        for height, width in shapes:
+            print_log(
+                f"{prefix}references resampled from {height}x{width} to "
+                "{}x{}".format(*self.reference_shape),
+                logger="current",
+            )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def _resample_references(self, references: Tensor, name: str) -> Tensor:
-        """Interpolate references bilinearly on their grid, which has to be square."""
-        side = math.isqrt(references.shape[1])
-        if side * side != references.shape[1]:
+    def _grid_of(
+        self, references: Tensor, stored: Tensor | None, name: str
+    ) -> tuple[int, int]:
+        """Find the grid that loaded references lie on.
+
+        Weights from before it was stored lie on this module's own if that has as many
+        cells, and else on a square one.
+        """
+        count = references.shape[1]
+        side = math.isqrt(count)
+        if stored is not None:
+            shape = tuple(stored.tolist())
+        elif count == math.prod(self.reference_shape):
+            shape = self.reference_shape
+        else:
+            shape = side, side
+        if math.prod(shape) != count:
+            of_grid = "a square grid" if stored is None else "a grid of {}x{}"
             raise ValueError(
-                f"{name} must come from a square grid to be resampled to "
-                f"{self.reference_shape}, got {references.shape[1]} references; load "
-                "it with the reference_shape it was trained with"
+                f"{name} must come from {of_grid.format(*shape)} to be resampled to "
+                f"{self.reference_shape}, got {count} references; load it with the "
+                "reference_shape it was trained with"
             )
-        height, width = self.reference_shape
-        print_log(
-            f"{name}: references resampled from {side}x{side} to {height}x{width}",
-            logger="current",
-        )
-        grid = references.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, (height, width), mode="bilinear")
+        return shape
+
+    def _resample(self, references: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Interpolate references bilinearly from a grid to this module's own."""
+        grid = references.float().unflatten(1, shape).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, self.reference_shape, mode="bilinear")
         return grid.permute(0, 2, 3, 1).flatten(1, 2).to(references.dtype)
 
     def extra_repr(self) -> str:

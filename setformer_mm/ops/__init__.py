@@ -1,7 +1,7 @@
 """SeT attention as an operator. Needs torch and nothing else."""
 
 from .backends import available_backends
-from .fold import Folded, fold
+from .fold import Folded, NonFiniteError, fold
 from .set_attention import (
     check_fields,
     set_attention,
@@ -11,6 +11,7 @@ from .set_attention import (
 
 __all__ = [
     "Folded",
+    "NonFiniteError",
     "available_backends",
     "check_fields",
     "fold",

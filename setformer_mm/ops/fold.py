@@ -6,6 +6,7 @@ tokens, keeps every ``N x K x K`` product out of the operator, and is what a bac
 caches in evaluation.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,20 @@ class Folded(NamedTuple):
         return Folded(*(t.to(dtype) for t in self[:3]), self.alpha)
 
 
+class NonFiniteError(ValueError):
+    """Anchors or references hold NaN or infinity.
+
+    Attributes:
+        what (str): Which parameter it is.
+        head (int): The first head of it that is concerned.
+    """
+
+    def __init__(self, what: str, head: int) -> None:
+        super().__init__(f"{what} must be finite, got NaN or infinity in head {head}")
+        self.what = what
+        self.head = head
+
+
 def fold(
     anchors: Tensor,
     references: Tensor,
@@ -72,8 +87,12 @@ def fold(
         Folded: The three maps in float64.
 
     Raises:
-        ValueError: If anchors are not finite, as after a diverged training step.
+        NonFiniteError: If anchors or references are not finite, as after a diverged
+            training step. Neither a compiled graph nor a training on an accelerator,
+            which would have to wait for its values, is stopped so: there maps of NaN
+            come out.
     """
+    _require_finite(anchors, references, return_references)
     with without_autocast(anchors):
         anchors, _ = unit_vectors(anchors.double())
         kernel_of_anchors = gaussian_kernel(anchors, anchors, alpha)
@@ -87,6 +106,29 @@ def fold(
         way_in = map_to(references)
         way_back = way_in if return_references is None else map_to(return_references)
     return Folded(anchors, torch.cat([way_in, way_back], -1), value_map, alpha)
+
+
+def _require_finite(*parameters: Tensor | None) -> None:
+    """Name the first head with NaN or infinity.
+
+    LAPACK does not: of 26 and more anchors its eigenvalues are NaN without an error.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    names = ("anchors", "references", "return_references")
+    for name, parameter in zip(names, parameters):
+        if parameter is None:
+            continue
+        if parameter.device.type != "cpu" and torch.is_grad_enabled():
+            continue
+        try:
+            if math.isfinite(parameter.detach().sum()):  # one pass, no mask
+                continue
+        except RuntimeError:  # no values: shapes alone (meta, fake), or under vmap
+            return
+        is_finite = parameter.isfinite().flatten(1).all(1).tolist()
+        if not all(is_finite):
+            raise NonFiniteError(name, is_finite.index(False))
 
 
 class _InverseSquareRoot(torch.autograd.Function):
@@ -106,7 +148,9 @@ class _InverseSquareRoot(torch.autograd.Function):
         try:
             eigenvalues, vectors = torch.linalg.eigh(matrix)
         except torch.linalg.LinAlgError as error:
-            raise ValueError("anchors must be finite, got NaN or infinity") from error
+            is_finite = matrix.isfinite().flatten(-2).all(-1)
+            head = is_finite.logical_not().int().argmax().item()
+            raise NonFiniteError("anchors", head) from error
         roots = (eigenvalues.clamp_min(0) + RIDGE).sqrt()
         return (vectors / roots.unsqueeze(-2)) @ vectors.mT, roots, vectors
 

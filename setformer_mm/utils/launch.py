@@ -105,6 +105,15 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0)
 
 
+def add_allow_missing(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of tools that load a checkpoint into the model of a config."""
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="go on if the checkpoint lacks weights of the model, which stay random",
+    )
+
+
 def read_config(path: str) -> Config:
     """Read a config file.
 

@@ -75,23 +75,25 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def require_pretrained_weights(cfg: Config) -> None:
-    """Check every ``init_cfg=dict(type="Pretrained")`` of the model.
+    """Check ``load_from`` and every ``init_cfg=dict(type="Pretrained")`` of the model.
+
+    What a resumed training loads is :func:`require_training_state`'s.
 
     Raises:
-        UserError: if its checkpoint is missing or holds nothing under its ``prefix``.
+        UserError: if a checkpoint is missing or cannot be read, or holds nothing under
+            the ``prefix`` of its ``init_cfg``.
     """
+    if cfg.get("load_from") and not cfg.get("resume"):
+        read_checkpoint(cfg.load_from)
     for key, init_cfg in _pretrained_init_cfgs(cfg.model, "model"):
         path = init_cfg["checkpoint"]
-        if _is_remote(path):
-            continue
-        if not osp.isfile(path):
+        if not _is_remote(path) and not osp.isfile(path):
             raise UserError(
                 f"the pretrained weights {path} do not exist; train the classification "
                 f"config first or pass --cfg-options {key}=None to start from scratch"
             )
-        checkpoint = read_checkpoint(path)
         prefix = init_cfg.get("prefix") or ""
-        names = checkpoint.get("state_dict", checkpoint)
+        names = read_checkpoint(path)["state_dict"]
         if not any(name.startswith(prefix) for name in names):
             raise UserError(
                 f"the pretrained weights {path} hold no parameter named {prefix}*; "

@@ -31,6 +31,8 @@ FIELDS = {*inspect.signature(Runner.__init__).parameters, "custom_imports"}
 FIELDS |= {"tta_model", "tta_pipeline"}
 # Of these do not change a result, or are changed by a resumed run:
 FIELDS -= {"launcher", "load_from", "log_level", "resume", "work_dir"}
+# Nor does a hook that only ends runs, which then have none.
+HOOKS_WITHOUT_INFLUENCE = {"NonFiniteLossHook"}
 LIBRARIES = (
     "setformer_mm",
     "torch",
@@ -151,6 +153,12 @@ def config_sha256(cfg: Config) -> str:
     """
     content = _with_text_keys(cfg.to_dict())
     content = {name: value for name, value in content.items() if name in FIELDS}
+    if isinstance(hooks := content.get("default_hooks"), dict):
+        content["default_hooks"] = {
+            name: hook
+            for name, hook in hooks.items()
+            if not hook or hook.get("type") not in HOOKS_WITHOUT_INFLUENCE
+        }
     # A config without this field gets it when a seed is given by a flag.
     if isinstance(randomness := content.setdefault("randomness", {}), dict):
         randomness.pop("seed", None)

@@ -6,41 +6,23 @@ make its statistics, which pickle fetches by ``getattr``. mmengine therefore all
 module, and from there everything. Here it serves these four methods alone.
 """
 
-import os
 from collections.abc import Callable
 from pickle import UnpicklingError
 
 import numpy as np
-import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner.checkpoint import get_torch_safe_globals
 
 _STATISTICS = ("min", "max", "current", "mean")
 # Scalars of these types are what metrics return and a best score may be.
 _SCALARS = (np.bool_, np.uint8, np.uint32, np.int32, np.int64, np.float32, np.float64)
-
-_globals_of_mmengine = mmengine_checkpoint.get_torch_safe_globals
-
-
-def load_checkpoints_safely() -> None:
-    """Make every ``torch.load`` of this process refuse code hidden in checkpoints.
-
-    mmengine tries ``weights_only=True`` first, but falls back to running whatever the
-    file says, and its ``load_checkpoint`` and ``resume`` take no argument against it;
-    downloads are loaded without any check. torch's documented environment switch
-    reaches all of these, in the data loaders' processes too. What mmengine then allows
-    by name is replaced by :func:`safe_globals`.
-    """
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    mmengine_checkpoint.get_torch_safe_globals = safe_globals
-    torch.serialization.add_safe_globals(_scalar_types())
 
 
 def safe_globals() -> list[Callable]:
     """Callables for ``torch.serialization.safe_globals``: those that mmengine allows,
     types of scalars, and a ``getattr`` that gives statistics of ``HistoryBuffer``.
     """
-    allowed = [each for each in _globals_of_mmengine() if each is not getattr]
+    allowed = [each for each in get_torch_safe_globals() if each is not getattr]
     return [*allowed, *_scalar_types(), _statistic]
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from setformer_mm.models import SeTAttention
 from setformer_mm.models import set_attention as module
-from setformer_mm.ops import set_attention
+from setformer_mm.ops import NonFiniteError, set_attention
 
 FIELDS = dict(
     reference_shape=(2, 3), epsilon=0.2, num_iters=2, alpha=1.5, tau=0.3, backend="auto"
@@ -291,6 +291,15 @@ def test_deployed_fold_moves_with_the_parameters_in_full_precision():
     assert torch.equal(attention(x), without_cache(attention, x))
 
 
+def test_gradients_after_deploying_in_inference_mode():
+    attention = build().eval()
+    with torch.inference_mode():
+        attention.switch_to_deploy()
+    x = images().requires_grad_()
+    attention(x).sum().backward()
+    assert x.grad.isfinite().all() and attention.in_proj.weight.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("undo", ["train", "load_state_dict"])
 def test_deployed_fold_is_undone(undo):
     attention = build().eval()
@@ -320,6 +329,29 @@ def test_blocks_fold_together_as_they_do_alone(folds):
                 assert (p is None) == (q is None)
                 if p is not None:
                     torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
+
+
+def test_blocks_of_different_kinds_fold_each_for_itself():
+    """A field that was changed by hand in one block holds for that block."""
+    attentions = [build() for _ in range(4)]
+    attentions[1].alpha = 4.0
+    attentions[2].return_references = None
+    attentions[3].double()
+    for attention, folded in zip(attentions, SeTAttention.prepare(attentions)):
+        alone = attention.folded()
+        assert folded.alpha == attention.alpha
+        for a, b in zip(folded[:3], alone[:3]):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_the_block_that_is_not_finite_is_named():
+    attentions = [build() for _ in range(3)]
+    with torch.no_grad():
+        attentions[1].references[1, 2, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="^references of block 1 .* in head 1$"):
+        SeTAttention.prepare(attentions)
+    with pytest.raises(NonFiniteError, match="^references must .* in head 1$"):
+        attentions[1].eval()(images())
 
 
 def test_blocks_take_their_caches_in_evaluation(folds):
@@ -356,7 +388,7 @@ def test_copies_do_not_share_the_fold(mode):
         assert torch.equal(stored(x), expected)
 
 
-def test_state_dict_holds_parameters_only():
+def test_state_dict_holds_parameters_and_the_grid():
     attention = build().eval()
     names = set(attention.state_dict())
     with torch.no_grad():
@@ -364,8 +396,9 @@ def test_state_dict_holds_parameters_only():
     assert (
         set(attention.state_dict())
         == names
-        == dict(attention.named_parameters()).keys()
+        == dict(attention.named_parameters()).keys() | {"_extra_state"}
     )
+    assert attention.state_dict()["_extra_state"].tolist() == [2, 3]
 
 
 def test_training_after_inference_mode():
@@ -464,8 +497,7 @@ def test_references_of_another_grid_are_resampled(name, monkeypatch):
     state = source.state_dict()
     target = SeTAttention(8, 2, reference_shape=(2, 3))
     target.load_state_dict(state)
-    assert f"{name}: references resampled from 4x4 to 2x3" in messages
-    assert len(messages) == 2
+    assert messages == ["references resampled from 4x4 to 2x3"]
     assert state[name].shape == (2, 16, 4), "the caller's weights were changed"
     row, col, reversed_row, one = (
         getattr(target, name).detach().unflatten(1, (2, 3)).unbind(-1)
@@ -520,9 +552,92 @@ def test_return_references_that_one_side_lacks_are_reported_as_usual(grid):
     assert torch.equal(target.return_references, before)
 
 
+def without_grid(attention: SeTAttention) -> dict[str, torch.Tensor]:
+    """Weights as they were stored before the grid was."""
+    return {k: v for k, v in attention.state_dict().items() if "extra" not in k}
+
+
+def linear_references(attention: SeTAttention) -> SeTAttention:
+    """Let each channel vary along the rows, the columns, or not at all."""
+    height, width = attention.reference_shape
+    rows = (torch.arange(height) + 0.5).div(height).repeat_interleave(width)
+    cols = (torch.arange(width) + 0.5).div(width).repeat(height)
+    with torch.no_grad():
+        for references in attention.folding_parameters()[1:]:
+            references.copy_(torch.stack([rows, cols, rows - cols, 0 * rows + 1], -1))
+    return attention
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [((2, 8), (4, 4)), ((2, 8), (4, 8)), ((3, 5), (2, 3))]
+)
+def test_grids_of_any_shape_are_resampled_by_their_shape(source, target, monkeypatch):
+    messages = []
+    monkeypatch.setattr(module, "print_log", lambda m, **_: messages.append(m))
+    source = linear_references(SeTAttention(8, 2, reference_shape=source))
+    target = SeTAttention(8, 2, reference_shape=target)
+    nn.ModuleDict(dict(attn=target)).load_state_dict(
+        nn.ModuleDict(dict(attn=source)).state_dict()
+    )
+    shapes = [*source.reference_shape, *target.reference_shape]
+    assert messages == ["attn.references resampled from {}x{} to {}x{}".format(*shapes)]
+    expected = linear_references(copy.deepcopy(target))
+    for name in ("references", "return_references"):
+        grid = getattr(source, name).unflatten(1, source.reference_shape)
+        grid = nn.functional.interpolate(
+            grid.permute(0, 3, 1, 2), target.reference_shape, mode="bilinear"
+        )
+        loaded = getattr(target, name)
+        assert torch.equal(loaded, grid.permute(0, 2, 3, 1).flatten(1, 2))
+        # Linear functions of the place stay so away from the margin, which repeats.
+        inner = (loaded - getattr(expected, name)).abs() < 1e-6
+        assert inner[..., 3].all() and inner.float().mean() > 0.4
+
+
+@pytest.mark.parametrize("grid", [(2, 3), (3, 2), (1, 6)])
+def test_weights_without_a_grid_lie_on_the_models_own(grid, monkeypatch):
+    messages = []
+    monkeypatch.setattr(module, "print_log", lambda m, **_: messages.append(m))
+    source, target = build(), SeTAttention(8, 2, reference_shape=grid)
+    assert target.load_state_dict(without_grid(source)) == ([], [])
+    assert torch.equal(target.references, source.references)
+    assert torch.equal(target.return_references, source.return_references)
+    assert not messages
+
+
+def test_weights_without_a_grid_lie_on_a_square_one_of_another_size():
+    source, target, same = SeTAttention(8, 2, (3, 3)), build(), build()
+    target.load_state_dict(without_grid(source))
+    same.load_state_dict(source.state_dict())
+    assert torch.equal(target.references, same.references)
+
+
+def test_the_grid_survives_safetensors(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    source, target, same = (
+        SeTAttention(8, 2, grid) for grid in ((2, 8), (4, 4), (4, 4))
+    )
+    safetensors.save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    target.load_state_dict(safetensors.load_file(tmp_path / "weights.safetensors"))
+    same.load_state_dict(source.state_dict())
+    assert torch.equal(target.references, same.references)
+    assert not torch.equal(target.references, source.references)
+
+
+def test_references_that_are_no_grid_are_reported_as_usual():
+    state = build().state_dict()
+    for shape in ((), (2,), (2, 6, 4, 1)):
+        state["references"] = torch.ones(shape)
+        with pytest.raises(RuntimeError, match="size mismatch for references"):
+            build().load_state_dict(state)
+
+
 def test_references_that_cannot_be_resampled_are_an_error():
-    state = SeTAttention(8, 2, reference_shape=(3, 5)).state_dict()
+    state = without_grid(SeTAttention(8, 2, reference_shape=(3, 5)))
     with pytest.raises(ValueError, match=r"square grid .*\(2, 3\), got 15 references"):
+        build().load_state_dict(state)
+    state["_extra_state"] = torch.tensor([4, 4])
+    with pytest.raises(ValueError, match=r"grid of 4x4 .*\(2, 3\), got 15 references"):
         build().load_state_dict(state)
     state = SeTAttention(8, 4, reference_shape=(3, 3)).state_dict()
     with pytest.raises(RuntimeError, match="size mismatch"):

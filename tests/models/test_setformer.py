@@ -418,10 +418,9 @@ def test_pretrained_weights_with_other_references(tmp_path, monkeypatch):
     )
     source = save_detector(tmp_path / "weights.pth", reference_shape=(3, 3))
     loaded = load_backbone(tmp_path / "weights.pth", reference_shape=(2, 4))
-    assert len(messages) == 2 * sum(SMALL["depths"])
-    for name in ("references", "return_references"):
-        assert f"stages.1.blocks.1.attn.{name}: " in "".join(messages)
-    assert "from 3x3 to 2x4" in messages[0]
+    assert len(messages) == sum(SMALL["depths"])
+    line = "stages.1.blocks.1.attn.references resampled from 3x3 to 2x4"
+    assert line in messages
     state = source.state_dict()
     for name, parameter in loaded.named_parameters():
         if not name.endswith("references"):
@@ -435,6 +434,12 @@ def test_pretrained_weights_with_other_references(tmp_path, monkeypatch):
 
 def test_pretrained_weights_with_references_off_a_square_grid(tmp_path):
     save_detector(tmp_path / "weights.pth", reference_shape=(2, 4))
+    load_backbone(tmp_path / "weights.pth", reference_shape=(2, 3))
+    checkpoint = torch.load(tmp_path / "weights.pth")
+    for name in list(checkpoint["state_dict"]):
+        if name.endswith("_extra_state"):  # as it was before the grid was stored
+            del checkpoint["state_dict"][name]
+    torch.save(checkpoint, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="square grid"):
         load_backbone(tmp_path / "weights.pth", reference_shape=(2, 3))
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from setformer_mm.ops import Folded, fold
+from setformer_mm.ops import Folded, NonFiniteError, fold
 from setformer_mm.ops.fold import _InverseSquareRoot
 
 from . import naive
@@ -124,13 +125,50 @@ def test_zero_anchors_and_references_are_finite():
     assert all(t.isfinite().all() for t in (*maps, *grads))
 
 
-def test_anchors_that_are_not_finite_are_refused():
-    _, anchors, *sets = (t.detach() for t in random_tensors())
-    for value in (float("nan"), float("inf")):
-        broken = anchors.clone()
-        broken[0, 1, 2] = value
-        with pytest.raises(ValueError, match="anchors must be finite"):
-            fold(broken, *sets, 2.0)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("which", ["anchors", "references", "return_references"])
+@pytest.mark.parametrize("count", [4, 32])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_head_that_is_not_finite_is_named(value, which, count, training):
+    """LAPACK says nothing from 26 anchors on, and nothing at all of references."""
+    parameters = [t.detach() for t in random_tensors(heads=3, anchors=count)[1:]]
+    broken = parameters[["anchors", "references", "return_references"].index(which)]
+    broken[2, 1, 0] = broken[1, 0, 2] = value
+    for parameter in parameters:
+        parameter.requires_grad_(training)
+    with pytest.raises(NonFiniteError, match=f"^{which} must be finite, .* in head 1$"):
+        fold(*parameters, 2.0)
+
+
+@pytest.mark.parametrize("anchors", [4, 32])
+def test_what_lapack_refuses_is_named_where_values_are_not_looked_at(anchors):
+    matrix = torch.eye(anchors, dtype=torch.float64).repeat(3, 1, 1)
+    matrix[1, 1] = matrix[1, :, 1] = float("nan")
+    try:
+        root = _InverseSquareRoot.apply(matrix)
+    except NonFiniteError as error:
+        assert error.head == 1
+    else:
+        assert anchors == 32 and root[1].isnan().all()
+
+
+class Folding(torch.nn.Module):
+    def forward(self, *parameters):
+        return fold_maps(*parameters)
+
+
+def test_values_are_not_looked_at_where_there_are_none():
+    parameters = [t.detach() for t in random_tensors(anchors=32)[1:]]
+    parameters[0][0] = float("nan")
+    with FakeTensorMode() as mode:
+        maps = fold(*map(mode.from_tensor, parameters), 2.0)[:3]
+    assert [m.shape for m in maps] == [(2, 32, 5), (2, 32, 12), (2, 32, 32)]
+    exported = torch.export.export(Folding(), tuple(random_tensors(anchors=32)[1:]))
+    assert exported.module()(*parameters)[2][0].isnan().all()
+    compiled = torch.compile(fold_maps, fullgraph=True, backend="eager")
+    for actual, expected in zip(compiled(*random_tensors()[1:]), maps):
+        assert actual.dtype == expected.dtype
+    assert compiled(*parameters)[2][0].isnan().all()
 
 
 def test_casting_keeps_alpha_and_shares_what_does_not_change():

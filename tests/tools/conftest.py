@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,9 +39,12 @@ def load_tool(monkeypatch):
 @pytest.fixture
 def tool(monkeypatch, load_tool):
     """Run a tool's ``main``: ``tool("train", config, "--amp")``."""
-    # The tools set it for their own process.
+    # The tools set these for their own process.
     monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
     monkeypatch.setenv("LOCAL_RANK", "0")
+    for name in ("_safe_torch_load", "load_url"):
+        theirs = getattr(mmengine_checkpoint, name)
+        monkeypatch.setattr(mmengine_checkpoint, name, theirs)
 
     def run(name: str, *arguments: object):
         # mmengine keeps state by the second of a run's start: two runs may share it.

@@ -136,7 +136,7 @@ def test_every_variant_takes_its_nat(variant, converter):
         model.backbone = SeTformer(variant, out_indices=(3,))
         model.head = nn.Module()
         model.head.fc = nn.Linear(skeleton[0] * 8, 1000)
-    targets = model.state_dict()
+    targets = dict(model.named_parameters())
     converted, rows = converter.convert(nat, targets)
 
     fresh = {row.ours for row in rows if row.what == "fresh"}
@@ -163,7 +163,7 @@ def test_tiny_computes_what_nat_computes(tool, tmp_path, capsys):
     report = capsys.readouterr().out
     model = build(config)
     words = Counter(report.split())
-    for name in model.state_dict():
+    for name, _ in model.named_parameters():
         assert words[name] == 1
     assert words["levels.2.blocks.17.attn.rpb"] == 1
     for line in (
@@ -174,9 +174,9 @@ def test_tiny_computes_what_nat_computes(tool, tmp_path, capsys):
     ):
         assert line in report
 
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = {name: value.clone() for name, value in model.named_parameters()}
     load_checkpoint(model, str(out), map_location="cpu")
-    kept = {n for n, v in model.state_dict().items() if torch.equal(v, before[n])}
+    kept = {n for n, v in model.named_parameters() if torch.equal(v, before[n])}
     assert kept == {n for n in before if n.endswith(("anchors", "references"))}
 
     # In float64: sums of hundreds of random terms cancel too well for float32.
@@ -336,7 +336,7 @@ def test_a_dense_model_takes_the_norms_that_there_are(converter):
     nat = random_nat(*SMALL)
     model = nn.Module()
     model.backbone = SeTformer(SMALL_ARCH)
-    converted, _ = converter.convert(nat, model.state_dict())
+    converted, _ = converter.convert(nat, dict(model.named_parameters()))
     assert torch.equal(converted["backbone.norm3.bias"], nat["norm.bias"])
     assert not any(f"backbone.norm{i}.bias" in converted for i in range(3))
 
@@ -402,7 +402,7 @@ def flipped() -> bytes:
 BIAS = "levels__2__blocks__1__mlp__fc1__bias"
 REFUSED = {
     "empty": (lambda: b"", "not a checkpoint of weights, or is damaged"),
-    "text": (lambda: b"<html>Not found</html>", "or is damaged"),
+    "text": (lambda: b"<html>Not found</html>", "it is a web page"),
     "truncated": (lambda: saved(changed())[:-100_000], "or is damaged"),
     "corrupt": (flipped, "the checksum of .* is wrong"),
     "pickled code": (
@@ -415,7 +415,7 @@ REFUSED = {
         "not a checkpoint of NAT: it has no tensor patch_embed.proj.1.weight, its "
         "first is 0.weight",
     ),
-    "no tensors": (lambda: saved(dict(state_dict=3)), "not a checkpoint of NAT"),
+    "no tensors": (lambda: saved(dict(state_dict=3)), "not a checkpoint of weights"),
     "other channels": (
         lambda: saved(random_nat(32, *SMALL[1:])),
         "NAT of 32 channels, MLP ratio 2 and depths 1, 1, 2, 3 against SeTformer of "
@@ -442,7 +442,7 @@ REFUSED = {
     ),
     "not finite": (
         lambda: saved(changed(**{BIAS: lambda x: x / 0})),
-        "levels.2.blocks.1.mlp.fc1.bias holds infinities or NaN",
+        "NaN or infinity in 1 tensors, the first is levels.2.blocks.1.mlp.fc1.bias",
     ),
 }
 

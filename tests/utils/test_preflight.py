@@ -98,7 +98,8 @@ def model_with(checkpoint, prefix=None) -> Config:
 def test_missing_pretrained_weights(tmp_path):
     with pytest.raises(UserError, match="model.backbone.init_cfg=None"):
         require_pretrained_weights(model_with(tmp_path / "none.pth"))
-    require_pretrained_weights(model_with("https://example.org/weights.pth"))
+    with pytest.raises(UserError, match="^the checkpoint http.* cannot be read: "):
+        require_pretrained_weights(model_with("http://127.0.0.1:9/weights.pth"))
 
 
 def test_prefix_of_pretrained_weights(tmp_path):

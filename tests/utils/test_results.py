@@ -116,6 +116,13 @@ def test_hash_of_a_config_that_a_flag_gave_a_seed():
     assert config_sha256(seeded) == config_sha256(Config(dict(model=dict(width=8))))
 
 
+def test_hash_does_not_see_a_hook_that_only_ends_runs():
+    hooks = dict(result=dict(type="TrainResultHook"), logger=None)
+    more = hooks | dict(stop=dict(type="NonFiniteLossHook", patience=3))
+    before, after = (Config(dict(default_hooks=h)) for h in (hooks, more))
+    assert config_sha256(before) == config_sha256(after)
+
+
 def test_hash_leaves_the_config_alone(cfg):
     cfg.work_dir = "somewhere"
     before = cfg.to_dict()

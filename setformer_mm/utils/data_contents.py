@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import mmcv
 import numpy as np
 from mmengine.dataset import BaseDataset
 from torch import nn
@@ -296,11 +295,14 @@ def _is_picture(path: str) -> bool:
 
 
 def _decode(path: str, flag: str) -> np.ndarray | None:
+    import mmcv  # which the host libraries need, and this package alone does not
+
     with open(path, "rb") as file:
-        try:
-            return mmcv.imfrombytes(file.read(), flag=flag)
-        except Exception:  # of any type: bytes that are no picture mean anything
-            return None
+        content = file.read()
+    try:
+        return mmcv.imfrombytes(content, flag=flag)
+    except Exception:  # of any type: bytes that are no picture mean anything
+        return None
 
 
 def evenly_spaced(items: Sequence, most: int) -> list:

@@ -242,7 +242,7 @@ def _missing(paths: list[str]) -> Iterator[str]:
 
 def _open_pictures(contents: Contents, paths: list[str]) -> None:
     for path in evenly_spaced(paths, MAX_OPENED):
-        if _is_picture(path) and _decode(path, "color") is None:
+        if _is_picture(path) and _decode(path, "color", "cv2") is None:
             contents.errors.append(
                 f"{path} ({contents.key}) cannot be read as a picture"
             )
@@ -254,7 +254,7 @@ def _open_maps(contents: Contents, dataset: BaseDataset, paths: list[str]) -> No
     raw_values: set[int] = set()
     allowed = len(contents.classes) or IGNORED_LABEL
     for path in filter(_is_picture, evenly_spaced(paths, MAX_OPENED)):
-        labels = _decode(path, "unchanged")
+        labels = _decode(path, "unchanged", "pillow")  # palettes: indices, no colours
         if labels is None or labels.squeeze().ndim != 2:
             shape = "no picture" if labels is None else f"of shape {labels.shape}"
             contents.errors.append(
@@ -294,13 +294,13 @@ def _is_picture(path: str) -> bool:
     return "://" not in path and path.lower().endswith(PICTURES)
 
 
-def _decode(path: str, flag: str) -> np.ndarray | None:
+def _decode(path: str, flag: str, backend: str) -> np.ndarray | None:
     import mmcv  # which the host libraries need, and this package alone does not
 
     with open(path, "rb") as file:
         content = file.read()
     try:
-        return mmcv.imfrombytes(content, flag=flag)
+        return mmcv.imfrombytes(content, flag=flag, backend=backend)
     except Exception:  # of any type: bytes that are no picture mean anything
         return None
 

@@ -9,6 +9,7 @@ pytest.importorskip("mmseg")
 from data_sets import coco, folders, label_maps, listed, picture
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
+from PIL import Image
 from torch import nn
 
 from setformer_mm.utils import data_contents
@@ -122,6 +123,18 @@ def test_label_maps_in_colour(tmp_path):
     assert "maps/1.png" in sentence and "must have one channel" in sentence
 
 
+def test_label_maps_with_a_palette(tmp_path):
+    """As Pascal VOC's: the values are indices, which mmseg reads by Pillow."""
+    dataset = label_maps(tmp_path, [0, 1], metainfo=classes("a", "b"))
+    for path in (tmp_path / "maps").iterdir():
+        map = Image.open(path).convert("P")
+        map.putpalette([0, 0, 0, 128, 0, 0])
+        map.save(path)
+        assert Image.open(path).mode == "P"
+    found = look(dataset)
+    assert found.errors == [] and found.pictures == {0: 1, 1: 1}
+
+
 def test_binary_masks_of_0_and_255(tmp_path):
     dataset = label_maps(tmp_path, [0, 255], metainfo=classes("ground", "road"))
     (sentence,) = look(dataset).errors
@@ -197,7 +210,7 @@ def test_large_data_sets_are_looked_at_in_part(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(data_contents.osp, "getsize", lambda path: count("sizes", 1))
     monkeypatch.setattr(
-        data_contents, "_decode", lambda path, flag: count("opened", path)
+        data_contents, "_decode", lambda path, *_: count("opened", path)
     )
     found = look_into(dataset, KEY)
     assert found.errors == [] and counts == dict(listed=100, sizes=1000, opened=10)

@@ -127,9 +127,9 @@ def test_label_maps_with_a_palette(tmp_path):
     """As Pascal VOC's: the values are indices, which mmseg reads by Pillow."""
     dataset = label_maps(tmp_path, [0, 1], metainfo=classes("a", "b"))
     for path in (tmp_path / "maps").iterdir():
-        map = Image.open(path).convert("P")
-        map.putpalette([0, 0, 0, 128, 0, 0])
-        map.save(path)
+        image = Image.open(path).convert("P")
+        image.putpalette([0, 0, 0, 128, 0, 0])
+        image.save(path)
         assert Image.open(path).mode == "P"
     found = look(dataset)
     assert found.errors == [] and found.pictures == {0: 1, 1: 1}

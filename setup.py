@@ -51,7 +51,7 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 def read_requirements(name: str) -> list[str]:
     """Requirements of ``requirements/<name>.txt`` without its comments."""
-    lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8").splitlines()
     return [line for line in (raw.split("#")[0].strip() for raw in lines) if line]
 
 
@@ -254,7 +254,7 @@ setup(
     name=NAME,
     version=runpy.run_path(str(ROOT / NAME / "version.py"))["__version__"],
     description="The SeTformer vision backbone for the OpenMMLab libraries",
-    long_description=(ROOT / "README.md").read_text(),
+    long_description=(ROOT / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license_expression="Apache-2.0",
     keywords="computer vision, backbone, optimal transport, attention, OpenMMLab",

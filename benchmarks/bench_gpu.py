@@ -9,7 +9,6 @@ written after every case, so that a run that is cut short keeps what it had.
 """
 
 import argparse
-import json
 import math
 import shutil
 import subprocess
@@ -43,6 +42,7 @@ from reporting import start
 from roofline import Ceilings, cost, floors
 
 from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.timing import Call, environment, interleave
 
 # More tokens than these, and softmax attention takes too long to wait for.
@@ -228,7 +228,7 @@ def clock_rate() -> float | None:
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, text=True)
+    done = subprocess.run(query, capture_output=True, encoding="utf-8")
     try:
         return float(done.stdout.split()[0]) * 1e6
     except (IndexError, ValueError):
@@ -362,9 +362,9 @@ def main() -> None:
                     record = measure(case, direction, backend, args, ceilings)
                 result["records"].append(record)
             if args.json:
-                write_atomically(args.json, json.dumps(result, indent=1) + "\n")
+                write_atomically(args.json, json_text(result, indent=1))
     if not args.json:
-        print(json.dumps(result, indent=1))
+        print(json_text(result, indent=1), end="")
 
 
 if __name__ == "__main__":

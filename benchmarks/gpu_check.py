@@ -160,7 +160,7 @@ def run_limited(
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         start_new_session=True,
     )
@@ -269,7 +269,8 @@ def describe_machine(device: str) -> dict[str, object]:
 def output_of(*command: str) -> str | None:
     """What a command prints, None where it does not run."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        options = dict(capture_output=True, encoding="utf-8", errors="replace")
+        done = subprocess.run(command, timeout=10, **options)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -412,7 +413,7 @@ def measure(check: Check, name: str, *flags: str) -> dict:
     seconds = 0.8 * max(check.limit(name), 0)
     script = [sys.executable, "benchmarks/bench_gpu.py", "--json", str(target)]
     check.run(name, [*script, "--seconds", f"{seconds:.0f}", *flags], echo=True)
-    return json.loads(target.read_text()) if target.exists() else {}
+    return json.loads(target.read_text("utf-8")) if target.exists() else {}
 
 
 def measure_backbones(check: Check) -> dict:
@@ -427,7 +428,7 @@ def measure_backbones(check: Check) -> dict:
     script = [sys.executable, "benchmarks/bench_backbone.py", "--device", "cuda"]
     flags = ["--bf16", "--batch", "64", "--rounds", "5", "--models", *BACKBONES]
     check.run("backbone", [*script, *flags, "--json", str(target)], echo=True)
-    return json.loads(target.read_text()) if target.exists() else {}
+    return json.loads(target.read_text("utf-8")) if target.exists() else {}
 
 
 def render(result: dict) -> str:
@@ -551,9 +552,14 @@ def aligned(rows: list[list[str]]) -> list[str]:
 def write(path: Path, result: dict) -> None:
     """Write the JSON file, which is never seen half written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def run_steps(check: Check, args: argparse.Namespace, result: dict) -> None:

@@ -159,7 +159,7 @@ def _report_peak(
             call()
         if hasattr(libc, "malloc_trim"):
             libc.malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # resets the high water
+        Path("/proc/self/clear_refs").write_text("5", "ascii")  # resets the high water
         before = _memory_status()
         result = call()
         after = _memory_status()
@@ -193,6 +193,6 @@ def _bytes_of(result: object) -> int:
 
 def _memory_status() -> dict[str, int]:
     """Bytes by the names that Linux gives them."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     fields = (line.split() for line in lines if line.endswith(" kB"))
     return {name.rstrip(":"): 1024 * int(kibibytes) for name, kibibytes, _ in fields}

@@ -8,7 +8,6 @@ documents. Nothing between the marks is to be edited by hand.
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 import bench_backbone
@@ -46,7 +45,8 @@ def updated_documents(results: dict[str, dict]) -> dict[str, str]:
 def read_results(folder: Path) -> dict[str, dict]:
     """What the benchmarks wrote with ``--json``."""
     return {
-        name: json.loads((folder / f"{name}.json").read_text()) for name in BENCHMARKS
+        name: json.loads((folder / f"{name}.json").read_text("utf-8"))
+        for name in BENCHMARKS
     }
 
 
@@ -57,9 +57,9 @@ def main() -> None:
     folder = Path(parser.parse_args().folder)
     results = read_results(folder)
     texts = updated_documents(results)
-    (ROOT / RESULTS).mkdir(exist_ok=True)
     for name, benchmark in BENCHMARKS.items():
-        shutil.copy(folder / f"{name}.json", ROOT / RESULTS)
+        content = (folder / f"{name}.json").read_bytes()
+        write_atomically(ROOT / RESULTS / f"{name}.json", content)
         save_figure(
             benchmark.draw(results[name]), ROOT / IMAGES / f"bench_{name}.png", DPI
         )

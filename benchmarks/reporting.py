@@ -1,7 +1,6 @@
 """How the benchmarks report: flags, progress, tables, files."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import torch
 
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure, write_atomically
+from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.markdown import three_digits
 from setformer_mm.utils.outputs import require_writable_file
 from setformer_mm.utils.timing import ratio
@@ -70,7 +70,7 @@ def publish(
     if args.markdown:
         write_atomically(args.markdown, text + "\n")
     if args.json:
-        write_atomically(args.json, json.dumps(result, indent=1) + "\n")
+        write_atomically(args.json, json_text(result, indent=1))
     if args.plot:
         save_figure(draw(result), args.plot, DPI)
 

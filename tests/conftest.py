@@ -6,7 +6,10 @@ Besides, fixtures for checkpoints.
 import http.server
 import os
 import random
+import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import torch
@@ -60,3 +63,29 @@ def served(tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def another_process() -> Callable[[Callable[[], None]], AbstractContextManager[int]]:
+    """``with another_process(work) as pid``: it has done ``work`` and lives on."""
+    return run_beside
+
+
+@contextmanager
+def run_beside(work: Callable[[], None]) -> Iterator[int]:
+    done, tell = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            work()
+            os.write(tell, b"1")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(tell)
+    try:
+        assert os.read(done, 1) == b"1"
+        yield pid
+    finally:
+        os.close(done)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

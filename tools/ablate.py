@@ -9,7 +9,7 @@ in the tables (:mod:`setformer_mm.utils.ablation`).
 """
 
 import argparse
-import fcntl
+import dataclasses
 import json
 import os
 import shutil
@@ -17,8 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +35,12 @@ from setformer_mm.utils.ablation import (
     read_runs,
     write_runs,
 )
+from setformer_mm.utils.child_processes import start_child
 from setformer_mm.utils.complexity import count_model
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.folder_lock import hold_folder
+from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.launch import build_model, read_config, run_tool
 from setformer_mm.utils.outputs import require_writable_folder
 from setformer_mm.utils.preflight import require_data, require_pretrained_weights
@@ -106,10 +108,20 @@ class Job:
         return self.is_known() and self._read_note()["sha256"] != self.contender.sha256
 
     def keep_outdated(self) -> Path:
-        """Move the run of another config out of the way, to a folder with its hash."""
-        old = self._read_note()["sha256"]
-        kept = self.work_dir.with_name(f"{self.work_dir.name}.{old[:8]}")
-        shutil.rmtree(kept, ignore_errors=True)  # an earlier run of the same config
+        """Move the run of another config out of the way, to a folder with its hash.
+
+        What an earlier run of that config has left there is deleted.
+
+        Raises:
+            UserError: if the folder is of something else.
+        """
+        sha256 = self._read_note()["sha256"]
+        kept = self.work_dir.with_name(f"{self.work_dir.name}.{sha256[:8]}")
+        earlier = dataclasses.replace(self, work_dir=kept)
+        if kept.exists():
+            if not earlier.is_known() or earlier._read_note()["sha256"] != sha256:
+                raise UserError(f"{kept} is not of this ablation; move it elsewhere")
+            shutil.rmtree(kept)
         return self.work_dir.rename(kept)
 
     @property
@@ -119,7 +131,7 @@ class Job:
 
     def add_seconds(self, seconds: float) -> None:
         content = dict(sha256=self.contender.sha256, seconds=self.seconds + seconds)
-        write_atomically(self.note, json.dumps(content) + "\n")
+        write_atomically(self.note, json_text(content))
 
     def run(self) -> AblationRun | None:
         """What the report needs to know, if the job is finished."""
@@ -251,7 +263,7 @@ def start_training(job: Job, num_threads: int) -> subprocess.Popen:
     command += ["--resume", "--cfg-options", f"randomness.seed={job.seed}"]
     environment = {"OMP_NUM_THREADS": str(num_threads), **os.environ}
     with open(job.log, "ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        return start_child(command, stdout=log, stderr=log, env=environment)
 
 
 def run_grid(
@@ -340,7 +352,8 @@ def _duration(seconds: float) -> str:
 def _outcome(job: Job, run: AblationRun | None) -> str:
     if run:
         return f"{run.score:.4g}"
-    lines = job.log.read_text(errors="replace").split("\n") if job.log.exists() else []
+    exists = job.log.exists()
+    lines = job.log.read_text("utf-8", "replace").split("\n") if exists else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return f"failed; see {job.log}: {last}"
 
@@ -358,25 +371,6 @@ def report(runs: list[AblationRun], out: Path) -> None:
     write_atomically(out / "ablation.md", tables)
     draw(runs, out / "ablation.png")
     print(f"\n{tables}\nTable and picture are in {out}")
-
-
-@contextmanager
-def only_grid_in(out: Path) -> Iterator[None]:
-    """Keep other processes from training into the same folders.
-
-    Raises:
-        UserError: if one does already.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another grid is running in {out}; wait for it or name another folder "
-                "with --out"
-            ) from None
-        yield
 
 
 def train_and_report(jobs: Sequence[Job], out: Path, num_parallel: int) -> None:
@@ -414,8 +408,8 @@ def main() -> None:
         return
     progress = tqdm(args.configs, "reading configs", leave=False, disable=None)
     jobs = plan([read_contender(config) for config in progress], args.seeds, args.out)
-    with only_grid_in(args.out):
-        train_and_report(jobs, args.out, args.jobs)
+    hold_folder(args.out, "name another folder with --out")
+    train_and_report(jobs, args.out, args.jobs)
 
 
 def stop(*_) -> None:

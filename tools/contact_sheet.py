@@ -18,6 +18,7 @@ from pycocotools import mask as rle
 from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import read_config, run_tool
 from setformer_mm.utils.outputs import require_writable_file
+from setformer_mm.utils.pictures import read_picture
 from setformer_mm.utils.preflight import require_data
 
 OPACITY = 0.65
@@ -99,7 +100,7 @@ def draw_pair(scope: str, truth: Axes, guess: Axes, info, sample, dataset, thr) 
         thr: least score of a drawn instance.
     """
     meta = dataset.metainfo
-    image = np.asarray(Image.open(info["img_path"]).convert("RGB"))
+    image = read_picture(info["img_path"])[..., ::-1]
     if scope == "mmdet":
         height, width = image.shape[:2]
         instances = [

@@ -32,7 +32,7 @@ from setformer_mm.utils.launch import (
     read_config,
     run_tool,
 )
-from setformer_mm.utils.outputs import require_writable_file
+from setformer_mm.utils.outputs import require_another_file, require_writable_file
 
 # Parts of our names and what NAT calls them, in its classification/nat.py.
 NAT_NAMES = {
@@ -274,6 +274,7 @@ def main() -> None:
     args = parse_args()
     load_checkpoints_safely()
     require_writable_file(args.target, "TARGET")
+    require_another_file(args.source, args.target)
     nat = read_nat(args.source)
     cfg = read_config(args.config)
     try:

@@ -6,20 +6,29 @@ each command for you to copy, and leaves pictures, curves and metrics in
 """
 
 import argparse
-import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from setformer_mm.utils.child_processes import run_child
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.folder_lock import LOCK_NAME, hold_folder
+from setformer_mm.utils.json_text import json_text
+from setformer_mm.utils.launch import run_tool
 from setformer_mm.utils.results import FILE_NAMES, read_result
 
 ROOT = Path(__file__).resolve().parents[1]
+# All that a demo leaves in its folder.
+TRAINED, COMMITTED = "trained", "committed"
+OUTPUTS = {
+    *(TRAINED, COMMITTED, "curves.png", "metrics.json"),
+    *("predictions_just_trained.png", "predictions_committed.png"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def run(tool: str, *arguments: object) -> None:
     """Show and run one of the tools; end the demo if it fails."""
     command = [f"tools/{tool}", *map(str, arguments)]
     print(f"\n$ python {shlex.join(command)}", flush=True)
-    status = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
+    status = run_child([sys.executable, *command], cwd=ROOT)
     if status:
         sys.exit(status)
 
@@ -87,8 +96,27 @@ def print_table(names: dict[str, str], results: dict[str, dict[str, float]]) -> 
     """One row a metric, one column a model."""
     print("\n" + " " * 20 + "".join(f"{model:>14}" for model in results))
     for key, name in names.items():
-        row = "".join(f"{metrics[key]:14.3f}" for metrics in results.values())
-        print(f"{name:20}{row}")
+        values = [metrics[key] for metrics in results.values()]
+        texts = ["none" if value is None else f"{value:.3f}" for value in values]
+        print(f"{name:20}" + "".join(f"{text:>14}" for text in texts))
+
+
+def clear(folder: Path) -> None:
+    """Delete what an earlier demo left in its folder.
+
+    Raises:
+        UserError: if it holds anything else, or another demo runs in it.
+    """
+    hold_folder(folder, "stop it")
+    if others := {path.name for path in folder.iterdir()} - OUTPUTS - {LOCK_NAME}:
+        raise UserError(
+            f"{folder} holds {min(others)}, which is not of a demo; move it elsewhere"
+        )
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK_NAME:
+            path.unlink()
 
 
 def main() -> None:
@@ -99,16 +127,16 @@ def main() -> None:
     start = time.monotonic()
 
     out = Path("demo_output", name)
-    shutil.rmtree(ROOT / out, ignore_errors=True)  # of an earlier demo
+    clear(ROOT / out)
     run("prepare_mini_data.py")
-    run("train.py", task.short_config, "--work-dir", out / "trained")
-    checkpoint = (ROOT / out / "trained" / "last_checkpoint").read_text()
-    run("plot_curves.py", out / "trained", out / "curves.png")
+    run("train.py", task.short_config, "--work-dir", out / TRAINED)
+    checkpoint = (ROOT / out / TRAINED / "last_checkpoint").read_text("utf-8")
+    run("plot_curves.py", out / TRAINED, out / "curves.png")
     results = {
         "just trained": test(
             task.short_config,
             os.path.relpath(checkpoint, ROOT),
-            out / "trained",
+            out / TRAINED,
             out / "predictions_just_trained.png",
         )
     }
@@ -116,7 +144,7 @@ def main() -> None:
         results["committed"] = test(
             task.full_config,
             task.committed_checkpoint,
-            out / "committed",
+            out / COMMITTED,
             out / "predictions_committed.png",
         )
     else:
@@ -125,8 +153,8 @@ def main() -> None:
         )
 
     seconds = round(time.monotonic() - start)
-    summary = json.dumps(dict(seconds=seconds, **results), indent=2)
-    write_atomically(ROOT / out / "metrics.json", summary + "\n")
+    summary = json_text(dict(seconds=seconds, **results), indent=2)
+    write_atomically(ROOT / out / "metrics.json", summary)
     print_table(task.metrics, results)
     print(
         f"\nDone in {seconds // 60} min {seconds % 60} s. Pictures, curves and metrics:"
@@ -135,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -35,7 +35,8 @@ def read_records(work_dir: str) -> list[dict]:
         UserError: if nothing was logged.
     """
     logs = sorted(Path(work_dir).glob("*/vis_data/scalars.json"))
-    records = [json.loads(line) for log in logs for line in log.open() if line.strip()]
+    lines = [line for log in logs for line in log.read_text("utf-8").splitlines()]
+    records = [json.loads(line) for line in lines if line.strip()]
     if not any("loss" in record for record in records):
         raise UserError(f"no training log found in {work_dir}/*/vis_data/scalars.json")
     return records

@@ -1,13 +1,20 @@
 """Draw what a model sees in pictures, for all three tasks.
 
 ``python tools/predict.py IMAGES... --config CONFIG --checkpoint FILE --out-dir DIR``
+
+Drawings keep the paths of their pictures, from the folder that all pictures have in
+common, below ``DIR/vis``; label maps are PNG files below ``DIR/pred``. What is no
+readable picture is left out and listed at the end, with exit status 1.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
+from tqdm import tqdm
 
 from setformer_mm.utils.checkpoints import (
     load_checkpoints_safely,
@@ -21,13 +28,23 @@ from setformer_mm.utils.launch import (
     read_config,
     run_tool,
 )
+from setformer_mm.utils.pictures import (
+    UnreadablePicture,
+    find_pictures,
+    read_picture,
+    save_picture,
+)
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+# Draws on a picture, (height, width, 3) in the order BGR, what the model sees in it.
+# Returns the drawing in the order RGB, and a label map or None.
+Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Draw predictions on pictures.")
-    parser.add_argument("images", nargs="+", help="picture files, or folders of them")
+    parser.add_argument(
+        "images", nargs="+", help="picture files, or folders with any below"
+    )
     parser.add_argument("--config", required=True, help="config file")
     parser.add_argument("--checkpoint", required=True, help="checkpoint file")
     parser.add_argument("--out-dir", default="predictions", help="where to draw")
@@ -37,26 +54,6 @@ def parse_args() -> argparse.Namespace:
     )
     add_allow_missing(parser)
     return parser.parse_args()
-
-
-def find_images(paths: list[str]) -> list[str]:
-    """Replace folders by the pictures in them.
-
-    Raises:
-        UserError: if a path does not exist, or there is no picture at all.
-    """
-    images = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files = sorted(path.iterdir())
-            images += [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-        elif path.is_file():
-            images.append(path)
-        else:
-            raise UserError(f"the picture {path} does not exist")
-    if not images:
-        raise UserError(f"there are no pictures in {', '.join(paths)}")
-    return [str(image) for image in images]
 
 
 def read_class_names(cfg: Config, checkpoint: dict) -> dict:
@@ -75,56 +72,127 @@ def read_class_names(cfg: Config, checkpoint: dict) -> dict:
     }
 
 
-def draw_instances(cfg, args, images: list[str], names: dict) -> None:
+def instances_drawer(cfg, args, names: dict) -> Draw:
     from mmdet.apis import DetInferencer
 
     inferencer = DetInferencer(cfg, args.checkpoint, device=args.device)
+    inferencer.show_progress = False
     inferencer.model.dataset_meta.update(names)
     inferencer.visualizer.dataset_meta = inferencer.model.dataset_meta
-    inferencer(images, out_dir=args.out_dir, pred_score_thr=args.score_thr)
+
+    def draw(picture: np.ndarray) -> tuple[np.ndarray, None]:
+        found = inferencer(picture, return_datasamples=True)["predictions"][0]
+        rgb = picture[..., ::-1]
+        inferencer.visualizer.add_datasample(
+            "", rgb, found, draw_gt=False, pred_score_thr=args.score_thr
+        )
+        return inferencer.visualizer.get_image(), None
+
+    return draw
 
 
-def draw_segments(cfg, args, images: list[str], names: dict) -> None:
+def segments_drawer(cfg, args, names: dict) -> Draw:
     from mmseg.apis import MMSegInferencer
 
     inferencer = MMSegInferencer(cfg, args.checkpoint, device=args.device)
+    inferencer.show_progress = False
     names = {key: names[key] for key in ("classes", "palette") if key in names}
     inferencer.model.dataset_meta.update(names)
-    inferencer(images, out_dir=args.out_dir)
+    inferencer.visualizer.set_dataset_meta(**inferencer.model.dataset_meta)
+    inferencer.visualizer.alpha = 0.8
+
+    def draw(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = inferencer(picture, return_datasamples=True)
+        rgb = picture[..., ::-1]
+        inferencer.visualizer.add_datasample("", rgb, found.cpu(), draw_gt=False)
+        labels = found.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+        return inferencer.visualizer.get_image(), labels
+
+    return draw
 
 
-def draw_classes(cfg, args, images: list[str], names: dict) -> None:
+def classes_drawer(cfg, args, names: dict) -> Draw:
     from mmpretrain import ImageClassificationInferencer
+    from mmpretrain.utils import progress
+    from mmpretrain.visualization import UniversalVisualizer
 
+    progress.disable_progress_bar = True
     inferencer = ImageClassificationInferencer(
         cfg, args.checkpoint, device=args.device, classes=names.get("classes")
     )
-    show_dir = Path(args.out_dir, "vis")
-    show_dir.mkdir(parents=True, exist_ok=True)
-    # Wide enough for the text, however small the picture.
-    inferencer(images, show_dir=str(show_dir), resize=320)
+    visualizer = UniversalVisualizer()
+
+    def draw(picture: np.ndarray) -> tuple[np.ndarray, None]:
+        (found,) = inferencer(picture, return_datasamples=True)
+        # Wide enough for the text, however small the picture.
+        drawing = visualizer.visualize_cls(
+            picture[..., ::-1],
+            found,
+            classes=inferencer.classes,
+            draw_gt=False,
+            resize=320,
+        )
+        return drawing, None
+
+    return draw
 
 
-DRAW = dict(mmdet=draw_instances, mmseg=draw_segments, mmpretrain=draw_classes)
+DRAWERS = dict(mmdet=instances_drawer, mmseg=segments_drawer, mmpretrain=classes_drawer)
+
+
+def draw_all(
+    images: dict[Path, Path], draw: Draw, drawings: Path, label_maps: Path
+) -> list[str]:
+    """Draw all pictures that can be, into one folder, their label maps into another.
+
+    Returns:
+        A sentence about each of the others.
+    """
+    failures = []
+    for path, relative in tqdm(images.items(), "drawing", leave=False, disable=None):
+        try:
+            picture = read_picture(path)
+        except UnreadablePicture as error:
+            failures.append(str(error))
+            continue
+        try:
+            drawing, labels = draw(picture)
+        except Exception as error:  # of any type: the config's pipeline is the user's
+            size = " x ".join(map(str, picture.shape[1::-1]))
+            reason = " ".join(str(error).split())
+            failures.append(
+                f"{path} of {size} pixels does not pass this config's pipeline and "
+                f"model: {reason or type(error).__name__}"
+            )
+            continue
+        save_picture(drawing, drawings / relative)
+        if labels is not None:
+            name = f"{relative.name}.png"  # a.jpg and a.png may both be there
+            save_picture(labels, label_maps / relative.with_name(name))
+    return failures
 
 
 def main() -> None:
     args = parse_args()
-    images = find_images(args.images)
+    drawings, label_maps = Path(args.out_dir, "vis"), Path(args.out_dir, "pred")
+    images = find_pictures(args.images, leave_out=[drawings, label_maps])
     cfg = read_config(args.config)
     scope = cfg.get("default_scope")
-    if scope not in DRAW:
-        raise UserError(f"default_scope must be one of {list(DRAW)}, got {scope!r}")
+    if scope not in DRAWERS:
+        raise UserError(f"default_scope must be one of {list(DRAWERS)}, got {scope!r}")
     load_checkpoints_safely()
     checkpoint = read_checkpoint(args.checkpoint)
     load_fitting_weights(build_model(cfg), args.checkpoint, args.allow_missing)
     init_default_scope(scope)
     if "visualizer" in cfg:
-        cfg.visualizer.vis_backends = (
-            None  # those of training, which need a run's folder
-        )
-    DRAW[scope](cfg, args, images, read_class_names(cfg, checkpoint))
-    print(f"{len(images)} pictures drawn in {Path(args.out_dir, 'vis')}")
+        # Those of training need a run's folder.
+        cfg.visualizer.vis_backends = None
+    draw = DRAWERS[scope](cfg, args, read_class_names(cfg, checkpoint))
+    failures = draw_all(images, draw, drawings, label_maps)
+    print(f"{len(images) - len(failures)} pictures drawn in {drawings}")
+    if failures:
+        listed = "\n  ".join(failures)
+        raise UserError(f"{len(failures)} pictures were left out:\n  {listed}")
 
 
 if __name__ == "__main__":

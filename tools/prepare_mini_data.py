@@ -7,11 +7,12 @@ scikit-learn ships 1,797 scanned digits (``load_digits``, 8x8) and two photograp
     data/digits/scenes/{train,val}/NNNNN.png                  128x128, 1 to 6 digits
     data/digits/labels/{train,val}/NNNNN.png                  0 background, digit + 1
     data/digits/annotations/instances_{train,val}.json        COCO, masks as RLE
-    data/digits/manifest.json                                 recipe, statistics, digest
+    data/digits/manifest.json                       recipe, statistics, digest, files
 
 Train and val share no digit image and no part of a photograph. The same arguments and
 library versions give the same bytes. The folder appears in one rename once it is
-complete; a later run checks its digest and leaves it alone.
+complete; a later run checks its digest and leaves it alone. It replaces a folder only
+if that has its manifest, all files of that and nothing else.
 """
 
 import argparse
@@ -19,11 +20,10 @@ import colorsys
 import fcntl
 import hashlib
 import json
-import shutil
-import sys
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,10 @@ from pycocotools import mask as rle
 from sklearn.datasets import load_digits, load_sample_images
 from tqdm import tqdm
 
+from setformer_mm.utils.folders import replace_folder, require_replaceable
+from setformer_mm.utils.launch import run_tool
+from setformer_mm.utils.pictures import SUFFIXES, save_picture
+
 GENERATOR_VERSION = 2  # raise it with every change of what is written
 SCENE_SIZE, SCENE_HEIGHTS, MAX_DIGITS = 128, (20, 64), 6  # pixels
 CROP_SIZE, CROP_HEIGHTS = 64, (24, 56)  # pixels
@@ -41,6 +45,7 @@ TRAIN_WIDTH = 0.7  # left share of each photograph; the rest is for validation
 MIN_VISIBLE_SHARE, MIN_VISIBLE_PIXELS = 0.6, 40  # what occlusion must leave of a digit
 MIN_CONTRAST, MIN_CONTRAST_SHARE = 40, 0.85  # grey levels from ground to stroke
 SPLITS = ("train", "val")
+SCENE_KINDS = ("scenes", "labels")  # pictures of a scene
 Rng = np.random.Generator
 
 
@@ -178,7 +183,8 @@ def save_png(array: np.ndarray, path: Path) -> None:
 
 def save_json(value: dict, path: Path) -> None:
     """Write JSON whose bytes depend on nothing but the value."""
-    path.write_text(json.dumps(value, sort_keys=True), encoding="utf-8")
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    path.write_text(text, encoding="utf-8")
 
 
 def write_crops(root: Path, split: str, count: int, seed: int) -> None:
@@ -210,7 +216,7 @@ def instance_annotation(visible: np.ndarray, label: int) -> dict:
 def write_scenes(root: Path, split: str, count: int, seed: int) -> Counter:
     """Write scenes, label maps and annotations; count the scenes by their digits."""
     sources = load_sources(split)
-    scenes, labels = root / "scenes" / split, root / "labels" / split
+    scenes, labels = (root / kind / split for kind in SCENE_KINDS)
     for folder in (scenes, labels, root / "annotations"):
         folder.mkdir(parents=True, exist_ok=True)
     images, annotations, scenes_by_digits = [], [], Counter()
@@ -250,34 +256,62 @@ def digest(root: Path) -> str:
     return total.hexdigest()
 
 
-def is_current(root: Path, recipe: dict) -> bool:
-    """Whether ``root`` holds what this recipe makes, undamaged."""
+def read_manifest(root: Path) -> dict | None:
+    """The manifest of a folder, None if it has none of ours."""
     try:
         manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest["recipe"], manifest["digest"], manifest["scenes_by_digits"]
+        if "files" in manifest:
+            manifest["files"] = set(map(Path, manifest["files"]))
+        else:
+            manifest["files"] = files_before_lists(manifest["recipe"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return manifest
+
+
+def files_before_lists(recipe: dict) -> set[Path]:
+    """What a recipe made when manifests did not list it yet."""
+    files = {Path("manifest.json")}
+    for split in SPLITS:
+        files.add(Path("annotations", f"instances_{split}.json"))
+        for index in range(recipe["scenes"][split]):
+            files |= {Path(kind, split, f"{index:05d}.png") for kind in SCENE_KINDS}
+        for index in range(recipe["crops"][split]):
+            crops = Path("classification", split, str(index % 10))
+            files.add(crops / f"{index:05d}.png")
+    return files
+
+
+def is_current(root: Path, recipe: dict) -> bool:
+    """Whether ``root`` holds what this recipe makes, undamaged."""
+    manifest = read_manifest(root)
+    if manifest is None:
         return False
-    return manifest.get("recipe") == recipe and manifest.get("digest") == digest(root)
+    return manifest["recipe"] == recipe and manifest["digest"] == digest(root)
 
 
-def build(out: Path, recipe: dict) -> None:
-    """Write a complete data set beside ``out``, then put it in place by a rename."""
-    partial = out.with_name(f".{out.name}.partial")
-    retired = out.with_name(f".{out.name}.retired")
-    for leftover in (partial, retired):  # of a run that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
+def require_ours(root: Path) -> None:
+    """Check that ``root`` may be replaced: it is of this tool's making alone."""
+    manifest = read_manifest(root)
+    require_replaceable(root, manifest and manifest["files"])
+
+
+def write_all(root: Path, recipe: dict) -> None:
+    """Write all files of a recipe."""
     scenes_by_digits = {}
     for split in SPLITS:
-        write_crops(partial, split, recipe["crops"][split], recipe["seed"])
-        counts = write_scenes(partial, split, recipe["scenes"][split], recipe["seed"])
+        write_crops(root, split, recipe["crops"][split], recipe["seed"])
+        counts = write_scenes(root, split, recipe["scenes"][split], recipe["seed"])
         scenes_by_digits[split] = dict(sorted(counts.items()))
-    save_json(
-        dict(recipe=recipe, scenes_by_digits=scenes_by_digits, digest=digest(partial)),
-        partial / "manifest.json",
+    files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+    manifest = dict(
+        recipe=recipe,
+        scenes_by_digits=scenes_by_digits,
+        digest=digest(root),
+        files=sorted(path.as_posix() for path in [*files, Path("manifest.json")]),
     )
-    if out.exists():
-        out.rename(retired)
-    partial.rename(out)
-    shutil.rmtree(retired, ignore_errors=True)
+    save_json(manifest, root / "manifest.json")
 
 
 def draw_preview(root: Path, columns: int = 8) -> Image.Image:
@@ -330,6 +364,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--train-crops and --val-crops must be at least 10, one a class")
     if min(args.train_scenes, args.val_scenes) < 1:
         parser.error("--train-scenes and --val-scenes must be at least 1")
+    if args.preview and args.preview.suffix.lower() not in SUFFIXES:
+        parser.error(f"--preview names a picture, as a.png, got {args.preview}")
     return args
 
 
@@ -337,8 +373,6 @@ def main(argv: list[str] | None = None) -> None:
     """Bring the data set up to date and say where it is."""
     args = parse_args(argv)
     out = args.out.resolve()
-    if out.exists() and any(out.iterdir()) and not (out / "manifest.json").exists():
-        sys.exit(f"--out must be new, empty or written by this tool, got {out}")
     versions = dict(numpy=np.__version__, pillow=PIL.__version__)
     recipe = dict(
         generator=GENERATOR_VERSION,
@@ -349,17 +383,18 @@ def main(argv: list[str] | None = None) -> None:
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     # The kernel takes the lock back when the process ends, however it ends.
-    with out.with_name(f".{out.name}.lock").open("w") as lock:
+    with out.with_name(f".{out.name}.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         up_to_date = not args.force and is_current(out, recipe)
         if not up_to_date:
-            build(out, recipe)
+            write = partial(write_all, recipe=recipe)
+            replace_folder(out, write, require=partial(require_ours, out))
     if args.preview:
-        draw_preview(out).save(args.preview)
+        save_picture(np.asarray(draw_preview(out)), args.preview)
     crops, scenes = (sum(recipe[kind].values()) for kind in ("crops", "scenes"))
     verb = "Up to date" if up_to_date else "Written"
     print(f"{verb}: {crops} classification crops and {scenes} scenes in {out}")
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

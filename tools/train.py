@@ -19,6 +19,7 @@ from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
     build_runner,
+    hold_work_dir,
     load_config,
     run_tool,
     say,
@@ -118,6 +119,7 @@ def main() -> None:
     require_enough_for_batch_norm(cfg)
     if cfg.get("resume") and cfg.get("load_from"):
         require_training_state(cfg.load_from)
+    hold_work_dir(cfg)
     use_gloo_on_cpu(cfg)
     runner = build_runner(cfg, ("train", "val"))
     for sentence in cancelled_exemptions(runner.model, cfg.optim_wrapper):

@@ -293,7 +293,8 @@ def measured_utilisation(path: str, gpu: str) -> dict[str, float]:
         UserError: if the file has no training of the backbone.
     """
     try:
-        records = json.loads(Path(path).read_text())["backbone"].get("records", [])
+        content = json.loads(Path(path).read_text("utf-8"))
+        records = content["backbone"].get("records", [])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is not what tools/gpu_check.sh writes: {error!r}"

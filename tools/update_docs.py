@@ -280,12 +280,12 @@ def digits_results(result: Result) -> list[dict]:
     """What a committed checkpoint reached, in the metafiles' terms."""
     entries = []
     for logged, (task, metric, scale) in INDEX_METRICS.items():
-        if logged in result.metrics:
+        if (value := result.metrics.get(logged)) is not None:
             entries.append(
                 {
                     "Task": task,
                     "Dataset": "digits in photographs (embedded)",
-                    "Metrics": {metric: round(scale * result.metrics[logged], 2)},
+                    "Metrics": {metric: round(scale * value, 2)},
                 }
             )
     return entries

@@ -20,7 +20,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import mmcv
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -47,6 +46,7 @@ from setformer_mm.utils.launch import (
     run_tool,
 )
 from setformer_mm.utils.outputs import require_writable_folder
+from setformer_mm.utils.pictures import read_picture
 from setformer_mm.utils.transport import (
     WAYS,
     Transport,
@@ -137,8 +137,7 @@ def require_picture(path: str) -> None:
     """
     if not Path(path).is_file():
         raise UserError(f"the picture {path} does not exist")
-    if mmcv.imread(path) is None:
-        raise UserError(f"{path} is not a picture")
+    read_picture(path)
 
 
 def build_with_backbone(cfg: Config, path: str) -> tuple[nn.Module, SeTformer]:

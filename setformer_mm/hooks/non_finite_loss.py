@@ -48,7 +48,7 @@ class NonFiniteLossHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
         """Look at the loss, for which mmengine's own hook for logs has waited."""
-        loss = torch.as_tensor(outputs["loss"]).item()
+        loss = torch.as_tensor((outputs or {}).get("loss", 0)).item()
         if math.isfinite(loss):
             self._count = 0
             return

@@ -38,6 +38,8 @@ class SeTAttention(TokenMixer):
             for the same ones both ways.
     """
 
+    handles_padding = True
+
     def __init__(
         self,
         embed_dims: int,
@@ -98,13 +100,20 @@ class SeTAttention(TokenMixer):
         maps_of_blocks = zip(*(m.chunk(len(mixers)) for m in maps))
         return [Folded(*block_maps, alpha) for block_maps in maps_of_blocks]
 
-    def forward(self, x: Tensor, prepared: Folded | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        prepared: Folded | None = None,
+        valid_shape: Tensor | None = None,
+    ) -> Tensor:
         """Attend.
 
         Args:
             x (Tensor): Tokens of shape ``(B, H, W, C)``.
             prepared (Folded, optional): What :meth:`folded` would return, if it has
                 been computed together with other blocks'.
+            valid_shape (Tensor, optional): Valid rows and columns of each image, int64
+                of shape ``(B, 2)``; None if all are.
 
         Returns:
             Tensor: Of the same shape.
@@ -118,6 +127,7 @@ class SeTAttention(TokenMixer):
             self.folded() if prepared is None else prepared,
             spatial_shape=(height, width),
             reference_shape=self.reference_shape,
+            valid_shape=valid_shape,
             epsilon=self.epsilon,
             num_iters=self.num_iters,
             tau=self.tau,
@@ -236,16 +246,16 @@ class SeTAttention(TokenMixer):
         """
         count = references.shape[1]
         side = math.isqrt(count)
-        if stored is not None:
-            shape = tuple(stored.tolist())
+        if is_stored := isinstance(stored, Tensor):
+            shape = tuple(map(int, stored.flatten().tolist()))
         elif count == math.prod(self.reference_shape):
             shape = self.reference_shape
         else:
             shape = side, side
-        if math.prod(shape) != count:
-            of_grid = "a square grid" if stored is None else "a grid of {}x{}"
+        if len(shape) != 2 or min(shape) < 1 or math.prod(shape) != count:
+            of_grid = f"the grid {shape}" if is_stored else "a square grid"
             raise ValueError(
-                f"{name} must come from {of_grid.format(*shape)} to be resampled to "
+                f"{name} must come from {of_grid} to be resampled to "
                 f"{self.reference_shape}, got {count} references; load it with the "
                 "reference_shape it was trained with"
             )

@@ -20,6 +20,7 @@ from torchvision.ops import StochasticDepth
 
 from ..utils.spelling import did_you_mean
 from .mlp import MLP
+from .padding import detect_valid_shape, halved, mean_of_tokens, zero_padding
 from .token_mixer import build_token_mixer, spread_over_stages
 
 NUM_STAGES = 4
@@ -53,10 +54,11 @@ class PatchEmbed(nn.Module):
         self.conv2 = nn.Conv2d(embed_dims // 2, embed_dims, 3, stride=2, padding=1)
         self.norm = nn.LayerNorm(embed_dims)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, valid_shape: Tensor | None = None) -> Tensor:
         # Tokens come out of the convolutions in their own order of memory, uncopied.
         x = x.contiguous(memory_format=torch.channels_last)
-        return self.norm(self.conv2(self.conv1(x)).permute(0, 2, 3, 1))
+        x = zero_padding(self.conv1(x).permute(0, 2, 3, 1), halved(valid_shape))
+        return self.norm(self.conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
 class Downsample(nn.Module):
@@ -102,14 +104,18 @@ class SeTBlock(nn.Module):
         self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio))
         self.drop_path = StochasticDepth(drop_path, mode="row")
 
-    def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, prepared: Any = None, valid_shape: Tensor | None = None
+    ) -> Tensor:
         """Take tokens ``(B, H, W, C)`` to tokens of the same shape.
 
         Args:
             x (Tensor): The tokens.
             prepared (Any): See :meth:`TokenMixer.prepare`.
+            valid_shape (Tensor, optional): See :class:`TokenMixer`.
         """
-        x = x + self.drop_path(self.attn(self.norm1(x), prepared))
+        valid = () if valid_shape is None else (valid_shape,)
+        x = x + self.drop_path(self.attn(self.norm1(x), prepared, *valid))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -142,11 +148,14 @@ class SeTStage(nn.Module):
         self.downsample = Downsample(embed_dims) if downsample else None
         self._mixer_type = type(self.blocks[0].attn)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, valid_shape: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Run the blocks.
 
         Args:
             x (Tensor): Tokens of shape ``(B, H, W, C)``.
+            valid_shape (Tensor, optional): See :class:`TokenMixer`.
 
         Returns:
             tuple[Tensor, Tensor | None]: The output of the stage, of the same shape,
@@ -154,9 +163,11 @@ class SeTStage(nn.Module):
         """
         for block, prepared in zip(self.blocks, self._prepare()):
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, prepared, use_reentrant=False)
+                x = checkpoint(block, x, prepared, valid_shape, use_reentrant=False)
             else:
-                x = block(x, prepared)
+                x = block(x, prepared, valid_shape)
+        # Blocks leave anything in what is padding.
+        x = zero_padding(x, valid_shape)
         return x, None if self.downsample is None else self.downsample(x)
 
     def _prepare(self) -> list:
@@ -197,6 +208,9 @@ class SeTformer(BaseModule):
             linearly from 0 at the first.
         frozen_stages (int): -1 freezes nothing, 0 the stem, ``n`` the stem and the
             first ``n`` stages with their norms.
+        padding (str): "detect" makes the result of a picture its own, however far its
+            batch pads it: see :func:`detect_valid_shape`. "ignore" takes padding for
+            picture, as other backbones do.
         gap_before_final_norm (bool): Average over the grid before the output norm, and
             return vectors ``(B, channels)`` instead of maps.
         with_cp (bool): Trade time for memory: recompute blocks in the backward pass.
@@ -216,6 +230,7 @@ class SeTformer(BaseModule):
         attention: dict | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
+        padding: str = "detect",
         gap_before_final_norm: bool = False,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
@@ -241,7 +256,11 @@ class SeTformer(BaseModule):
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
 
+        if padding not in ("detect", "ignore"):
+            raise ValueError(f"padding must be 'detect' or 'ignore', got {padding!r}")
+
         depths = arch["depths"][:num_stages]
+        self.padding = padding
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.gap_before_final_norm = gap_before_final_norm
@@ -270,27 +289,60 @@ class SeTformer(BaseModule):
         self.apply(_init_linear)
         self._freeze()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, valid_shape: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Compute features.
 
         Args:
             x (Tensor): Images of shape ``(B, in_channels, H, W)``.
+            valid_shape (Tensor, optional): Rows and columns of each image that are no
+                padding, int64 of shape ``(B, 2)``. Features of an image are those of
+                this part alone, and 0 outside. None: found if ``padding`` is "detect",
+                otherwise everything.
 
         Returns:
             tuple[Tensor, ...]: One map ``(B, channels, H', W')`` an output stage, or
             one vector ``(B, channels)`` with ``gap_before_final_norm``.
+
+        Raises:
+            ValueError: If ``valid_shape`` is out of its rule, or the token mixer cannot
+                leave padding out.
         """
+        if valid_shape is not None:
+            self._check_valid_shape(x, valid_shape)
+            x = zero_padding(x.permute(0, 2, 3, 1), valid_shape).permute(0, 3, 1, 2)
+        elif self.padding == "detect" and self._handles_padding():
+            valid_shape = detect_valid_shape(x)
         outs = []
-        x = self.patch_embed(x)
+        x = self.patch_embed(x, valid_shape)
+        valid_shape = halved(halved(valid_shape))
         for i, stage in enumerate(self.stages):
-            out, x = stage(x)
+            out, x = stage(x, valid_shape)
             if i in self.out_indices:
                 norm = getattr(self, f"norm{i}")
                 if self.gap_before_final_norm:
-                    outs.append(norm(out.mean((1, 2))))
+                    outs.append(norm(mean_of_tokens(out, valid_shape)))
                 else:
-                    outs.append(norm(out).permute(0, 3, 1, 2).contiguous())
+                    out = zero_padding(norm(out), valid_shape)
+                    outs.append(out.permute(0, 3, 1, 2).contiguous())
+            valid_shape = halved(valid_shape)
         return tuple(outs)
+
+    def _handles_padding(self) -> bool:
+        return all(
+            block.attn.handles_padding for s in self.stages for block in s.blocks
+        )
+
+    def _check_valid_shape(self, x: Tensor, valid_shape: Tensor) -> None:
+        if tuple(valid_shape.shape) != (len(x), 2) or valid_shape.dtype != torch.int64:
+            raise ValueError(
+                f"valid_shape must be int64 of shape (B, 2) = ({len(x)}, 2), "
+                f"got {valid_shape.dtype} of {tuple(valid_shape.shape)}"
+            )
+        if not self._handles_padding():
+            mixer = type(self.stages[0].blocks[0].attn).__name__
+            raise ValueError(f"valid_shape must be None: {mixer} mixes in padding")
 
     def train(self, mode: bool = True) -> "SeTformer":
         """Set the mode; frozen stages stay in eval mode."""

@@ -26,7 +26,14 @@ class TokenMixer(nn.Module):
 
     A subclass takes ``embed_dims`` (``C``) and ``num_heads`` first, and then fields of
     its own, which are those of ``attention=dict(type=..., field=...)``.
+
+    Attributes:
+        handles_padding (bool): Whether it can leave out what a batch pads: whether
+            ``forward`` has a third argument ``valid_shape``, the valid rows and columns
+            of each image, int64 of shape ``(B, 2)``, None if all are.
     """
+
+    handles_padding = False
 
     @abstractmethod
     def forward(self, x: Tensor, prepared: Any = None) -> Tensor:

@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
-    """A context in which autocast is off on ``x``'s device; the meta device has none."""
+    """A context in which autocast is off on ``x``'s device; meta has no autocast."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)

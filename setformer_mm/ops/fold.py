@@ -59,9 +59,12 @@ class NonFiniteError(ValueError):
     """
 
     def __init__(self, what: str, head: int) -> None:
-        super().__init__(f"{what} must be finite, got NaN or infinity in head {head}")
+        super().__init__(what, head)
         self.what = what
         self.head = head
+
+    def __str__(self) -> str:
+        return f"{self.what} must be finite, got NaN or infinity in head {self.head}"
 
 
 def fold(

@@ -6,9 +6,12 @@ for any epsilon and tau, and is differentiable. Shapes: ``B`` images, ``N`` toke
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .autocast import without_autocast
 from .fold import Folded
@@ -25,15 +28,27 @@ def set_attention_reference(
     epsilon: float,
     num_iters: int,
     tau: float | None,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """The operator over tokens and folded parameters (method, steps 2 to 8).
 
     Arguments are those of :func:`setformer_mm.ops.set_attention_folded`, already
-    checked.
+    checked, and valid rows and columns of each image, of shape ``(B, 2)``; those of a
+    sequence are its length and 1.
 
     Returns:
         Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
     """
+    if valid is not None:
+        attend = partial(
+            set_attention_reference,
+            folded=folded,
+            reference_shape=reference_shape,
+            epsilon=epsilon,
+            num_iters=num_iters,
+            tau=tau,
+        )
+        return _attend_to_crops(attend, x, folded, spatial_shape, valid)
     with without_autocast(x):
         folded = folded.to(_compute_dtype(x))
         features, lengths = _kernel_features(x, folded)
@@ -42,9 +57,8 @@ def set_attention_reference(
             for scores in (features @ folded.score_maps).chunk(2, -1)
         )
         if tau is not None:
-            counts = int(log_in.shape[-2]), int(log_in.shape[-1])
             rows, cols = position_exponents(
-                spatial_shape, reference_shape, *counts, tau, like=features
+                spatial_shape, reference_shape, *log_in.shape[-2:], tau, like=features
             )
             log_in = _add_over_grid(log_in, rows, cols)
             log_back = _add_over_grid(log_back, rows, cols)
@@ -59,6 +73,36 @@ def set_attention_reference(
         aggregates = log_in.mT.softmax(-1) @ values
         out = log_back.softmax(-1) @ (aggregates @ folded.value_map)
         return (out * unit).transpose(1, 2).to(x.dtype)
+
+
+def _attend_to_crops(
+    attend: Callable[..., Tensor],
+    x: Tensor,
+    folded: Folded,
+    spatial_shape: Shape2d | None,
+    valid: Tensor,
+) -> Tensor:
+    """Crop each image, attend to it by itself, and pad with zeros."""
+    is_exporting = getattr(torch.compiler, "is_exporting", None)  # torch >= 2.7
+    if is_exporting and is_exporting():
+        raise ValueError(
+            "a graph cannot crop images to sizes that it computes: export a backbone "
+            "with padding='ignore', or with the compiled operator"
+        )
+    height, width = spatial_shape or (x.shape[1], 1)
+    outs = [x.new_empty(0, *x.shape[1:3], folded.anchors.shape[1])]
+    for image, (rows, cols) in zip(x.split(1), valid.tolist()):
+        crop = image.unflatten(1, (height, width))[:, :rows, :cols]
+        if rows and cols:
+            shape = (rows, cols) if spatial_shape else None
+            out = attend(crop.flatten(1, 2), spatial_shape=shape)
+        else:  # nothing, whose gradients are 0 and not missing
+            nothing = sum(t[:, :0].sum() for t in (crop, *folded[:3])).to(x.dtype)
+            out = nothing + outs[0].new_zeros(1, 0, *outs[0].shape[2:])
+        out = out.unflatten(1, (rows, cols))
+        padding = (0, 0, 0, 0, 0, width - cols, 0, height - rows)
+        outs.append(F.pad(out, padding).flatten(1, 2))
+    return torch.cat(outs)
 
 
 def transport_plan_reference(
@@ -104,18 +148,19 @@ def _log_plan(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
     logarithms of ``a`` and ``b``: for any epsilon, neither they nor their gradients
     leave the range of float32.
     """
-    n, m = scores.shape[-2:]
+    # Of tensors, because symbols of torch.export have no logarithm.
+    log_n, log_m = (scores.new_full((), size).log() for size in scores.shape[-2:])
     # What a row has in common goes into f; taken off first, it costs no digits.
     log_kernel = (scores - scores.detach().amax(-1, keepdim=True)) / epsilon
     g = torch.zeros_like(log_kernel[..., :1, :])
     for _ in range(num_iters):
-        f = -math.log(n) - torch.logsumexp(log_kernel + g, -1, keepdim=True)
-        g = -math.log(m) - torch.logsumexp(log_kernel + f, -2, keepdim=True)
-    f = -math.log(n) - torch.logsumexp(log_kernel + g, -1, keepdim=True)
+        f = -log_n - torch.logsumexp(log_kernel + g, -1, keepdim=True)
+        g = -log_m - torch.logsumexp(log_kernel + f, -2, keepdim=True)
+    f = -log_n - torch.logsumexp(log_kernel + g, -1, keepdim=True)
     return log_kernel + f + g
 
 
 def _add_over_grid(matrix: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     """Add ``(H_t, M)`` and ``(W_t, M)`` to ``(..., N, M)``."""
-    grid = matrix.unflatten(-2, (len(rows), len(cols)))
+    grid = matrix.unflatten(-2, (rows.shape[0], cols.shape[0]))
     return (grid + rows[:, None] + cols).flatten(-3, -2)

@@ -2,8 +2,9 @@
 beside how to run it, which is shapes, gradients and the number of operations.
 
 Its schemas are in csrc/set_attention.cpp. Shapes: ``x`` is ``(B, N, h, D)``, the maps
-of :class:`Folded` are float64; for the backward pass ``scalings`` of shape ``(B, h, L +
-1, 2 M)`` and ``aggregates`` of shape ``(B, h, M, K + 1)`` are kept, float64, too.
+of :class:`Folded` are float64, ``valid`` is int64 ``(B, 2)`` or None; for the backward
+pass ``scalings`` of shape ``(B, h, L + 1, 2 M)`` and ``aggregates`` of shape ``(B, h,
+M, K + 1)`` are kept, float64, too.
 """
 
 from typing import NamedTuple
@@ -46,11 +47,12 @@ def set_attention_compiled(
     epsilon: float,
     num_iters: int,
     tau: float | None,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """The operator over tokens and folded parameters, by the kernel for x's device.
 
-    Arguments are those of :func:`setformer_mm.ops.set_attention_folded`, already
-    checked. Tokens are computed with in float32, or in float64 if they come in it.
+    Arguments are those of :func:`~setformer_mm.ops.reference.set_attention_reference`.
+    Tokens are computed with in float32, or in float64 if they come in it.
 
     Returns:
         Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
@@ -64,12 +66,17 @@ def set_attention_compiled(
         num_iters,
         tau or 0.0,
     )
-    out, _, _ = torch.ops.setformer_mm.set_attention_forward(x, *maps, *fields)
+    out, _, _ = torch.ops.setformer_mm.set_attention_forward(x, *maps, valid, *fields)
     return out
 
 
 def _fake_forward(
-    x: Tensor, anchors: Tensor, score_maps: Tensor, value_map: Tensor, *fields
+    x: Tensor,
+    anchors: Tensor,
+    score_maps: Tensor,
+    value_map: Tensor,
+    valid: Tensor | None,
+    *fields,
 ) -> tuple[Tensor, ...]:
     batch, num_tokens, heads, _ = x.shape
     _, num_anchors, both_references = score_maps.shape
@@ -93,11 +100,12 @@ def _fake_backward(
 
 
 def _keep_for_backward(ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
-    tensors, ctx.fields = inputs[:4], inputs[4:]
+    *tensors, valid = inputs[:5]
+    ctx.fields = inputs[5:]
     _, *saved = output
     ctx.mark_non_differentiable(*saved)
     ctx.set_materialize_grads(False)  # spares zeros for these two
-    ctx.save_for_backward(*tensors, *saved)
+    ctx.save_for_backward(*tensors, *saved, valid)
 
 
 def _backward(ctx, grad_out: Tensor | None, *_) -> tuple[Tensor | None, ...]:
@@ -106,7 +114,7 @@ def _backward(ctx, grad_out: Tensor | None, *_) -> tuple[Tensor | None, ...]:
     gradients = torch.ops.setformer_mm.set_attention_backward(
         grad_out, *ctx.saved_tensors, *ctx.fields
     )
-    return *gradients, *(None for _ in ctx.fields)
+    return *gradients, None, *(None for _ in ctx.fields)
 
 
 def _no_second_derivatives(ctx, *_) -> None:
@@ -121,6 +129,7 @@ def _forward_flops(
     anchors_shape: torch.Size,
     score_maps_shape: torch.Size,
     value_map_shape: torch.Size,
+    valid_shape: torch.Size | None,
     *fields,
     **_,
 ) -> int:
@@ -136,6 +145,7 @@ def _backward_flops(
     value_map_shape: torch.Size,
     scalings_shape: torch.Size,
     aggregates_shape: torch.Size,
+    valid_shape: torch.Size | None,
     *fields,
     **_,
 ) -> int:

@@ -1,5 +1,6 @@
 """The public functions: what they compute, what they accept, which backend runs."""
 
+import torch
 from torch import Tensor
 
 from .backends import Problem, select_backend
@@ -16,6 +17,8 @@ def set_attention(
     *,
     spatial_shape: Shape2d | None = None,
     reference_shape: Shape2d | None = None,
+    valid_shape: Tensor | None = None,
+    lengths: Tensor | None = None,
     epsilon: float = 0.01,
     num_iters: int = 1,
     alpha: float = 2.0,
@@ -54,6 +57,12 @@ def set_attention(
             ``H_t * W_t = N``. None, with ``reference_shape`` None, for a sequence.
         reference_shape (tuple[int, int], optional): Reference grid ``(r_h, r_w)`` with
             ``r_h * r_w = M``.
+        valid_shape (Tensor, optional): Valid rows and columns of each image's token
+            grid, of shape ``(B, 2)``, int64, on x's device, from 0 to the grid's. The
+            tokens outside take no part: an image's result is that of its valid part
+            alone, and 0 elsewhere, as are gradients. None: all are valid.
+        lengths (Tensor, optional): The same for sequences: how many tokens from the
+            first on are valid, of shape ``(B,)``.
         epsilon (float): Entropic regularisation, in [1e-6, 1e6].
         num_iters (int): Sinkhorn iterations ``L``, at least 0, before the final update
             of the rows. Gradients are those of the iterations run.
@@ -75,11 +84,14 @@ def set_attention(
     _check_parameters(anchors, references, return_references)
     _check_tokens(x, anchors)
     _check_geometry(x, references.shape[1], spatial_shape, reference_shape)
+    _check_valid(x, spatial_shape, valid_shape, lengths)
     return set_attention_folded(
         x,
         fold(anchors, references, return_references, alpha),
         spatial_shape=spatial_shape,
         reference_shape=reference_shape,
+        valid_shape=valid_shape,
+        lengths=lengths,
         epsilon=epsilon,
         num_iters=num_iters,
         tau=tau,
@@ -93,6 +105,8 @@ def set_attention_folded(
     *,
     spatial_shape: Shape2d | None = None,
     reference_shape: Shape2d | None = None,
+    valid_shape: Tensor | None = None,
+    lengths: Tensor | None = None,
     epsilon: float = 0.01,
     num_iters: int = 1,
     tau: float | None = 0.5,
@@ -104,19 +118,20 @@ def set_attention_folded(
         x (Tensor): Tokens of shape ``(B, N, h, D)``.
         folded (Folded): What :func:`fold` returned, in any floating dtype of at least
             float32.
-        spatial_shape, reference_shape, epsilon, num_iters, tau, backend: See
-            :func:`set_attention`.
+        spatial_shape, reference_shape, valid_shape, lengths, epsilon, num_iters, tau,
+            backend: See :func:`set_attention`.
 
     Returns:
         Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
 
     Raises:
         ValueError: If a shape, a value or the backend is out of its rule.
-        TypeError: If ``x`` is not floating.
+        TypeError: If ``x`` is not floating, or ``valid_shape`` not int64.
     """
     check_fields(epsilon, num_iters, folded.alpha, tau, backend)
     _check_tokens(x, folded.anchors)
     _check_geometry(x, folded.num_references, spatial_shape, reference_shape)
+    valid = _check_valid(x, spatial_shape, valid_shape, lengths)
     spatial_shape = _as_integers(spatial_shape)
     reference_shape = _as_integers(reference_shape)
     counts = _as_integers((x.shape[1], folded.num_references))
@@ -132,6 +147,7 @@ def set_attention_folded(
         epsilon=epsilon,
         num_iters=num_iters,
         tau=tau,
+        valid=valid,
     )
 
 
@@ -202,9 +218,13 @@ def check_fields(
 
 def _as_integers(shape: Shape2d | None) -> Shape2d | None:
     """Hashable and plain: torch.jit's tracer, and so mmengine's FLOP counter, hands out
-    shapes as tensors.
+    shapes as tensors. Symbols of torch.compile and torch.export stay: as an integer,
+    one would stand for a single size.
     """
-    return None if shape is None else (int(shape[0]), int(shape[1]))
+    if shape is None:
+        return None
+    height, width = (int(n) if isinstance(n, Tensor) else n for n in shape)
+    return height, width
 
 
 def _check_parameters(
@@ -283,6 +303,44 @@ def _check_geometry(
                 raise ValueError(
                     f"{name} must be a pair with {rule} = {count}, got {shape}"
                 )
+
+
+def _check_valid(
+    x: Tensor,
+    spatial_shape: Shape2d | None,
+    valid_shape: Tensor | None,
+    lengths: Tensor | None,
+) -> Tensor | None:
+    """Check the valid parts and return their rows and columns ``(B, 2)``."""
+    name, valid = "valid_shape", valid_shape
+    is_image = spatial_shape is not None
+    if lengths is not None:
+        name, valid = "lengths", lengths
+    if valid is None:
+        return None
+    if (valid_shape is not None) != is_image or (lengths is not None) == is_image:
+        raise ValueError(
+            "valid_shape goes with spatial_shape (image) and lengths without it "
+            f"(sequence), got spatial_shape={spatial_shape} and {name}"
+        )
+    # Element by element: as a tuple, an open batch would be closed.
+    rule, shape = ("(B, 2)", (x.shape[0], 2)) if is_image else ("(B,)", x.shape[:1])
+    if valid.dim() != len(shape) or any(a != b for a, b in zip(valid.shape, shape)):
+        raise ValueError(
+            f"{name} must be {rule} = {tuple(shape)}, got {tuple(valid.shape)}"
+        )
+    if valid.dtype != torch.int64:
+        raise TypeError(f"{name} must be int64, got {valid.dtype}")
+    if valid.device != x.device:
+        raise ValueError(f"{name} must be on x's device {x.device}, got {valid.device}")
+    # Elsewhere looking at values would wait for the device, or end a graph; kernels
+    # take what is too large for everything.
+    if valid.device.type == "cpu" and not torch.compiler.is_compiling():
+        most = spatial_shape if is_image else (x.shape[1],)
+        for row in valid.reshape(-1, len(most)).tolist():
+            if not all(0 <= v <= m for v, m in zip(row, most)):
+                raise ValueError(f"{name} must be in 0..{tuple(most)}, got {row}")
+    return valid if is_image else torch.stack([valid, torch.ones_like(valid)], -1)
 
 
 def _check_in_range(name: str, value: float) -> None:

@@ -32,6 +32,7 @@ from scipy import stats
 
 from .errors import UserError
 from .files import save_figure, write_atomically
+from .json_text import json_text
 from .markdown import markdown_table
 from .results import Result
 
@@ -71,8 +72,9 @@ class AblationRun:
 
     @property
     def score(self) -> float:
-        """Its value, as the host library reports it."""
-        return self.result.metrics[self.metric]
+        """Its value, as the host library reports it; NaN if that is no number."""
+        score = self.result.metrics[self.metric]
+        return math.nan if score is None else score
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def place_in_ablation(cfg: Config) -> tuple[dict[str, str], list[str]]:
 def write_runs(path: str | os.PathLike, runs: Iterable[AblationRun]) -> None:
     """Write runs as JSON, atomically."""
     content = [dataclasses.asdict(run) for run in runs]
-    write_atomically(path, json.dumps(content, indent=2) + "\n")
+    write_atomically(path, json_text(content, indent=2))
 
 
 def read_runs(paths: Iterable[str | os.PathLike]) -> list[AblationRun]:

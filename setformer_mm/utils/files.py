@@ -1,17 +1,33 @@
 """Files that are either complete or not there at all, and sections inside of them."""
 
+import errno
 import io
 import os
+import re
+import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Only a killed process leaves a file of this name behind.
-PARTIAL_SUFFIX = ".partial"
+# What a file is called until it is complete; only a killed process leaves one behind.
+# The random part keeps writers apart, the name of the project other programs' files.
+PARTIAL_NAME = "{name}.setformer_mm-{token}.partial"
+PARTIAL_PATTERN = re.compile(r".+\.setformer_mm-[0-9a-f]{16}\.partial")
+
+# Of file systems on which a file or a folder cannot be synced, or not by this user.
+CANNOT_SYNC = {
+    *(errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS),
+    *(errno.EBADF, errno.EACCES, errno.EPERM),
+}
 
 
 def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
@@ -19,20 +35,37 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
 
     The bytes reach the disk under another name in the same folder (a rename is atomic
     only inside one file system) before they take the place of the old file. Killing
-    the process, or the machine, at any moment leaves either the old or the new file.
+    the process, or the machine, at any moment leaves either the old or the new file;
+    so do several processes that write the same file. An error, as that of a full disk,
+    leaves nothing else behind.
 
     Args:
-        path: where to write; missing folders are made.
+        path: where to write; missing folders are made, a link is followed. What is
+            there and is no file, as ``/dev/stdout``, is written to and stays.
         content: the whole file; a string is written as UTF-8.
     """
     path = Path(path)
+    if isinstance(content, str):
+        # File names that are no text in the locale hold such escapes.
+        content = content.encode("utf-8", "surrogateescape")
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    with open(partial, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    file, partial = _open_partial(path)
+    try:
+        with file:
+            file.write(content)
+            file.flush()
+            _sync(file.fileno())
+            if fcntl is None:  # Windows, which renames closed files only
+                file.close()
+            os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 
@@ -74,11 +107,22 @@ def save_checkpoint(checkpoint: dict, path: str | os.PathLike) -> bytes:
 
 
 def remove_partial_files(folder: str | os.PathLike) -> list[Path]:
-    """Delete what killed writers left in ``folder`` and return the deleted paths."""
-    leftovers = sorted(Path(folder).glob(f"*{PARTIAL_SUFFIX}"))
-    for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
-    return leftovers
+    """Delete what killed writers left in ``folder`` and return the deleted paths.
+
+    Only files that :func:`write_atomically` named, and that nobody is writing.
+    """
+    removed = []
+    for path in sorted(Path(folder).glob("*.partial")):
+        if not PARTIAL_PATTERN.fullmatch(path.name) or path.is_symlink():
+            continue
+        try:
+            with open(path, "r+b") as file:
+                if _try_to_lock(file):
+                    path.unlink()
+                    removed.append(path)
+        except OSError:  # it is complete by now, or somebody else's
+            continue
+    return removed
 
 
 def replace_section(text: str, begin: str, end: str, section: str) -> str:
@@ -100,12 +144,60 @@ def replace_section(text: str, begin: str, end: str, section: str) -> str:
     return f"{before}{begin}\n\n{section.strip()}\n\n{end}{after[0]}"
 
 
+def _open_partial(path: Path) -> tuple[BinaryIO, Path]:
+    """Make a file of a new name beside ``path`` and lock it, which says it is in use.
+
+    The kernel takes the lock back when the writer ends, however it ends; a number of
+    its process would say nothing on another machine, or to a later process of that
+    number.
+    """
+    while True:
+        name = PARTIAL_NAME.format(name=path.name, token=secrets.token_hex(8))
+        partial = path.with_name(name)
+        file = open(partial, "xb")
+        if _try_to_lock(file) is not False and partial.exists():
+            return file, partial
+        file.close()  # a cleaning was quicker than the lock
+
+
+def _try_to_lock(file: IO) -> bool | None:
+    """Lock an open file against all other openings of it, without waiting.
+
+    Returns:
+        True if it is locked now, False if another opening has it locked, None if that
+        cannot be told on this system.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _sync(descriptor: int) -> None:
+    """Wait until the bytes are on the disk, where the file system can tell."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename in ``folder`` survive a power cut (POSIX asks for this apart)."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in CANNOT_SYNC:
+            return
+        raise
+    try:
+        _sync(descriptor)
     finally:
         os.close(descriptor)

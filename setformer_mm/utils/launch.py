@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import os.path as osp
 import sys
@@ -17,9 +18,12 @@ from torch import nn
 
 from .config_checks import misspelt_fields, require_integers
 from .errors import UserError
+from .folder_lock import hold_folder
 from .outputs import require_writable_folder
 from .spelling import did_you_mean
 
+# Where a launcher says which of its processes this is.
+RANK_VARIABLES = dict(pytorch="RANK", slurm="SLURM_PROCID", mpi="OMPI_COMM_WORLD_RANK")
 # What the disk says and no program can mend.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 # What a class that a config names says to fields that it cannot take.
@@ -40,8 +44,11 @@ def run_tool(main: Callable[[], None]) -> None:
 
     So does a disk that is full or cannot be written; Ctrl-C exits with status 130. Any
     other exception is not the user's mistake and keeps its traceback; with
-    ``SETFORMER_MM_TRACEBACK=1`` all do.
+    ``SETFORMER_MM_TRACEBACK=1`` all do. A sign that the terminal's encoding lacks is
+    printed as its number.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
         leave_process_group()
@@ -171,6 +178,18 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return cfg
+
+
+def hold_work_dir(cfg: Config) -> None:
+    """Keep other trainings out of the work directory until this process ends.
+
+    Of several processes of one training the first one does.
+
+    Raises:
+        UserError: naming the process that trains there already.
+    """
+    if os.environ.get(RANK_VARIABLES.get(cfg.launcher, ""), "0") == "0":
+        hold_folder(cfg.work_dir, "name another folder with --work-dir")
 
 
 def one_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ import yaml
 
 from .errors import UserError
 from .files import write_atomically
+from .json_text import json_text
 from .markdown import markdown_table, three_digits
 from .results import Result
 
@@ -282,7 +283,7 @@ def write_computed(
         for task, models in computed.items()
     }
     content = dict(date=date, versions=dict(versions), **tasks)
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
+    write_atomically(path, json_text(content, indent=1))
 
 
 def read_computed(path: str | os.PathLike) -> dict[str, dict[str, Computed]]:
@@ -321,8 +322,9 @@ def measured_metrics(
         if Path(result.config or "").name != config:
             continue
         for key, metric in task.metrics.items():
-            if result.tta == metric.tta and metric.logged in result.metrics:
-                metrics[key] = metric.scale * result.metrics[metric.logged]
+            value = result.metrics.get(metric.logged)
+            if result.tta == metric.tta and value is not None:
+                metrics[key] = metric.scale * value
     return metrics
 
 

@@ -34,3 +34,13 @@ def require_writable_file(path: str | os.PathLike, what: str) -> None:
     if osp.isdir(path):
         raise UserError(f"{what} names a file, and {path} is a folder")
     require_writable_folder(osp.dirname(osp.abspath(path)), what)
+
+
+def require_another_file(source: str, target: str) -> None:
+    """Check that a tool does not write over what it reads.
+
+    Raises:
+        UserError: if both are one file.
+    """
+    if osp.realpath(source) == osp.realpath(target):
+        raise UserError(f"{target} is the source itself; name another file to write")

@@ -19,6 +19,7 @@ from torch import nn
 
 from .errors import UserError
 from .files import write_atomically
+from .json_text import json_text, plain
 
 # What training, testing and testing with augmentation write into the work directory.
 FILE_NAMES = dict(
@@ -55,7 +56,8 @@ class Result:
         config_sha256: see :func:`config_sha256`.
         checkpoint: file name of the measured weights; None if a training saved none.
         checkpoint_sha256: of that file.
-        metrics: as the host library names them, in its units.
+        metrics: as the host library names them, in its units; None where it has no
+            number, as for a class that is absent.
         num_parameters: of the whole model.
         seed: of the run.
         tta: whether test-time augmentation was on.
@@ -70,13 +72,13 @@ class Result:
     config_sha256: str
     checkpoint: str | None
     checkpoint_sha256: str | None
-    metrics: dict[str, float]
+    metrics: dict[str, float | list | None]
     num_parameters: int
     seed: int
     tta: bool
     versions: dict[str, str]
     date: str
-    best: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what a file may hold instead.
@@ -135,13 +137,13 @@ def describe_run(
         config_sha256=config_sha256(cfg),
         checkpoint=checkpoint and osp.basename(checkpoint),
         checkpoint_sha256=file_sha256(checkpoint) if is_file else None,
-        metrics=_plain(metrics),
+        metrics=plain(metrics),
         num_parameters=sum(p.numel() for p in model.parameters()),
         seed=seed,
         tta=tta,
         versions=_loaded_versions(),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        best=_plain(best or {}),
+        best=plain(best or {}),
     )
 
 
@@ -163,6 +165,7 @@ def config_sha256(cfg: Config) -> str:
     if isinstance(randomness := content.setdefault("randomness", {}), dict):
         randomness.pop("seed", None)
     # A function is its name: its text has an address, another one in each process.
+    # This is not read as JSON: an infinity is not to have the hash of a None.
     text = json.dumps(
         content,
         sort_keys=True,
@@ -182,7 +185,7 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 def write_result(path: str | os.PathLike, result: Result) -> None:
     """Write a result as JSON, atomically."""
-    write_atomically(path, json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+    write_atomically(path, json_text(dataclasses.asdict(result), indent=2))
 
 
 def read_result(path: str | os.PathLike) -> Result:
@@ -239,17 +242,3 @@ def _with_text_keys(content):
     if isinstance(content, list | tuple):
         return [_with_text_keys(value) for value in content]
     return content
-
-
-def _plain(metrics: dict) -> dict:
-    """Python's numbers and lists for NumPy's and torch's scalars and arrays.
-
-    What is neither becomes text: nothing may fail at the end of a long training.
-    """
-    text = json.dumps(
-        _with_text_keys(metrics),
-        default=lambda value: (
-            value.tolist() if hasattr(value, "tolist") else str(value)
-        ),
-    )
-    return json.loads(text)

@@ -636,9 +636,10 @@ def test_references_that_cannot_be_resampled_are_an_error():
     state = without_grid(SeTAttention(8, 2, reference_shape=(3, 5)))
     with pytest.raises(ValueError, match=r"square grid .*\(2, 3\), got 15 references"):
         build().load_state_dict(state)
-    state["_extra_state"] = torch.tensor([4, 4])
-    with pytest.raises(ValueError, match=r"grid of 4x4 .*\(2, 3\), got 15 references"):
-        build().load_state_dict(state)
+    for grid in ([4, 4], [-3, -5], [15], 15, [1, 3, 5]):
+        state["_extra_state"] = torch.tensor(grid)
+        with pytest.raises(ValueError, match=r"the grid \(.*\(2, 3\), got 15 refer"):
+            build().load_state_dict(state)
     state = SeTAttention(8, 4, reference_shape=(3, 3)).state_dict()
     with pytest.raises(RuntimeError, match="size mismatch"):
         build().load_state_dict(state)

@@ -34,9 +34,9 @@ def folded_case(tokens=700, heads=3) -> tuple[Tensor, Folded]:
     return x.float(), fold(*parameters, 2.0)
 
 
-def attend(x: Tensor, folded: Folded) -> Tensor:
+def attend(x: Tensor, folded: Folded, backend="cuda", **options) -> Tensor:
     with torch.no_grad():
-        return set_attention_folded(x, folded, backend="cuda")
+        return set_attention_folded(x, folded, backend=backend, **options)
 
 
 def check_random_cases(count: int, max_tokens: int, max_heads: int) -> None:
@@ -196,7 +196,7 @@ def test_maps_elsewhere_are_refused():
     fields = Fields(0, 0, 0, 0, 2.0, 0.01, 3, 0.5)
     maps = folded.anchors.cpu(), folded.score_maps, folded.value_map
     with pytest.raises(RuntimeError, match="anchors must be on x's device"):
-        torch.ops.setformer_mm.set_attention_forward(x, *maps, *fields)
+        torch.ops.setformer_mm.set_attention_forward(x, *maps, None, *fields)
 
 
 @needs_cuda_kernels
@@ -222,15 +222,33 @@ def test_opcheck_is_clean(dtype):
     inputs = x.to(dtype), *folded[:3]
     fields = Fields(5, 6, 4, 4, folded.alpha, 0.01, 2, 0.5)
     operators = torch.ops.setformer_mm
-    out, *saved = operators.set_attention_forward(*inputs, *fields)
     with_grad = [t.clone().requires_grad_() for t in inputs]
-    torch.library.opcheck(
-        operators.set_attention_forward.default, (*with_grad, *fields)
-    )
-    torch.library.opcheck(
-        operators.set_attention_backward.default,
-        (torch.randn_like(out), *inputs, *saved, *fields),
-    )
+    for valid in (None, torch.tensor([[3, 6]] * len(x), device=x.device)):
+        out, *saved = operators.set_attention_forward(*inputs, valid, *fields)
+        torch.library.opcheck(
+            operators.set_attention_forward.default, (*with_grad, valid, *fields)
+        )
+        torch.library.opcheck(
+            operators.set_attention_backward.default,
+            (torch.randn_like(out), *inputs, *saved, valid, *fields),
+        )
+
+
+@needs_cuda_kernels
+@poisoned
+@each_dtype
+@pytest.mark.parametrize("grid", [(9, 11), (140, 150)])
+def test_valid_parts_are_those_of_the_reference(dtype, grid):
+    """Clusters that keep tiles, and heads of many launches; no value comes back."""
+    x, folded = folded_case(grid[0] * grid[1])
+    x = x.to(dtype)
+    valid = torch.tensor([[7, 5]] * len(x), device=x.device)
+    options = dict(spatial_shape=grid, reference_shape=(4, 4), valid_shape=valid)
+    out = attend(x, folded, **options)
+    exact = Folded(*(t.cpu() for t in folded[:3]), folded.alpha)
+    options["valid_shape"] = valid.cpu()
+    expected = attend(x.cpu().double(), exact, backend="reference", **options)
+    assert relative_error(out, expected) < (1e-5 if dtype.itemsize == 4 else 2e-2)
 
 
 @needs_cuda_kernels

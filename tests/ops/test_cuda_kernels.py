@@ -53,6 +53,26 @@ def test_sums_of_more_chunks_than_a_group_has(kernels):
     check(kernels, "sm_80", tensors, torch.float32, num_iters=1)
 
 
+@each_device
+@each_dtype
+@pytest.mark.parametrize("tau", [None, 0.5])
+def test_valid_parts(kernels, device, dtype, tau):
+    """Some, one row, nothing and all of images of many tiles."""
+    grid = 23, 31
+    tensors = random_tensors(4, grid[0] * grid[1], 2, 32, 32, 6)
+    valid = torch.tensor([[17, 12], [1, 31], [0, 5], grid])
+    check(
+        kernels,
+        device,
+        tensors,
+        dtype,
+        spatial_shape=grid,
+        reference_shape=(2, 3),
+        valid_shape=valid,
+        tau=tau,
+    )
+
+
 @each_dtype
 @pytest.mark.parametrize(
     "dim, anchors, references",

@@ -19,7 +19,9 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 each_geometry = pytest.mark.parametrize("geometry", GEOMETRIES)
 
 
-def random_call(geometry="image", dtype=torch.float32, num_iters=2, **sizes):
+def random_call(
+    geometry="image", dtype=torch.float32, num_iters=2, padded=False, **sizes
+):
     """Arguments of the forward operator, and of the backward operator after it."""
     (x, *parameters), shapes = random_problem(geometry, **sizes)
     tau = shapes.pop("tau", 0.5) or 0.0
@@ -32,15 +34,22 @@ def random_call(geometry="image", dtype=torch.float32, num_iters=2, **sizes):
         tau=tau,
     )
     maps = fold(*(p.detach() for p in parameters), fields.alpha)[:3]
-    inputs = x.detach().to(dtype), *maps
+    valid = None
+    if padded:
+        most = torch.tensor(shapes.get("spatial_shape", (x.shape[1], 1)))
+        valid = (torch.rand(len(x), 2) * (most + 1)).long()
+    inputs = x.detach().to(dtype), *maps, valid
     out, *saved = torch.ops.setformer_mm.set_attention_forward(*inputs, *fields)
     grad_out = torch.randn(out.shape).to(dtype)
-    return (*inputs, *fields), (grad_out, *inputs, *saved, *fields)
+    return (*inputs, *fields), (grad_out, *inputs[:4], *saved, valid, *fields)
 
 
 def requiring_grad(args: tuple) -> tuple:
     return tuple(
-        a.detach().requires_grad_() if isinstance(a, Tensor) else a for a in args
+        a.detach().requires_grad_()
+        if isinstance(a, Tensor) and a.is_floating_point()
+        else a
+        for a in args
     )
 
 
@@ -54,9 +63,9 @@ def backward(args: tuple) -> tuple[Tensor, ...]:
 
 @each_dtype
 @each_geometry
-@pytest.mark.parametrize("num_iters", [0, 3])
-def test_opcheck_is_clean(dtype, geometry, num_iters):
-    args, backward_args = random_call(geometry, dtype, num_iters)
+@pytest.mark.parametrize("num_iters, padded", [(0, True), (3, False)])
+def test_opcheck_is_clean(dtype, geometry, num_iters, padded):
+    args, backward_args = random_call(geometry, dtype, num_iters, padded)
     operators = torch.ops.setformer_mm
     torch.library.opcheck(operators.set_attention_forward.default, args)
     torch.library.opcheck(operators.set_attention_forward.default, requiring_grad(args))
@@ -161,10 +170,12 @@ def replaced(args: tuple, index: int, value) -> tuple:
         (1, lambda z: z[0], "anchors must be .h, K, D. and score_maps .h, K, 2 M."),
         (2, lambda g: g[:1, :1], "score_maps does not have the shape"),
         (3, lambda v: v[:, :1], "value_map does not have the shape"),
-        (4, lambda height: height + 1, "height . width must be N"),
-        (4, lambda height: 0, "or all of them 0"),
-        (8, lambda alpha: 0.0, "alpha and epsilon must be positive"),
-        (10, lambda num_iters: -1, "num_iters and tau at least 0"),
+        (4, lambda _: torch.ones(1, 2), "valid must be Long, got Float"),
+        (4, lambda _: torch.ones(9, 2).long(), "valid does not have the shape"),
+        (5, lambda height: height + 1, "height . width must be N"),
+        (5, lambda height: 0, "or all of them 0"),
+        (9, lambda alpha: 0.0, "alpha and epsilon must be positive"),
+        (11, lambda num_iters: -1, "num_iters and tau at least 0"),
     ],
 )
 def test_operator_checks_what_its_kernels_rely_on(index, change, message):

@@ -6,14 +6,17 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.folder_lock import hold_folder
 from setformer_mm.utils.results import Result, read_result, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -212,13 +215,26 @@ def test_changed_config_is_trained_anew(ablate, make_jobs, capsys):
     assert not (kept / "epoch_1.pth").exists()
 
 
-def test_two_grids_do_not_share_a_folder(ablate, tmp_path):
-    with ablate.only_grid_in(tmp_path / "out"):
-        with pytest.raises(UserError, match="another grid is running in"):
-            with ablate.only_grid_in(tmp_path / "out"):
-                pass
-    with ablate.only_grid_in(tmp_path / "out"):
-        pass
+def test_two_grids_do_not_share_a_folder(
+    ablate, toy, tmp_path, monkeypatch, another_process
+):
+    monkeypatch.setattr(ablate, "start_training", None)  # it does not come to that
+    command = ["ablate.py", toy / "toy_epochs.py", "--out", tmp_path]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    with another_process(lambda: hold_folder(tmp_path, "")) as pid:
+        with pytest.raises(UserError, match=f"is in use by process {pid} .* --out"):
+            ablate.main()
+
+
+def test_folder_of_an_outdated_run_that_is_somebody_elses(ablate, make_jobs):
+    jobs = make_jobs("a", seeds=1)
+    run(ablate, jobs, Trainer(ablate))
+    kept = jobs[0].work_dir.with_name(f"seed_0.{'0' * 8}")
+    kept.mkdir()
+    (kept / "thesis.tex").touch()
+    with pytest.raises(UserError, match=f"{kept} is not of this ablation; move it"):
+        run(ablate, make_jobs("a", seeds=1, sha256="1" * 64), Trainer(ablate))
+    assert (kept / "thesis.tex").exists() and jobs[0].run()
 
 
 def test_failed_jobs(ablate, make_jobs, capsys):
@@ -255,8 +271,8 @@ def test_folder_of_something_else(make_jobs, tmp_path):
 def test_process_of_a_job(ablate, make_jobs, monkeypatch):
     started = []
     monkeypatch.setattr(
-        ablate.subprocess,
-        "Popen",
+        ablate,
+        "start_child",  # which ends with the grid
         lambda command, **rest: started.append((command, rest)),
     )
     (job,) = make_jobs("a", seeds=1)
@@ -436,3 +452,35 @@ def test_a_killed_process_goes_on(tool, toy, tmp_path, monkeypatch, capsys):
     assert "resumed epoch: " in (work_dir / "train.log").read_text()
     result = read_result(work_dir / "train_result.json")
     assert result.seed == 4 and result.checkpoint == "epoch_100.pth"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_grid_leaves_no_training(toy, tmp_path):
+    """Killed outright, not asked to stop; and its folder is free again."""
+    paths = [str(ROOT), str(toy), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    config = tmp_path / "long.py"
+    config.write_text(
+        f"_base_ = {str(toy / 'toy_epochs.py')!r}\n"
+        "train_cfg = dict(max_epochs=100_000)\n"
+        "train_dataloader = dict(num_workers=1, persistent_workers=True)\n"
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, ROOT / "tools" / "ablate.py", config, "--out", out]
+    grid = psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    processes = []
+    try:
+        while not (out / "long" / "seed_0" / "last_checkpoint").exists():
+            assert grid.poll() is None
+            time.sleep(0.1)
+        processes = grid.children(recursive=True)
+        assert len(processes) >= 2  # the training and its worker
+        grid.kill(), grid.wait()
+        _, alive = psutil.wait_procs(processes, timeout=30)
+        assert not alive
+    finally:
+        for process in [grid, *processes]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    hold_folder(out, ""), hold_folder(out / "long" / "seed_0", "")

@@ -1,16 +1,22 @@
 """The embedded data set: split, bytes, masks, interruptions, and its three readers."""
 
 import importlib.util
+import json
+import os
+import shutil
 import signal
-import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from multiprocessing import Process, get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+
+from setformer_mm.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tools" / "prepare_mini_data.py"
@@ -24,6 +30,19 @@ spec.loader.exec_module(tool)
 def prepare(out: Path, *arguments: str) -> Path:
     tool.main(["--out", str(out), *SMALL, *arguments])
     return out
+
+
+def prepare_beside(out: Path, *arguments: str) -> Process:
+    """The same in a process of its own, which writes what it says beside ``out``."""
+
+    def run() -> None:
+        with open(f"{out}_{os.getpid()}.txt", "w", encoding="utf-8") as said:
+            with redirect_stdout(said):
+                prepare(out, *arguments)
+
+    process = get_context("fork").Process(target=run)
+    process.start()
+    return process
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -192,7 +211,7 @@ def test_a_newer_generator_rebuilds(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["scenes/val/00003.png", "annotations/instances_val.json", "manifest.json"]
+    "name", ["scenes/val/00003.png", "annotations/instances_val.json"]
 )
 def test_damage_is_noticed_and_mended(tmp_path, data, name):
     out = prepare(tmp_path / "digits")
@@ -201,11 +220,78 @@ def test_damage_is_noticed_and_mended(tmp_path, data, name):
     assert contents(out) == contents(data)
 
 
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(SystemExit, match="must be new, empty or written by this tool"):
-        prepare(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+def write(path: Path, text: str = "years of work") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+
+
+# What speaks against a folder, and how to make it so from one of ours.
+NOT_OURS = {
+    "it has no manifest": lambda out: (out / "manifest.json").unlink(),
+    "it has no manifest of": lambda out: write(out / "manifest.json", '{"a": 1}'),
+    "it has no manifest of this": lambda out: write(out / "manifest.json", "[]"),
+    "it has no manifest of this tool": lambda out: write(
+        out / "manifest.json", '{"recipe": {"crops": 3}, "digest": ""}'
+    ),
+    "scenes/val/00003.png is missing": lambda out: (
+        out / "scenes/val/00003.png"
+    ).unlink(),
+    "thesis.tex is of something else": lambda out: write(out / "thesis.tex"),
+    "labels/val/more is of something else": lambda out: write(
+        out / "labels/val/more/1.png"
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", NOT_OURS)
+@pytest.mark.parametrize("arguments", [["--force"], ["--seed", "1"]])
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path, data, arguments, reason):
+    out = tmp_path / "digits"
+    shutil.copytree(data, out)
+    NOT_OURS[reason](out)
+    before = contents(out)
+    with pytest.raises(UserError, match=f"must be new, empty or just as .* {reason}"):
+        prepare(out, *arguments)
+    assert contents(out) == before
+    assert leftovers(out) == [".digits.lock"]
+
+
+def test_any_folder_with_a_manifest_is_left_alone(tmp_path):
+    write(tmp_path / "app" / "manifest.json", '{"name": "app", "icons": []}')
+    write(tmp_path / "app" / "src" / "main.js")
+    before = contents(tmp_path / "app")
+    with pytest.raises(UserError, match="has no manifest of this tool"):
+        prepare(tmp_path / "app")
+    assert contents(tmp_path / "app") == before
+
+
+def test_all_files_are_listed(data):
+    files = set(map(Path, contents(data)))
+    assert tool.read_manifest(data)["files"] == files
+    assert tool.files_before_lists(tool.read_manifest(data)["recipe"]) == files
+
+
+def test_a_data_set_from_before_there_were_lists_is_replaced(tmp_path, data):
+    out = tmp_path / "digits"
+    shutil.copytree(data, out)
+    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
+    del manifest["files"]
+    write(out / "manifest.json", json.dumps(manifest))
+    prepare(out, "--force")
+    assert contents(out) == contents(data)
+
+
+def test_a_lock_file_of_somebody_else_keeps_its_content(tmp_path):
+    write(tmp_path / ".digits.lock")
+    prepare(tmp_path / "digits")
+    assert (tmp_path / ".digits.lock").read_text("utf-8") == "years of work"
+
+
+def test_a_preview_that_cannot_be_written(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        prepare(tmp_path / "digits", "--preview", str(tmp_path / "preview"))
+    assert "--preview names a picture, as a.png" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_few_images_are_refused(tmp_path, capsys):
@@ -216,19 +302,18 @@ def test_too_few_images_are_refused(tmp_path, capsys):
 
 def test_a_killed_run_leaves_nothing_that_is_believed(tmp_path, data):
     out = tmp_path / "digits"
-    run = subprocess.Popen(
-        [sys.executable, SCRIPT, "--out", out], stderr=subprocess.DEVNULL
-    )
-    while not list(tmp_path.glob(".digits.partial/classification/train/*/*.png")):
-        assert run.poll() is None
+    run = prepare_beside(out, "--train-crops", "1000000")
+    while not list(tmp_path.glob(".digits.*.partial/classification/train/*/*.png")):
+        assert run.is_alive()
         time.sleep(0.02)
-    run.kill()
-    assert run.wait() == -signal.SIGKILL
-    assert sorted(leftovers(out)) == [".digits.lock", ".digits.partial"]
+    run.kill(), run.join()
+    assert run.exitcode == -signal.SIGKILL
+    (partial,) = tmp_path.glob(".digits.*.partial")
+    assert set(leftovers(out)) > {".digits.lock", partial.name}
     assert not out.exists()
     prepare(out)
     assert contents(out) == contents(data)
-    assert leftovers(out) == [".digits.lock"]
+    assert not partial.exists()
 
 
 @pytest.mark.parametrize("renames", [0, 1])
@@ -255,11 +340,13 @@ def test_a_rebuild_may_end_at_either_rename(tmp_path, monkeypatch, data, renames
 
 
 def test_two_runs_at_once_build_once(tmp_path):
-    command = [sys.executable, SCRIPT, "--out", tmp_path / "digits", *SMALL]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    runs = [subprocess.Popen(command, **pipes) for _ in range(2)]
-    said = sorted(run.communicate()[0].split(":")[0] for run in runs)
-    assert said == ["Up to date", "Written"]
+    out = tmp_path / "digits"
+    runs = [prepare_beside(out) for _ in range(2)]
+    for run in runs:
+        run.join()
+        assert run.exitcode == 0
+    said = sorted(path.read_text("utf-8") for path in tmp_path.glob("*.txt"))
+    assert [text.split(":")[0] for text in said] == ["Up to date", "Written"]
 
 
 # Who reads it

@@ -38,7 +38,8 @@ def wrap(owner, name, before):
     setattr(owner, name, wrapper)
 
 def fsync(descriptor):  # half of the checkpoint is on the disk
-    if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".pth.partial"):
+    name = os.readlink(f"/proc/self/fd/{descriptor}")
+    if ".pth." in name and name.endswith(".partial"):
         if moment == "writing" and seen + 1 == int(count):
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
         die_when("writing")

@@ -93,12 +93,16 @@ def test_published_checkpoint(tool, tmp_path, capsys, flags, dtype):
     assert "sha256" in capsys.readouterr().out
 
 
-def test_predict_names_missing_pictures(tool, tmp_path):
-    flags = ["--config", "none.py", "--checkpoint", "none.pth"]
-    with pytest.raises(UserError, match="does not exist"):
-        tool("predict", tmp_path / "none.png", *flags)
-    with pytest.raises(UserError, match="there are no pictures in"):
-        tool("predict", tmp_path, *flags)
+@pytest.mark.parametrize("tool_name", ["publish_checkpoint", "convert_checkpoint"])
+def test_a_checkpoint_is_not_written_over_itself(tool, tmp_path, tool_name):
+    path = tmp_path / "epoch_1.pth"
+    path.write_bytes(b"weeks of training")
+    (tmp_path / "link.pth").symlink_to(path)
+    flags = ["--config", "none.py"] if tool_name == "convert_checkpoint" else []
+    for target in (path, tmp_path / "link.pth"):
+        with pytest.raises(UserError, match="is the source itself; name another file"):
+            tool(tool_name, path, target, *flags)
+    assert path.read_bytes() == b"weeks of training"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """tools/train.py and tools/test.py: flags, mistakes, safe loading."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -13,6 +14,7 @@ from mmengine.config import Config
 
 from setformer_mm.utils.checkpoints import read_checkpoint
 from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.folder_lock import LOCK_NAME, hold_folder
 from setformer_mm.utils.results import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +61,17 @@ def test_numpy_scalars_in_the_log_state(trained, kind):
     for read in (read_checkpoint, lambda path: load_from_local(path, "cpu")):
         score = read(str(trained))["message_hub"]["runtime_info"]["best_score"]
         assert score == 1 and score.dtype == kind
+
+
+def test_metric_without_a_number_is_null(tool, toy, trained, tmp_path, monkeypatch):
+    """As of a class that no picture has."""
+    monkeypatch.setattr(
+        "toy_job.ToyAccuracy.compute_metrics", lambda *args: dict(left=np.nan, right=1)
+    )
+    tool("test", toy / "toy_epochs.py", trained, "--work-dir", tmp_path / "test")
+    text = (tmp_path / "test" / "test_result.json").read_text("utf-8")
+    assert "NaN" not in text
+    assert json.loads(text)["metrics"] == dict(left=None, right=1)
 
 
 def test_checkpoint_of_another_model(tool, toy, trained, tmp_path, capsys):
@@ -193,6 +206,16 @@ def test_cancelled_exemptions_are_warned_of(tool, toy, tmp_path, capsys):
         "warning: optim_wrapper.paramwise_cfg.custom_keys['hidden'] has no" in warning
     )
     assert "hidden.bias" in warning
+
+
+def test_two_trainings_in_one_folder(tool, toy, tmp_path, another_process):
+    """The second is told of the first, and leaves nothing."""
+    with another_process(lambda: hold_folder(tmp_path, "")) as pid:
+        with pytest.raises(UserError, match=f"in use by process {pid} .* --work-dir"):
+            tool("train", toy / "toy_epochs.py", "--work-dir", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+    tool("train", toy / "toy_epochs.py", "--work-dir", tmp_path)
+    assert (tmp_path / "epoch_4.pth").exists()
 
 
 def test_tta_without_its_fields(tool, toy, trained):

@@ -164,7 +164,7 @@ def test_mistakes_in_files(tool, image, tmp_path):
         tool("visualize_transport", tmp_path / "none.png", "--out", out)
     text = tmp_path / "text.png"
     text.write_text("no picture")
-    with pytest.raises(UserError, match="text.png is not a picture"):
+    with pytest.raises(UserError, match="text.png is no picture"):
         tool("visualize_transport", text, "--out", out)
     config = ROOT / "configs/mini/setformer_digits.py"
     other = ROOT / "checkpoints/upernet_setformer_digits.pth"

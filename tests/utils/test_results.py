@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -66,6 +67,21 @@ def test_metrics_and_config_of_any_kind():
     assert described.metrics["a"].startswith("<object")
     assert described.metrics["3"] == dict(b=True, c=[1.5])
     assert described.config is None and described.checkpoint == "none.pth"
+
+
+def test_absent_class_is_null(tmp_path):
+    """Its mean is NaN in the host libraries, which is no JSON."""
+
+    def refuse(name: str):
+        raise AssertionError(f"{name} is no JSON")
+
+    metrics = dict(mIoU=30.0, left_precision=math.nan, right=np.float32("inf"))
+    described = describe_run(Config(), "test", metrics, nn.Identity(), None, seed=0)
+    write_result(tmp_path / "a.json", described)
+    text = (tmp_path / "a.json").read_text("utf-8")
+    expected = dict(mIoU=30.0, left_precision=None, right=None)
+    assert json.loads(text, parse_constant=refuse)["metrics"] == expected
+    assert read_result(tmp_path / "a.json") == described
 
 
 def test_config_outside_of_the_current_folder(cfg, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -45,6 +46,12 @@ inline Tokens tokens_of(const Tensor& t) {
   return {const_cast<void*>(t.const_data_ptr()), t.stride(0), t.stride(1), t.stride(2)};
 }
 
+// A tensor of which kernels write the valid tokens.
+inline Tensor rows_like(const Tensor& like, const Shape& shape, bool all_valid) {
+  const Tensor rows = empty(like, shape);
+  return all_valid ? rows : torch::stable::fill_(rows, 0);
+}
+
 inline double* doubles_of(const Tensor& t) {
   return const_cast<double*>(t.const_data_ptr<double>());
 }
@@ -52,11 +59,13 @@ inline double* doubles_of(const Tensor& t) {
 // What both operators are given, checked, and laid out as the kernels want it.
 struct Inputs {
   Tensor x, anchors, score_maps, value_map;
+  std::optional<Tensor> valid;
   Sizes sizes;
   Fields fields;
 
   Inputs(const Tensor& any_x, const Tensor& any_anchors, const Tensor& any_score_maps,
-         const Tensor& any_value_map, const Fields& any_fields)
+         const Tensor& any_value_map, const std::optional<Tensor>& any_valid,
+         const Fields& any_fields)
       : fields(any_fields) {
     STD_TORCH_CHECK(any_x.dim() == 4, "x must be (B, N, h, D), got ", any_x.dim(),
                     " dimensions");
@@ -75,6 +84,10 @@ struct Inputs {
           ScalarType::Double);
     check("value_map", any_value_map, {heads, num_anchors, num_anchors},
           ScalarType::Double);
+    if (any_valid.has_value()) {
+      check("valid", *any_valid, {batch, 2}, ScalarType::Long);
+      valid = packed(*any_valid);
+    }
     check_fields();
     anchors = packed(any_anchors);
     score_maps = packed(any_score_maps);
@@ -119,6 +132,7 @@ struct Inputs {
     return {sizes,
             fields,
             scalar_of(x),
+            valid.has_value() ? valid->const_data_ptr<int64_t>() : nullptr,
             tokens_of(x),
             {doubles_of(anchors), doubles_of(score_maps), doubles_of(value_map)},
             {doubles_of(scalings), doubles_of(aggregates)}};
@@ -128,18 +142,17 @@ struct Inputs {
 // The operators by the kernels of one device: `Kernels` is constructed from x and has
 // forward(problem, out) and backward(problem, grad_out, grad_x, grad_maps).
 template <typename Kernels>
-std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x, const Tensor& anchors,
-                                           const Tensor& score_maps,
-                                           const Tensor& value_map, int64_t height,
-                                           int64_t width, int64_t reference_height,
-                                           int64_t reference_width, double alpha,
-                                           double epsilon, int64_t num_iters,
-                                           double tau) {
+std::tuple<Tensor, Tensor, Tensor> forward(
+    const Tensor& x, const Tensor& anchors, const Tensor& score_maps,
+    const Tensor& value_map, const std::optional<Tensor>& valid, int64_t height,
+    int64_t width, int64_t reference_height, int64_t reference_width, double alpha,
+    double epsilon, int64_t num_iters, double tau) {
   const Fields fields{height, width,   reference_height, reference_width,
                       alpha,  epsilon, num_iters,        tau};
-  const Inputs inputs(x, anchors, score_maps, value_map, fields);
+  const Inputs inputs(x, anchors, score_maps, value_map, valid, fields);
   const auto [batch, tokens, heads, dim, num_anchors, references] = inputs.sizes;
-  const Tensor out = empty(x, {batch, tokens, heads, num_anchors});
+  const bool all_valid = !valid.has_value();
+  const Tensor out = rows_like(x, {batch, tokens, heads, num_anchors}, all_valid);
   const Tensor scalings = empty(anchors, inputs.scalings_shape());
   const Tensor aggregates = empty(anchors, inputs.aggregates_shape());
   Kernels(x).forward(inputs.problem(scalings, aggregates), tokens_of(out));
@@ -150,12 +163,12 @@ template <typename Kernels>
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     const Tensor& any_grad_out, const Tensor& x, const Tensor& anchors,
     const Tensor& score_maps, const Tensor& value_map, const Tensor& scalings,
-    const Tensor& aggregates, int64_t height, int64_t width, int64_t reference_height,
-    int64_t reference_width, double alpha, double epsilon, int64_t num_iters,
-    double tau) {
+    const Tensor& aggregates, const std::optional<Tensor>& valid, int64_t height,
+    int64_t width, int64_t reference_height, int64_t reference_width, double alpha,
+    double epsilon, int64_t num_iters, double tau) {
   const Fields fields{height, width,   reference_height, reference_width,
                       alpha,  epsilon, num_iters,        tau};
-  const Inputs inputs(x, anchors, score_maps, value_map, fields);
+  const Inputs inputs(x, anchors, score_maps, value_map, valid, fields);
   const auto [batch, tokens, heads, dim, num_anchors, references] = inputs.sizes;
   inputs.check("grad_out", any_grad_out, {batch, tokens, heads, num_anchors},
                x.scalar_type());
@@ -164,7 +177,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
   const Tensor grad_out = packed_rows(any_grad_out);
   const Tensor saved_scalings = packed(scalings);
   const Tensor saved_aggregates = packed(aggregates);
-  const Tensor grad_x = empty(x, {batch, tokens, heads, dim});
+  const bool all_valid = !valid.has_value();
+  const Tensor grad_x = rows_like(x, {batch, tokens, heads, dim}, all_valid);
   const Tensor grad_anchors = empty(anchors, {heads, num_anchors, dim});
   const Tensor grad_score_maps = empty(anchors, {heads, num_anchors, 2 * references});
   const Tensor grad_value_map = empty(anchors, {heads, num_anchors, num_anchors});

@@ -25,6 +25,13 @@ struct Fields {
   double tau;
 };
 
+// The rows and columns of an image's token grid that are valid, from the first on; a
+// sequence is one column. Tokens are counted row by row over the valid ones alone: the
+// kernels see nothing of the others, whose outputs and gradients are 0 beforehand.
+struct Region {
+  int64_t height, width;
+};
+
 // A (B, N, h, ...) tensor whose last dimension is contiguous; strides count elements.
 struct Tokens {
   void* data;
@@ -59,6 +66,7 @@ struct Problem {
   Sizes sizes;
   Fields fields;
   Scalar scalar;
+  const int64_t* valid;  // (B, 2) on the device: see Region; null if all tokens are
   Tokens x;
   Maps maps;
   Saved saved;

@@ -41,13 +41,14 @@ class CpuKernels {
 STABLE_TORCH_LIBRARY(setformer_mm, library) {
   library.def(
       "set_attention_forward(Tensor x, Tensor anchors, Tensor score_maps, "
-      "Tensor value_map, SymInt height, SymInt width, int reference_height, "
-      "int reference_width, float alpha, float epsilon, int num_iters, float tau) -> "
-      "(Tensor out, Tensor scalings, Tensor aggregates)");
+      "Tensor value_map, Tensor? valid, SymInt height, SymInt width, "
+      "int reference_height, int reference_width, float alpha, float epsilon, "
+      "int num_iters, float tau) -> (Tensor out, Tensor scalings, Tensor aggregates)");
   library.def(
       "set_attention_backward(Tensor grad_out, Tensor x, Tensor anchors, "
       "Tensor score_maps, Tensor value_map, Tensor scalings, Tensor aggregates, "
-      "SymInt height, SymInt width, int reference_height, int reference_width, "
+      "Tensor? valid, SymInt height, SymInt width, int reference_height, int "
+      "reference_width, "
       "float alpha, float epsilon, int num_iters, float tau) -> "
       "(Tensor grad_x, Tensor grad_anchors, Tensor grad_score_maps, "
       "Tensor grad_value_map)");

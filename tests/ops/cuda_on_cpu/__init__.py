@@ -56,6 +56,7 @@ _Problem = _structure(
     (_Sizes, "sizes"),
     (_Fields, "fields"),
     (c_int, "scalar"),
+    (_Pointer, "valid"),
     (_Tokens, "x"),
     (_Maps, "maps"),
     (_Saved, "saved"),
@@ -141,7 +142,7 @@ class _SetAttention(torch.autograd.Function):
             _nan(anchors, batch, heads, both_references // 2, num_anchors + 1),
         )
         maps = tuple(t.detach().contiguous() for t in (anchors, score_maps, value_map))
-        out = _nan(x, batch, num_tokens, heads, num_anchors)
+        out = _rows(x, fields, batch, num_tokens, heads, num_anchors)
         kernels.run("forward", _problem(x, maps, saved, alpha, **fields), _tokens(out))
         ctx.kernels, ctx.alpha, ctx.fields = kernels, alpha, fields
         ctx.save_for_backward(x, *maps, *saved)
@@ -152,7 +153,8 @@ class _SetAttention(torch.autograd.Function):
     def backward(ctx, grad_out):
         x, *maps_and_saved = ctx.saved_tensors
         maps, saved = maps_and_saved[:3], maps_and_saved[3:]
-        grad_x, *grad_maps = (_nan(t, *t.shape) for t in (x, *maps))
+        grad_x = _rows(x, ctx.fields, *x.shape)
+        grad_maps = [_nan(t, *t.shape) for t in maps]
         ctx.kernels.run(
             "backward",
             _problem(x, maps, saved, ctx.alpha, **ctx.fields),
@@ -165,6 +167,11 @@ class _SetAttention(torch.autograd.Function):
 
 def _nan(like: Tensor, *shape: int) -> Tensor:
     return like.new_full(shape, float("nan"))
+
+
+def _rows(like: Tensor, fields: dict, *shape: int) -> Tensor:
+    """The kernels write every token, or all that are valid beside zeros."""
+    return _nan(like, *shape) if "valid_shape" not in fields else like.new_zeros(shape)
 
 
 def _tokens(t: Tensor) -> Structure:
@@ -182,6 +189,7 @@ def _problem(
     epsilon: float = 0.01,
     num_iters: int = 1,
     tau: float | None = 0.5,
+    valid_shape: Tensor | None = None,
 ) -> Structure:
     _, num_anchors, both_references = maps[1].shape
     shapes = *spatial_shape, *reference_shape
@@ -189,6 +197,7 @@ def _problem(
         _Sizes(*x.shape, num_anchors, both_references // 2),
         _Fields(*shapes, alpha, epsilon, num_iters, tau or 0.0),
         _SCALARS.index(x.dtype),
+        None if valid_shape is None else valid_shape.data_ptr(),
         _tokens(x),
         _Maps(*(t.data_ptr() for t in maps)),
         _Saved(*(t.data_ptr() for t in saved)),

@@ -18,18 +18,18 @@ template <typename T>
 class BackwardHead : public Head<T> {
   using Base = Head<T>;
   using Base::anchors_n, Base::score_maps, Base::value_map_t;
-  using Base::call_, Base::resident_, Base::unit_, Base::shifts_;
+  using Base::call_, Base::tokens_, Base::resident_, Base::unit_, Base::shifts_;
   using Base::compute, Base::load_tokens, Base::longest_of, Base::set_unit;
   using Base::D, Base::K, Base::M, Base::kept, Base::saved_slot, Base::scaling;
+  using Base::exponentiate_shifts, Base::update_rows, Base::weighted_sum;
   using Base::features_t_, Base::gibbs_, Base::lengths_, Base::aggregates_;
   using Base::for_vectors, Base::for_references, Base::zero_beyond;
-  using Base::kIn, Base::kBack;
+  using Base::kIn, Base::kBack, Base::kOnlyIn, Base::kOnlyBack, Base::kBoth;
   using Base::mixed_, Base::mix, Base::for_tiles, Base::rows_of, Base::look_at;
   using Base::scale_columns;
-  using Base::start_scaling, Base::update_rows, Base::weighted_sum;
   using Base::start_sums, Base::add_to_sums, Base::finish_sums;
   using Base::weigh_in, Base::weigh_back;
-  using Base::zeroed_partial, Base::partial, Base::add_up;
+  using Base::zeroed_partial, Base::partial, Base::add_up, Base::inverse;
   using typename Base::Tile;
   using typename Base::View;
 
@@ -55,16 +55,16 @@ class BackwardHead : public Head<T> {
     const double* scalings =
         call_.problem.saved.scalings + slot * (call_.iters + 1) * 2 * m;
     for (int64_t t = 0; t <= call_.iters; ++t)
-      for_references([&](int64_t j) {
+      for_references(kBoth, [&](int64_t j) {
         (t == 0 ? shifts_.get() : scaling(t))[j] =
             T(scalings[(2 * t + j / M()) * m + j % M()]);
       });
-    start_scaling();
+    exponentiate_shifts(shifts_.get(), scaling(0));
     const double* saved = call_.problem.saved.aggregates + slot * m * (k + 1);
     for (int64_t j = 0; j < M(); ++j) {
       for (int64_t c = 0; c < K(); ++c)
         aggregates_.get()[j * K() + c] = j < m && c < k ? saved[j * (k + 1) + c] : 0;
-      inv_column_sums_.get()[j] = j < m ? T(1 / saved[j * (k + 1) + k]) : T(0);
+      inv_column_sums_.get()[j] = j < m ? T(inverse(saved[j * (k + 1) + k])) : T(0);
     }
     mix();
   }
@@ -74,7 +74,7 @@ class BackwardHead : public Head<T> {
     for_tiles(chunk, [&](Tile tile) {
       T* lengths = resident_ ? lengths_.get() + tile.begin : s.lengths;
       if (resident_)
-        compute(tile, lengths, features_t_.get() + tile.begin * K(),
+        compute(tile, kBoth, lengths, features_t_.get() + tile.begin * K(),
                 gibbs_.get() + tile.begin * 2 * M(), s);
       else
         load_tokens(tile, lengths, s);
@@ -90,7 +90,7 @@ class BackwardHead : public Head<T> {
     start_sums(s.sums.get());
     for_tiles(chunk, [&](Tile tile) {
       T* grads = weight_grads_of(tile, s) + M() * kTile;
-      compute_return_grads(grad_out, tile, look_at(tile, s), grads, s);
+      compute_return_grads(grad_out, tile, look_at(tile, kOnlyBack, s), grads, s);
       gemm(M(), K(), tile.count, Left<T>{s.weights.get(), kTile, 1}, s.out.get(), K(),
            [&](int64_t j, int64_t k, Vec<T> v) { add_to(products + j * K() + k, v); });
       add_to_sums(tile, grads, s.sums.get());
@@ -129,7 +129,7 @@ class BackwardHead : public Head<T> {
     start_sums(s.sums.get());
     for_tiles(chunk, [&](Tile tile) {
       T* grads = weight_grads_of(tile, s);
-      compute_in_grads(tile, look_at(tile, s), grads, s);
+      compute_in_grads(tile, look_at(tile, kOnlyIn, s), grads, s);
       add_to_sums(tile, grads, s.sums.get());
     });
     finish_sums(s.sums.get(), M(), partial(chunk));
@@ -146,7 +146,7 @@ class BackwardHead : public Head<T> {
     double* const by_a = s.sums.get();
     start_sums(by_a);
     for_tiles(chunk, [&](Tile tile) {
-      const View view = look_at(tile, s);
+      const View view = look_at(tile, last > 1 ? kBoth : kOnlyIn, s);
       T* grads = weight_grads_of(tile, s);
       if (resident_)
         weigh_in(tile, view, s.weights.get(), s);
@@ -173,7 +173,7 @@ class BackwardHead : public Head<T> {
     double* const by_a = s.sums.get();
     start_sums(by_a);
     for_tiles(chunk, [&](Tile tile) {
-      const View view = look_at(tile, s);
+      const View view = look_at(tile, t > 2 ? kBoth : kOnlyIn, s);
       add_iteration(kIn, t, tile, view, by_a, s);
       if (t > 2) add_iteration(kBack, t - 1, tile, view, by_a, s);
     });
@@ -190,7 +190,7 @@ class BackwardHead : public Head<T> {
   // of them at once.
   void collect_terms() {
     for (int64_t i = 0; i < 2 * M() * call_.terms_pad; ++i) terms_.get()[i] = 0;
-    for_references([&](int64_t j) {
+    for_references(kBoth, [&](int64_t j) {
       T* const terms = terms_.get() + j * call_.terms_pad;
       for (int64_t t = 0; t <= call_.iters; ++t) terms[t] = scaling(t)[j];
       for (int64_t t = 1; t <= call_.iters; ++t) terms[call_.iters + t] = gamma(t)[j];
@@ -205,7 +205,7 @@ class BackwardHead : public Head<T> {
     double* const grad_anchors = score_grad_sums + 2 * M();
     start_sums(s.sums.get());
     for_tiles(chunk, [&](Tile tile) {
-      const View view = look_at(tile, s);
+      const View view = look_at(tile, kBoth, s);
       T* grads = weight_grads_of(tile, s);
       if (resident_) {
         weigh_in(tile, view, s.weights.get(), s);
@@ -320,7 +320,7 @@ class BackwardHead : public Head<T> {
   void set_gammas(int64_t way, int64_t t, const double* by_a) {
     for (int64_t j = 0; j < call_.references; ++j) {
       const int64_t at = way * M() + j;
-      set_gamma(way, t, j, double(call_.tokens) * scaling(t)[at] * by_a[at]);
+      set_gamma(way, t, j, double(tokens_) * scaling(t)[at] * by_a[at]);
     }
   }
 
@@ -424,7 +424,7 @@ class BackwardHead : public Head<T> {
       T* const by_b = terms + c * kTile;
       T* const by_gamma = by_b + (iters + 1) * kTile;
       for_vectors(tile, [&](int64_t t) {
-        const Vec<T> a = 1 / (load(by_b + t) * T(call_.tokens));
+        const Vec<T> a = 1 / (load(by_b + t) * T(tokens_));
         Vec<T> log_a_grad{};
         if (c < iters) {
           log_a_grad = -a * load(by_gamma + t);
@@ -433,7 +433,7 @@ class BackwardHead : public Head<T> {
           for (int64_t j = 0; j < call_.references; ++j)
             log_a_grad += load(grads + j * kTile + t);
         }
-        store(by_b + t, a * log_a_grad * T(call_.tokens));
+        store(by_b + t, a * log_a_grad * T(tokens_));
       });
     }
     for (int64_t c = 0; c < call_.terms; ++c) zero_beyond(tile, terms + c * kTile);

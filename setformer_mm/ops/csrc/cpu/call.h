@@ -77,8 +77,10 @@ struct Call {
   Buffer<T> score_maps, score_offsets;
   // (h, K, K) and its transpose, in double because they amplify errors.
   Buffer<double> value_map, value_map_t;
-  // Factors of an image's Pi, (M, H_t) and (M, W_t); Pi itself, tile by tile, unless
-  // there are too many tokens for it to stay in the cache.
+  // Factors of Pi, (M, H_t) and (M, W_t), of each image if not all tokens are valid; Pi
+  // itself, tile by tile, unless it is not the same for all images or has too many
+  // tokens to stay in the cache.
+  int64_t tables;
   bool keeps_positions;
   Buffer<T> row_factors, col_factors, positions;
 
@@ -109,31 +111,38 @@ struct Call {
         score_offsets(p.sizes.heads * 2 * references_pad),
         value_map(p.sizes.heads * anchors_pad * anchors_pad),
         value_map_t(p.sizes.heads * anchors_pad * anchors_pad),
-        keeps_positions(tokens * references * int64_t(sizeof(T)) <= kPositionBytes),
-        row_factors(references * p.fields.height),
-        col_factors(references * p.fields.width),
+        tables(p.valid == nullptr ? 1 : p.sizes.batch),
+        keeps_positions(p.valid == nullptr &&
+                        tokens * references * int64_t(sizeof(T)) <= kPositionBytes),
+        row_factors(tables * references * p.fields.height),
+        col_factors(tables * references * p.fields.width),
         positions(keeps_positions ? references * round_up(tokens, kTile) : 0) {
     run(parallel, p.sizes.heads, [&](int64_t begin, int64_t end) {
       for (int64_t head = begin; head < end; ++head) pad_head(head);
     });
-    const Fields& f = p.fields;
-    if (is_image()) {
-      for (int64_t j = 0; j < references; ++j) {
-        fill_factors(f.height, j / f.reference_width, f.reference_height,
-                     row_factors.get() + j * f.height);
-        fill_factors(f.width, j % f.reference_width, f.reference_width,
-                     col_factors.get() + j * f.width);
-      }
-    }
+    for (int64_t table = 0; table < tables && is_image(); ++table) fill_table(table);
     if (keeps_positions)
       for (int64_t begin = 0; begin < tokens; begin += kTile)
-        fill_positions(begin, positions.get() + begin * references);
+        fill_positions(0, begin, positions.get() + begin * references);
+  }
+
+  int64_t grid_width() const {
+    return problem.fields.height > 0 ? problem.fields.width : 1;
+  }
+
+  // What of an image is valid, in the bounds of its grid.
+  Region region_of(int64_t image) const {
+    const int64_t width = grid_width(), height = tokens / width;
+    if (problem.valid == nullptr) return {height, width};
+    const int64_t* valid = problem.valid + 2 * image;
+    return {max_of<int64_t>(0, min_of(valid[0], height)),
+            max_of<int64_t>(0, min_of(valid[1], width))};
   }
 
   // Pi (M, kTile) of the tile that begins with that token, wherever it lies.
-  const T* positions_of(int64_t begin, T* scratch) const {
+  const T* positions_of(int64_t image, int64_t begin, T* scratch) const {
     if (keeps_positions) return positions.get() + begin * references;
-    fill_positions(begin, scratch);
+    fill_positions(image, begin, scratch);
     return scratch;
   }
 
@@ -212,23 +221,36 @@ struct Call {
     }
   }
 
-  void fill_positions(int64_t begin, T* to) const {
+  void fill_table(int64_t table) {
+    const Fields& f = problem.fields;
+    const Region region = region_of(table);
+    for (int64_t j = 0; j < references; ++j) {
+      const int64_t at = table * references + j;
+      fill_factors(region.height, j / f.reference_width, f.reference_height,
+                   row_factors.get() + at * f.height);
+      fill_factors(region.width, j % f.reference_width, f.reference_width,
+                   col_factors.get() + at * f.width);
+    }
+  }
+
+  void fill_positions(int64_t image, int64_t begin, T* to) const {
     if (is_image()) {
-      fill_image_positions(begin, to);
+      fill_image_positions(image, begin, to);
       return;
     }
     for (int64_t i = 0; i < references * kTile; ++i) to[i] = 0;
-    if (problem.fields.tau > 0) fill_sequence_exponents(begin, to);
+    if (problem.fields.tau > 0) fill_sequence_exponents(image, begin, to);
     for (int64_t i = 0; i < references * kTile; i += kLanes<T>)
       store(to + i, exp_vec<T>(load(to + i)));
   }
 
   // Token i of n lies at (i + 1) / n, and a reference likewise.
-  void fill_sequence_exponents(int64_t begin, T* to) const {
+  void fill_sequence_exponents(int64_t image, int64_t begin, T* to) const {
     const double inv_tau = 1 / problem.fields.tau;
+    const int64_t length = region_of(image).height;
     for (int64_t j = 0; j < references; ++j)
-      for (int64_t i = 0; i < min_of(kTile, tokens - begin); ++i) {
-        const double gap = (double(begin + i + 1) / double(tokens) -
+      for (int64_t i = 0; i < min_of(kTile, length - begin); ++i) {
+        const double gap = (double(begin + i + 1) / double(length) -
                             double(j + 1) / double(references)) *
                            inv_tau;
         to[j * kTile + i] = T(-gap * gap);
@@ -236,14 +258,18 @@ struct Call {
   }
 
   // What lies beyond the last token is 0.
-  void fill_image_positions(int64_t begin, T* to) const {
-    const int64_t height = problem.fields.height, width = problem.fields.width;
-    const int64_t end = min_of(begin + kTile, tokens);
+  void fill_image_positions(int64_t image, int64_t begin, T* to) const {
+    const Region region = region_of(image);
+    const int64_t table = tables == 1 ? 0 : image, width = region.width;
+    const int64_t end = min_of(begin + kTile, region.height * width);
     for (int64_t j = 0; j < references; ++j) {
+      const int64_t row = table * references + j;
+      const T* const by_row = row_factors.get() + row * problem.fields.height;
+      const T* const by_col = col_factors.get() + row * problem.fields.width;
       T* const weights = to + j * kTile - begin;
       for (int64_t i = begin; i < end;) {
-        const T factor = row_factors.get()[j * height + i / width];
-        const T* const factors = col_factors.get() + j * width - i / width * width;
+        const T factor = by_row[i / width];
+        const T* const factors = by_col - i / width * width;
         const int64_t end_of_row = min_of(end, (i / width + 1) * width);
         for (; i < end_of_row; ++i) weights[i] = factor * factors[i];
       }

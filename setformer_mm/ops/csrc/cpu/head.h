@@ -6,10 +6,11 @@
 // each reference, the columns are tokens; of the others the rows are.
 template <typename T>
 struct Scratch {
-  Buffer<T> x, x_t, direction_grads_t;                                     // D
-  Buffer<T> out, out_t, features_t, value_grads_t, exponent_grads_t;       // K
-  Buffer<T> weights, weights_t, positions, response;                       // M
-  Buffer<T> gibbs, weight_grads, score_grads, score_grads_t, terms, best;  // 2 M
+  Buffer<T> x, x_t, direction_grads_t;                                // D
+  Buffer<T> out, out_t, features_t, value_grads_t, exponent_grads_t;  // K
+  Buffer<T> weights, weights_t, positions, response;                  // M
+  Buffer<T> gibbs, weight_grads, score_grads, score_grads_t, terms;   // 2 M
+  Buffer<T> best, shifts, factors;                                    // 2 M
   Buffer<double> sums;  // a vector's lanes for each of 2 M columns
   T lengths[kTile], inverses[kTile], common[kTile], a[2][kTile], left[kTile];
 
@@ -32,6 +33,8 @@ struct Scratch {
         score_grads_t(kTile * 2 * call.references_pad),
         terms(kTile * call.terms_pad),
         best(kLanes<T> * 2 * call.references_pad),
+        shifts(2 * call.references_pad),
+        factors(2 * call.references_pad),
         sums(kLanes<T> * 2 * call.references_pad) {}
 };
 
@@ -50,10 +53,18 @@ class Head {
   void start(int64_t image, int64_t head) {
     image_ = image;
     head_ = head;
+    region_ = call_.region_of(image);
+    tokens_ = region_.height * region_.width;
   }
 
  protected:
   static constexpr int64_t kIn = 0, kBack = 1;  // the two ways
+
+  struct Ways {
+    int64_t begin, end;
+  };
+  static constexpr Ways kOnlyIn{kIn, kIn + 1}, kOnlyBack{kBack, kBack + 1};
+  static constexpr Ways kBoth{kIn, kBack + 1};
 
   // Tokens [begin, begin + count) of the head, in `cols` columns, kTile apart, of which
   // those beyond count take no part: their a and their weights are 0. Sums over
@@ -67,13 +78,18 @@ class Head {
     const T *features_t, *gibbs, *lengths;
   };
 
+  // Whether features, lengths and so many columns of T are kept for all tokens.
+  static bool fits(const Call<T>& call, int64_t kept_columns) {
+    return round_up(call.tokens, kTile) * int64_t(sizeof(T)) *
+               (call.anchors_pad + kept_columns + 1) <=
+           kResidentBytes;
+  }
+
   // kept_columns: columns of T that are kept for all tokens if there is room, beside
   // features and lengths; sums: doubles a chunk adds up at most.
   Head(const Call<T>& call, int64_t kept_columns, int64_t sums)
       : call_(call),
-        resident_(round_up(call.tokens, kTile) * int64_t(sizeof(T)) *
-                      (call.anchors_pad + kept_columns + 1) <=
-                  kResidentBytes),
+        resident_(fits(call, kept_columns)),
         features_t_(kept(K())),
         gibbs_(kept(2 * M())),
         lengths_(kept(1)),
@@ -107,7 +123,7 @@ class Head {
 
   template <typename Visit>
   void for_tiles(int64_t chunk, Visit visit) const {
-    const int64_t end = min_of((chunk + 1) * call_.chunk_tokens, call_.tokens);
+    const int64_t end = min_of((chunk + 1) * call_.chunk_tokens, tokens_);
     for (int64_t begin = chunk * call_.chunk_tokens; begin < end; begin += kTile) {
       const int64_t count = min_of(kTile, end - begin);
       visit(Tile{begin, count, round_up(count, kPad)});
@@ -115,7 +131,8 @@ class Head {
   }
 
   Rows rows_of(const Tokens& tokens, Tile tile) const {
-    return {tokens, call_.problem.scalar, image_, head_, tile.begin, tile.count};
+    return {tokens,     call_.problem.scalar, image_,        head_,
+            tile.begin, tile.count,           region_.width, call_.grid_width()};
   }
 
   double* zeroed_partial(int64_t chunk, int64_t size) const {
@@ -132,6 +149,9 @@ class Head {
       for (int64_t i = 0; i < size; ++i) totals[i] += partial(chunk)[i];
     return totals;
   }
+
+  // 1 / sum; 0 for a sum over no tokens at all.
+  static double inverse(double sum) { return sum == 0 ? 0 : 1 / sum; }
 
   // A value_map, from A.
   void mix() {
@@ -150,10 +170,10 @@ class Head {
     for (int64_t t = 0; t < tile.cols; t += kLanes<T>) visit(t);
   }
 
-  // visit(j) for every reference of both ways.
+  // visit(j) for every reference of these ways.
   template <typename Visit>
-  void for_references(Visit visit) const {
-    for (int64_t way = 0; way < 2; ++way)
+  void for_references(Ways ways, Visit visit) const {
+    for (int64_t way = ways.begin; way < ways.end; ++way)
       for (int64_t j = 0; j < call_.references; ++j) visit(way * M() + j);
   }
 
@@ -305,15 +325,17 @@ class Head {
          });
   }
 
-  // Scores of both ways less the largest of their token. Columns that are no tokens get
-  // none: theirs might exceed the maxima over tokens.
-  void compute_scores(Tile tile, const T* features_t, T* scores) const {
+  // Scores less the largest of their token. Columns that are no tokens get none: theirs
+  // might exceed the maxima over tokens.
+  void compute_scores(Tile tile, Ways ways, const T* features_t, T* scores) const {
+    const int64_t first = ways.begin * M();
     const T* offsets = call_.score_offsets.get() + head_ * 2 * M();
-    gemm(2 * M(), tile.cols, K(), Left<T>{score_maps(), 1, 2 * M()}, features_t, kTile,
+    gemm((ways.end - ways.begin) * M(), tile.cols, K(),
+         Left<T>{score_maps() + first, 1, 2 * M()}, features_t, kTile,
          [&](int64_t j, int64_t t, Vec<T> v) {
-           store(scores + j * kTile + t, v + offsets[j]);
+           store(scores + (first + j) * kTile + t, v + offsets[first + j]);
          });
-    for (int64_t way = 0; way < 2; ++way)
+    for (int64_t way = ways.begin; way < ways.end; ++way)
       for_vectors(tile, [&](int64_t t) {
         T* const from = scores + way * M() * kTile + t;
         Vec<T> largest = load(from);
@@ -323,13 +345,13 @@ class Head {
           store(from + j * kTile, load(from + j * kTile) - largest);
       });
     for (int64_t i = tile.count; i < tile.cols; ++i)
-      for_references([&](int64_t j) { scores[j * kTile + i] = T(-1e30); });
+      for_references(ways, [&](int64_t j) { scores[j * kTile + i] = T(-1e30); });
   }
 
-  // From these to E.
-  void exponentiate(Tile tile, T* scores) const {
-    for_references([&](int64_t j) {
-      const T shift = shifts_.get()[j];
+  // From these to E, given c or what it is so far.
+  void exponentiate(Tile tile, Ways ways, const T* shifts, T* scores) const {
+    for_references(ways, [&](int64_t j) {
+      const T shift = shifts[j];
       for_vectors(tile, [&](int64_t t) {
         T* const at = scores + j * kTile + t;
         store(at, exp_vec<T>((load(at) - shift) * call_.inv_epsilon + T(kLift)));
@@ -337,22 +359,24 @@ class Head {
     });
   }
 
-  // b before the first iteration.
-  void start_scaling() {
+  // exp(from / epsilon) of both ways' references: of c, b before the first iteration.
+  void exponentiate_shifts(const T* from, T* to) const {
     for (int64_t j = 0; j < 2 * M(); j += kLanes<T>)
-      store(scaling(0) + j, exp_vec<T>(load(shifts_.get() + j) * call_.inv_epsilon));
+      store(to + j, exp_vec<T>(load(from + j) * call_.inv_epsilon));
   }
 
   // Lengths, features and E of a tile.
-  void compute(Tile tile, T* lengths, T* features_t, T* gibbs, Scratch<T>& s) const {
+  void compute(Tile tile, Ways ways, T* lengths, T* features_t, T* gibbs,
+               Scratch<T>& s) const {
     compute_features(tile, lengths, features_t, s);
-    compute_scores(tile, features_t, gibbs);
-    exponentiate(tile, gibbs);
+    compute_scores(tile, ways, features_t, gibbs);
+    exponentiate(tile, ways, shifts_.get(), gibbs);
   }
 
-  View look_at(Tile tile, Scratch<T>& s) const {
+  // What is kept of a tile, or else what these ways need, computed again.
+  View look_at(Tile tile, Ways ways, Scratch<T>& s) const {
     if (!resident_) {
-      compute(tile, s.lengths, s.features_t.get(), s.gibbs.get(), s);
+      compute(tile, ways, s.lengths, s.features_t.get(), s.gibbs.get(), s);
       return {s.features_t.get(), s.gibbs.get(), s.lengths};
     }
     return {features_t_.get() + tile.begin * K(), gibbs_.get() + tile.begin * 2 * M(),
@@ -362,7 +386,7 @@ class Head {
   // a = (1 / N) / (E b), of the way whose rows of E and b these are.
   void update_rows(Tile tile, const T* gibbs, const T* b, T* a) const {
     for_vectors(tile, [&](int64_t t) {
-      store(a + t, 1 / (weighted_sum(b, gibbs + t) * T(call_.tokens)));
+      store(a + t, 1 / (weighted_sum(b, gibbs + t) * T(tokens_)));
     });
     zero_beyond(tile, a);
   }
@@ -371,7 +395,7 @@ class Head {
   void weigh_in(Tile tile, View view, T* weights, Scratch<T>& s) const {
     T* const a = s.a[kIn];
     update_rows(tile, view.gibbs, scaling(call_.iters), a);
-    const T* positions = call_.positions_of(tile.begin, s.positions.get());
+    const T* positions = call_.positions_of(image_, tile.begin, s.positions.get());
     for (int64_t j = 0; j < call_.references; ++j)
       for_vectors(tile, [&](int64_t t) {
         const int64_t at = j * kTile + t;
@@ -383,7 +407,7 @@ class Head {
   void weigh_back(Tile tile, View view, T* weights, Scratch<T>& s) const {
     const T* b = scaling(call_.iters) + M();
     const T* gibbs = view.gibbs + M() * kTile;
-    const T* positions = call_.positions_of(tile.begin, s.positions.get());
+    const T* positions = call_.positions_of(image_, tile.begin, s.positions.get());
     T inverses[kTile];
     for_vectors(tile, [&](int64_t t) {
       Vec<T> sum{};
@@ -402,7 +426,9 @@ class Head {
   const Call<T>& call_;
   const bool resident_;
   int64_t image_ = 0, head_ = 0;
-  T unit_ = 1;  // the largest token norm; A is kept relative to it
+  Region region_{};
+  int64_t tokens_ = 0;  // of the region
+  T unit_ = 1;          // the largest token norm; A is kept relative to it
   Buffer<T> features_t_, gibbs_, lengths_;
   Buffer<T> shifts_;  // c
   Buffer<T> scalings_;

@@ -118,7 +118,7 @@ void forward_in(const Problem& problem, const Tokens& out, const Parallel& paral
   fly_heads<H>(call, parallel, 0, count, [&](const auto& flight, int64_t) {
     flight.pass([](H& h, int64_t chunk, S& s) { h.embed(chunk, s); });
     flight.each([](H& h, int64_t) { h.finish_embed(); });
-    for (int64_t t = 0; t < call.iters; ++t) {
+    for (int64_t t = H::iterations_of_embed(call); t < call.iters; ++t) {
       flight.pass([=](H& h, int64_t chunk, S& s) { h.iterate(t, chunk, s); });
       flight.each([=](H& h, int64_t) { h.finish_iterate(t); });
     }

@@ -83,15 +83,18 @@ inline void with_type(Scalar scalar, void* data, Visit visit) {
   }
 }
 
-// The tokens [begin, begin + count) of one head of one image.
+// The tokens [begin, begin + count) of one head of one image, counted over the valid
+// columns of its grid.
 struct Rows {
   Tokens tokens;
   Scalar scalar;
-  int64_t image, head, begin, count;
+  int64_t image, head, begin, count, valid_width, width;
 
   int64_t offset(int64_t row) const {
+    int64_t token = begin + row;
+    if (valid_width != width) token += token / valid_width * (width - valid_width);
     return image * tokens.batch_stride + head * tokens.head_stride +
-           (begin + row) * tokens.token_stride;
+           token * tokens.token_stride;
   }
 };
 

@@ -243,8 +243,8 @@ struct Backward {
 
   __device__ __forceinline__ void set_flow(int set, int t, int j,
                                            double log_scaling_grad) const {
-    flows(set, t)[j] = float(log_scaling_grad * scaling(t, set, j) * call.references() /
-                             call.tokens());
+    flows(set, t)[j] = float(log_scaling_grad * scaling(t, set, j) * call.references() *
+                             block.inverse(double(block.tokens)));
   }
 
   // From sums over tokens of E N a and the gradients of log a after b[t], negated.

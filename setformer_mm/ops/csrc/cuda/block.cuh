@@ -26,14 +26,17 @@ struct Block {
 
   const Call& call;
   const int chunk, slot;
-  const int begin, end;  // tokens
+  const int width, tokens;  // of what is valid of the image
+  const int begin, end;     // tokens of the chunk
 
   __device__ __forceinline__ explicit Block(const Call& any_call)
-      : call(any_call),
-        chunk(int(blockIdx.x) % any_call.cut.num_chunks),
-        slot(int(blockIdx.x) / any_call.cut.num_chunks),
-        begin(chunk * any_call.cut.chunk_tokens),
-        end(min(begin + any_call.cut.chunk_tokens, any_call.tokens())) {}
+      : Block(any_call, int(blockIdx.x) / any_call.cut.num_chunks) {}
+
+  // 1 / sum; 0 for a sum over no tokens at all.
+  template <typename T>
+  __device__ __forceinline__ static T inverse(T sum) {
+    return sum == 0 ? T(0) : 1 / sum;
+  }
 
   // Shared memory: one number, a row of both sets for each warp, the tiles that are
   // kept, and one in which to work if none is or to stage rows; when it is done, totals
@@ -76,7 +79,8 @@ struct Block {
     return fmaxf(__uint_as_float(__ldcg(call.unit + slot)), call.norm_floor);
   }
   __device__ __forceinline__ Place place_of(int tile) const {
-    return {image(), head(), begin + tile * kTile + 16 * warp_index(), end};
+    const int first = begin + tile * kTile + 16 * warp_index();
+    return {image(), head(), first, end, width, call.grid_width()};
   }
 
   // Row t of problem.saved.scalings for a set: c, or b after t iterations.
@@ -176,6 +180,25 @@ struct Block {
   }
 
  private:
+  __device__ __forceinline__ Block(const Call& any_call, int any_slot)
+      : Block(any_call, any_slot, any_call.region_of(any_slot / any_call.heads())) {}
+
+  __device__ __forceinline__ Block(const Call& any_call, int any_slot,
+                                   const Region& region)
+      : call(any_call),
+        chunk(int(blockIdx.x) % any_call.cut.num_chunks),
+        slot(any_slot),
+        width(int(region.width)),
+        tokens(int(region.height * region.width)),
+        begin(chunk * chunk_tokens()),
+        end(min(begin + chunk_tokens(), tokens)) {}
+
+  // What is valid is shared out among all chunks.
+  __device__ __forceinline__ int chunk_tokens() const {
+    if (call.problem.valid == nullptr) return call.cut.chunk_tokens;
+    return ceil_div(ceil_div(tokens, kTile), call.cut.num_chunks) * kTile;
+  }
+
   template <typename Reduce, typename From, typename To>
   __device__ __forceinline__ void reduce(const From* rows, int count, int num_sums,
                                          To* to) const {

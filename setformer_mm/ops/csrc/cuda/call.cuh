@@ -89,7 +89,8 @@ struct Call {
   float* differences_by_mean;         // products of these: K
   float *score_maps, *score_offsets;  // of each set: K x M; M
   float *anchors_n, *score_maps_t;    // K x D; of each set M x K, backward
-  // Factors of Pi on an image, rows of M: one for each row, one for each column.
+  // Factors of Pi on an image, rows of M: one for each row, one for each column; of
+  // each image if not all tokens are valid.
   float *row_factors, *col_factors;
 
   // Of each head of each image, a slot.
@@ -107,7 +108,6 @@ struct Call {
   float* map_grads;
 
   // Sizes fit an int each; products of theirs need not.
-  __host__ __device__ int tokens() const { return int(problem.sizes.tokens); }
   __host__ __device__ int heads() const { return int(problem.sizes.heads); }
   __host__ __device__ int dim() const { return int(problem.sizes.dim); }
   __host__ __device__ int anchors() const { return int(problem.sizes.anchors); }
@@ -115,6 +115,19 @@ struct Call {
   __host__ __device__ int iters() const { return int(problem.fields.num_iters); }
   __host__ __device__ bool is_image() const {
     return inv_tau > 0 && problem.fields.height > 0;
+  }
+  __host__ __device__ int num_tables() const {
+    return problem.valid == nullptr ? 1 : int(problem.sizes.batch);
+  }
+  __host__ __device__ int grid_width() const {
+    return problem.fields.height > 0 ? int(problem.fields.width) : 1;
+  }
+  // What of an image is valid, in the bounds of its grid.
+  __device__ __forceinline__ Region region_of(int64_t image) const {
+    const int64_t width = grid_width(), height = problem.sizes.tokens / width;
+    if (problem.valid == nullptr) return {height, width};
+    const int64_t rows = problem.valid[2 * image], cols = problem.valid[2 * image + 1];
+    return {max(int64_t(0), min(rows, height)), max(int64_t(0), min(cols, width))};
   }
   __host__ __device__ int num_groups() const {
     return ceil_div(cut.num_chunks, kGroup);

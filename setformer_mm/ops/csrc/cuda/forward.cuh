@@ -86,7 +86,8 @@ struct Forward {
     if (!block.arrive(kSets * M)) return;
     for_each_reference([&](int set, int j) {
       block.saved(t, set)[j] =
-          call.tokens() / (call.references() * double(block.totals()[set * M + j]));
+          block.tokens *
+          block.inverse(call.references() * double(block.totals()[set * M + j]));
     });
   }
 
@@ -132,11 +133,11 @@ struct Forward {
     for (int i = threadIdx.x; i < M * K; i += kThreads) {
       const int j = i / K, c = i % K;
       const bool is_real = j < m && c < k;
-      aggregates[i] = is_real ? aggregates[i] / column_sums[j] : Sum(0);
+      aggregates[i] = is_real ? aggregates[i] * block.inverse(column_sums[j]) : Sum(0);
       if (is_real) saved[j * (k + 1) + c] = aggregates[i];
       if (is_real && c == 0)
         saved[j * (k + 1) + k] =
-            double(column_sums[j]) / (double(kLifted) * call.tokens());
+            double(column_sums[j]) * block.inverse(double(kLifted) * block.tokens);
     }
     __syncthreads();
     const Padded<double> value_map{call.problem.maps.value_map + block.head() * k * k,

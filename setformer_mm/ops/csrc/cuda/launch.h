@@ -96,8 +96,8 @@ Call call_of(const Problem& problem, const Tokens& in, const Tokens& out,
   call.differences_by_mean = arena.take<float>(sizes.heads * K);
   call.score_maps = arena.take<float>(sizes.heads * kSets * K * M);
   call.score_offsets = arena.take<float>(sizes.heads * kSets * M);
-  call.row_factors = arena.take<float>(fields.height * M);
-  call.col_factors = arena.take<float>(fields.width * M);
+  call.row_factors = arena.take<float>(call.num_tables() * fields.height * M);
+  call.col_factors = arena.take<float>(call.num_tables() * fields.width * M);
   call.arrivals = arena.take<unsigned>(slots * (kGroup + 1));
   call.unit = arena.take<unsigned>(slots);
   call.mixed = arena.take<float>(slots * M * K);

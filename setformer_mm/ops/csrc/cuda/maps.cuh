@@ -15,15 +15,17 @@ __device__ inline void prepare_tables(const Call& call, int64_t block) {
   for (int64_t i = thread; i < slots; i += stride) call.unit[i] = 0;
   if (!call.is_image()) return;
   const Fields& fields = call.problem.fields;
-  const auto fill_factors = [&](int64_t count, int64_t reference_count, bool is_row,
+  const auto fill_factors = [&](int64_t size, int64_t reference_count, bool is_row,
                                 float* factors) {
-    for (int64_t i = thread; i < count * M; i += stride) {
-      const int64_t position = i / M, j = i % M;
+    for (int64_t i = thread; i < call.num_tables() * size * M; i += stride) {
+      const int64_t position = i / M % size, j = i % M;
+      const Region region = call.region_of(i / M / size);
+      const int64_t count = is_row ? region.height : region.width;
       const int64_t reference =
           is_row ? j / fields.reference_width : j % fields.reference_width;
       const double gap =
           ((position + 0.5) / count - (reference + 0.5) / reference_count) / fields.tau;
-      factors[i] = float(exp(-gap * gap));
+      factors[i] = position < count ? float(exp(-gap * gap)) : 0.0f;
     }
   };
   fill_factors(fields.height, fields.reference_height, true, call.row_factors);
@@ -96,10 +98,13 @@ __device__ inline void prepare_slot(const Call& call, int64_t slot) {
       M, K, k, [&](int j, int i) { return Sum(aggregates(j, i)); },
       [&](int i, int c) { return Sum(value_map(i, c)); },
       [&](int j, int c, Sum v) { mixed_t[operand_index<K, M>(c, j)] = float(v); });
-  // Weights of the way in come times N exp(kLift).
+  // Weights of the way in come times N exp(kLift); without tokens, nothing comes.
+  const Region region = call.region_of(slot / call.heads());
+  const double count = double(region.height * region.width);
   for (int j = threadIdx.x; j < M; j += kThreads)
     call.by_column_sums[slot * M + j] =
-        j < m ? float(1 / (saved[j * (k + 1) + k] * kLifted * call.tokens())) : 0.0f;
+        j < m && count > 0 ? float(1 / (saved[j * (k + 1) + k] * kLifted * count))
+                           : 0.0f;
 }
 
 // By blocks of their own: operands of heads, tables and, for the backward pass, slots.

@@ -242,16 +242,18 @@ struct Packet {
 };
 
 // Which rows of a (B, N, h, columns) tensor a warp looks at: 16 tokens from `first`, of
-// which those from `end` on do not exist.
+// which those from `end` on do not exist, counted over the valid columns of the grid.
 struct Place {
-  int image, head, first, end;
+  int image, head, first, end, valid_width, width;
 
   __device__ __forceinline__ int token(int r) const {
     return first + row_of_thread() + 8 * r;
   }
   __device__ __forceinline__ bool exists(int r) const { return token(r) < end; }
   __device__ __forceinline__ int64_t offset(const Tokens& tokens, int r) const {
-    return image * tokens.batch_stride + token(r) * tokens.token_stride +
+    int place = token(r);
+    if (valid_width != width) place += place / valid_width * (width - valid_width);
+    return image * tokens.batch_stride + place * tokens.token_stride +
            head * tokens.head_stride;
   }
 };

@@ -173,17 +173,20 @@ __device__ __forceinline__ void weigh_positions(const Block<C>& block,
   for (int r = 0; r < 2; ++r) {
     const int token = min(place.token(r), place.end - 1);
     if (call.is_image()) {
-      const int width = int(call.problem.fields.width);
+      const Fields& fields = call.problem.fields;
+      const int64_t table = call.num_tables() == 1 ? 0 : block.image();
       float factors[own];
-      load_quarter<M>(call.row_factors + token / width * M, factors);
+      const int64_t row = table * fields.height + token / block.width;
+      load_quarter<M>(call.row_factors + row * M, factors);
 #pragma unroll
       for (int e = 0; e < own; ++e) rows.v[r][e] *= factors[e];
-      load_quarter<M>(call.col_factors + token % width * M, factors);
+      const int64_t col = table * fields.width + token % block.width;
+      load_quarter<M>(call.col_factors + col * M, factors);
 #pragma unroll
       for (int e = 0; e < own; ++e) rows.v[r][e] *= factors[e];
     } else if (call.inv_tau > 0) {
       // A sequence, whose position i of n is (i + 1) / n.
-      const float position = float(token + 1) / float(call.tokens());
+      const float position = float(token + 1) / float(block.tokens);
       const float step = 1 / float(call.references());
       const int first = quarter_of_thread() * own;
 #pragma unroll

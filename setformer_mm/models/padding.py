@@ -1,0 +1,71 @@
+"""What of a padded batch is picture, and what of feature maps belongs to it.
+
+Host models pad the pictures of a batch to one size, below and to the right, with zeros
+after normalisation. Valid shapes are int64 tensors ``(B, 2)``: rows and columns of each
+picture, or of what convolutions have made of it.
+"""
+
+import torch
+from torch import Tensor
+
+
+def detect_valid_shape(images: Tensor) -> Tensor | None:
+    """Find the size of each picture from the zeros below it and to its right.
+
+    A row or column counts as padding if it and all after it are exactly 0 in every
+    channel, so a picture that ends so by itself is taken for a smaller one. Nothing
+    here waits for an accelerator.
+
+    Args:
+        images (Tensor): Of shape ``(B, channels, H, W)``.
+
+    Returns:
+        Tensor | None: The valid shape; None where looking is cheap, on the CPU, and
+        shows that nothing is padded.
+    """
+    if images.is_meta:
+        return None
+    is_cheap = images.device.type == "cpu" and not torch.compiler.is_compiling()
+    edges = images[:, :, -1:], images[..., -1:]
+    if is_cheap and all(edge.ne(0).flatten(1).any(1).all() for edge in edges):
+        return None
+    content = images.ne(0).any(1)
+    return torch.stack([_end_of(content.any(2)), _end_of(content.any(1))], 1)
+
+
+def _end_of(is_content: Tensor) -> Tensor:
+    """One more than the last index of True in each row of ``(B, n)``, 0 if none is."""
+    places = torch.arange(1, is_content.shape[1] + 1, device=is_content.device)
+    return (is_content * places).amax(1)
+
+
+def halved(valid_shape: Tensor | None) -> Tensor | None:
+    """What a convolution of stride 2 makes of it: sides are rounded up."""
+    return None if valid_shape is None else (valid_shape + 1) // 2
+
+
+def zero_padding(x: Tensor, valid_shape: Tensor | None) -> Tensor:
+    """Set what is padding to 0, whatever it is, as around a picture by itself.
+
+    Args:
+        x (Tensor): Of shape ``(B, H, W, C)``.
+        valid_shape (Tensor | None): Of shape ``(B, 2)``; None if nothing is padding.
+
+    Returns:
+        Tensor: Of the same shape.
+    """
+    if valid_shape is None:
+        return x
+    rows, cols = (
+        torch.arange(n, device=x.device) >= valid_shape[:, i, None]
+        for i, n in enumerate(x.shape[1:3])
+    )
+    return x.masked_fill((rows[:, :, None] | cols[:, None, :]).unsqueeze(-1), 0)
+
+
+def mean_of_tokens(x: Tensor, valid_shape: Tensor | None) -> Tensor:
+    """The mean over the valid tokens of ``(B, H, W, C)``, of shape ``(B, C)``."""
+    if valid_shape is None:
+        return x.mean((1, 2))
+    count = valid_shape.prod(1, keepdim=True).clamp_min(1)
+    return zero_padding(x, valid_shape).sum((1, 2)) / count

@@ -1,0 +1,192 @@
+"""A picture's features are its own, however far a batch pads it."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from setformer_mm.models import SeTformer
+from setformer_mm.models.padding import detect_valid_shape, mean_of_tokens, zero_padding
+from setformer_mm.ops.extension import why_not_to_load
+
+from .test_setformer import SMALL, STRIDES, build
+
+needs_extension = pytest.mark.skipif(
+    why_not_to_load() is not None, reason=str(why_not_to_load())
+)
+SIZES = (70, 99), (128, 64), (33, 128), (128, 128), (64, 1)
+PADDED = 160, 144
+
+
+def pictures() -> list[torch.Tensor]:
+    return [torch.randn(3, *size) for size in SIZES]
+
+
+def batch_of(images: list[torch.Tensor], size=PADDED) -> torch.Tensor:
+    """As host models do: zeros on the right and below."""
+    height, width = size
+    return torch.stack(
+        [
+            F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1]))
+            for image in images
+        ]
+    )
+
+
+@pytest.mark.parametrize("mode", ["evaluation", "training", "recomputation"])
+def test_features_and_gradients_are_those_of_the_picture_alone(mode):
+    model = build(with_cp=mode == "recomputation").double()
+    model.train(mode != "evaluation")
+    images = [image.double() for image in pictures()]
+    together = model(batch_of(images))
+    expected = [model(image[None]) for image in images]
+    loss_together, loss_alone = 0, 0
+    for index, outs in enumerate(expected):
+        for out, padded, stride in zip(outs, together, STRIDES):
+            rows, cols = (-(-side // stride) for side in SIZES[index])
+            part = padded[index, :, :rows, :cols]
+            torch.testing.assert_close(part, out[0], rtol=1e-9, atol=1e-10)
+            assert padded[index].count_nonzero() == part.count_nonzero()
+            weight = torch.randn_like(part)
+            loss_together = loss_together + (part * weight).sum()
+            loss_alone = loss_alone + (out[0] * weight).sum()
+    parameters = list(model.parameters())
+    for actual, e in zip(
+        torch.autograd.grad(loss_together, parameters),
+        torch.autograd.grad(loss_alone, parameters),
+    ):
+        torch.testing.assert_close(actual, e, rtol=1e-6, atol=1e-8)
+
+
+def test_means_are_over_the_picture():
+    model = build(gap_before_final_norm=True).eval()
+    images = pictures()
+    together = model(batch_of(images))
+    for index, image in enumerate(images):
+        for out, padded in zip(model(image[None]), together):
+            torch.testing.assert_close(padded[index], out[0], rtol=1e-4, atol=1e-5)
+
+
+def test_padding_may_be_ignored():
+    images = pictures()
+    detecting = build().eval()
+    ignoring = build(padding="ignore").eval()
+    ignoring.load_state_dict(detecting.state_dict())
+    everything = torch.tensor([PADDED] * len(images))
+    batch = batch_of(images)
+    for a, b in zip(ignoring(batch), detecting(batch, everything)):
+        torch.testing.assert_close(a, b)
+    assert not torch.allclose(ignoring(batch)[0][0], detecting(batch)[0][0])
+
+
+@pytest.mark.parametrize("padding", ["detect", "ignore"])
+def test_a_given_valid_shape_holds_whatever_is_padded(padding):
+    model = build(padding=padding).eval()
+    images = pictures()
+    valid = torch.tensor(SIZES)
+    noise = batch_of(images) + torch.randn(len(images), 3, *PADDED)
+    for index, image in enumerate(images):
+        noise[index, :, : image.shape[1], : image.shape[2]] = image
+    expected = build(padding="detect").eval()
+    expected.load_state_dict(model.state_dict())
+    for a, b in zip(model(noise, valid), expected(batch_of(images))):
+        torch.testing.assert_close(a, b)
+
+
+def test_detection():
+    images = pictures()
+    assert detect_valid_shape(batch_of(images)).tolist() == [list(s) for s in SIZES]
+    # Zeros inside, and in some channels, are picture.
+    image = torch.zeros(1, 3, 8, 9)
+    image[0, 1, 4, 2] = 1
+    assert detect_valid_shape(image).tolist() == [[5, 3]]
+    assert detect_valid_shape(torch.zeros(2, 3, 8, 9)).tolist() == [[0, 0]] * 2
+    assert detect_valid_shape(torch.ones(2, 3, 8, 9)) is None
+    assert detect_valid_shape(torch.ones(2, 3, 8, 9, device="meta")) is None
+
+
+def test_a_picture_of_nothing_gives_nothing():
+    model = build()
+    outs = model(torch.zeros(2, 3, 64, 64))
+    assert not any(out.any() for out in outs)
+    sum(out.sum() for out in outs).backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+def test_zeroing_stops_what_is_not_finite():
+    x = torch.full((1, 2, 3, 1), torch.nan)
+    x[0, 0, 0] = 7.0
+    valid = torch.tensor([[1, 1]])
+    assert zero_padding(x, valid).flatten().tolist() == [7.0, 0, 0, 0, 0, 0]
+    assert mean_of_tokens(x, valid).item() == 7.0
+    assert zero_padding(x, None) is x
+
+
+def test_mixers_that_cannot_leave_padding_out_say_so():
+    softmax = dict(type="SoftmaxAttention")
+    model = SeTformer(SMALL, attention=softmax).eval()
+    images = batch_of(pictures())
+    with pytest.raises(ValueError, match="None: SoftmaxAttention mixes in padding"):
+        model(images, torch.tensor(SIZES))
+    ignoring = SeTformer(SMALL, attention=softmax, padding="ignore").eval()
+    ignoring.load_state_dict(model.state_dict())
+    for a, b in zip(model(images), ignoring(images)):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "valid_shape",
+    [torch.ones(2, 2).long(), torch.ones(5, 2), torch.ones(5).long()],
+)
+def test_valid_shapes_out_of_their_rule(valid_shape):
+    with pytest.raises(
+        ValueError, match=r"valid_shape must be int64 of shape \(B, 2\)"
+    ):
+        build()(batch_of(pictures()), valid_shape)
+
+
+def test_compiled_without_looking():
+    """Under compilation sizes are found without a branch on data: one graph."""
+    torch.compiler.reset()
+    model = build().eval()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    images = pictures()
+    with torch.no_grad():
+        for size in (PADDED, (128, 128)):
+            batch = batch_of(images, size)
+            for a, b in zip(compiled(batch), model(batch)):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@needs_extension
+def test_exported_with_open_sizes():
+    model = build().eval()
+    model.switch_to_deploy()
+    images = torch.randn(2, 3, 64, 96)
+    program = export(model, images)
+    for size in (PADDED, (133, 190)):
+        batch = batch_of(pictures(), size)
+        for a, b in zip(program(batch), model(batch)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_reference_is_exported_without_a_search_for_padding():
+    images = torch.randn(2, 3, 64, 96)
+    reference = dict(backend="reference")
+    with pytest.raises(ValueError, match="a backbone with padding='ignore'"):
+        export(build(reference).eval(), images)
+    model = build(reference, padding="ignore").eval()
+    model.switch_to_deploy()
+    program = export(model, images)
+    other = torch.randn(3, 3, 80, 70)
+    for a, b in zip(program(other), model(other)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def export(model, images):
+    open_size = torch.export.Dim.AUTO
+    shapes = {"x": dict.fromkeys((0, 2, 3), open_size)}
+    return torch.export.export(
+        model, (images,), strict=False, dynamic_shapes=shapes
+    ).module()

@@ -7,6 +7,7 @@ picture, or of what convolutions have made of it.
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def detect_valid_shape(images: Tensor) -> Tensor | None:
@@ -23,9 +24,10 @@ def detect_valid_shape(images: Tensor) -> Tensor | None:
         Tensor | None: The valid shape; None where looking is cheap, on the CPU, and
         shows that nothing is padded.
     """
-    if images.is_meta:
-        return None
-    is_cheap = images.device.type == "cpu" and not torch.compiler.is_compiling()
+    is_traced = torch.compiler.is_compiling()
+    if images.is_meta or (isinstance(images, FakeTensor) and not is_traced):
+        return None  # there is nothing to look at
+    is_cheap = images.device.type == "cpu" and not is_traced
     edges = images[:, :, -1:], images[..., -1:]
     if is_cheap and all(edge.ne(0).flatten(1).any(1).all() for edge in edges):
         return None

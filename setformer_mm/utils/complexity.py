@@ -200,7 +200,7 @@ def count_model(model: nn.Module, image: Tensor) -> int:
 
 def _traced_multiply_adds(inputs: list, outputs: list) -> int:
     """Multiply-adds of the compiled operator as a node of torch.jit.trace's graph."""
-    x, _, score_maps, _, *fields = inputs
+    x, _, score_maps, _, _, *fields = inputs
     num_iters = Fields(*fields).num_iters.toIValue()
     return forward_multiply_adds(x.type().sizes(), score_maps.type().sizes(), num_iters)
 

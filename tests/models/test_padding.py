@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
 from setformer_mm.models import SeTformer
@@ -102,6 +103,8 @@ def test_detection():
     assert detect_valid_shape(torch.zeros(2, 3, 8, 9)).tolist() == [[0, 0]] * 2
     assert detect_valid_shape(torch.ones(2, 3, 8, 9)) is None
     assert detect_valid_shape(torch.ones(2, 3, 8, 9, device="meta")) is None
+    with FakeTensorMode():
+        assert detect_valid_shape(torch.zeros(2, 3, 8, 9)) is None
 
 
 def test_a_picture_of_nothing_gives_nothing():

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure, write_atomically
 from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.markdown import three_digits
+from setformer_mm.utils.outputs import require_writable_file
 from setformer_mm.utils.timing import ratio
 
 if TYPE_CHECKING:  # only pictures need it
@@ -46,6 +48,12 @@ def start(args: argparse.Namespace) -> None:
     """Apply the common flags; end with a sentence if they cannot be applied."""
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("error: --device cuda needs a GPU that torch can use")
+    try:
+        for name in ("json", "markdown", "plot"):
+            if path := getattr(args, name, None):
+                require_writable_file(path, f"--{name}")
+    except UserError as error:
+        sys.exit(f"error: {error}")
     if args.threads:
         torch.set_num_threads(args.threads)
 

@@ -42,6 +42,7 @@ from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.folder_lock import hold_folder
 from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.launch import build_model, read_config, run_tool
+from setformer_mm.utils.outputs import require_writable_folder
 from setformer_mm.utils.preflight import require_data, require_pretrained_weights
 from setformer_mm.utils.results import (
     FILE_NAMES,
@@ -150,7 +151,15 @@ class Job:
         )
 
     def _read_note(self) -> dict:
-        return json.loads(self.note.read_text("utf-8"))
+        try:
+            note = json.loads(self.note.read_text("utf-8"))
+            if isinstance(note["sha256"], str) and note["seconds"] >= 0:
+                return note
+        except (LookupError, TypeError, ValueError):
+            pass
+        raise UserError(
+            f"{self.note} is damaged; delete {self.work_dir} to train this run anew"
+        )
 
 
 def parse_args() -> argparse.Namespace:
@@ -390,8 +399,12 @@ def train_and_report(jobs: Sequence[Job], out: Path, num_parallel: int) -> None:
 
 def main() -> None:
     args = parse_args()
+    require_writable_folder(args.out, "--out")
     if args.report_only:
-        report(read_runs(args.report_only), args.out)
+        runs = read_runs(args.report_only)
+        if not runs:
+            raise UserError(f"{', '.join(args.report_only)} hold no finished run")
+        report(runs, args.out)
         return
     progress = tqdm(args.configs, "reading configs", leave=False, disable=None)
     jobs = plan([read_contender(config) for config in progress], args.seeds, args.out)

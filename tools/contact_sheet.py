@@ -17,6 +17,7 @@ from pycocotools import mask as rle
 
 from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import read_config, run_tool
+from setformer_mm.utils.outputs import require_writable_file
 from setformer_mm.utils.pictures import read_picture
 from setformer_mm.utils.preflight import require_data
 
@@ -146,6 +147,7 @@ def as_rle(mask: dict | list, height: int, width: int) -> dict:
 
 def main() -> None:
     args = parse_args()
+    require_writable_file(args.out, "OUT")
     cfg = read_config(args.config)
     require_data(cfg, ("test",))
     init_default_scope(cfg.default_scope)

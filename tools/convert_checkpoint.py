@@ -30,9 +30,9 @@ from setformer_mm.utils.files import save_checkpoint
 from setformer_mm.utils.launch import (
     build_model,
     read_config,
-    require_another_file,
     run_tool,
 )
+from setformer_mm.utils.outputs import require_another_file, require_writable_file
 
 # Parts of our names and what NAT calls them, in its classification/nat.py.
 NAT_NAMES = {
@@ -273,8 +273,7 @@ def print_report(rows: list[Row]) -> None:
 def main() -> None:
     args = parse_args()
     load_checkpoints_safely()
-    if Path(args.target).is_dir():
-        raise UserError(f"{args.target} is a folder; name the checkpoint to write")
+    require_writable_file(args.target, "TARGET")
     require_another_file(args.source, args.target)
     nat = read_nat(args.source)
     cfg = read_config(args.config)

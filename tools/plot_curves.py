@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import run_tool
+from setformer_mm.utils.outputs import require_writable_file
 
 # The metrics worth a curve, with the unit in which the host libraries log them.
 METRICS = {
@@ -94,6 +95,7 @@ def plot(curves: dict[str, tuple[list, list]], out: str) -> None:
 
 def main() -> None:
     args = parse_args()
+    require_writable_file(args.out, "OUT")
     plot(to_curves(read_records(args.work_dir)), args.out)
     print(f"Curves drawn in {args.out}")
 

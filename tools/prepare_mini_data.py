@@ -364,6 +364,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--train-crops and --val-crops must be at least 10, one a class")
     if min(args.train_scenes, args.val_scenes) < 1:
         parser.error("--train-scenes and --val-scenes must be at least 1")
+    if args.seed < 0:
+        parser.error(f"--seed must not be negative, got {args.seed}")
     if args.preview and args.preview.suffix.lower() not in SUFFIXES:
         parser.error(f"--preview names a picture, as a.png, got {args.preview}")
     return args

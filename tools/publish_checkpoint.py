@@ -16,7 +16,8 @@ from setformer_mm.utils.checkpoints import (
 )
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_checkpoint
-from setformer_mm.utils.launch import require_another_file, run_tool
+from setformer_mm.utils.launch import run_tool
+from setformer_mm.utils.outputs import require_another_file, require_writable_file
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
@@ -70,6 +71,7 @@ def publish(checkpoint: dict, dtype: torch.dtype | None = None) -> dict:
 
 def main() -> None:
     args = parse_args()
+    require_writable_file(args.target, "TARGET")
     require_another_file(args.source, args.target)
     load_checkpoints_safely()
     published = publish(read_checkpoint(args.source), DTYPES.get(args.dtype))

@@ -42,6 +42,7 @@ from setformer_mm.utils.model_tables import (
     rows_of,
     write_computed,
 )
+from setformer_mm.utils.outputs import require_writable_file
 from setformer_mm.utils.results import Result, config_sha256, read_results
 from setformer_mm.utils.timing import environment, interleave, quartiles
 
@@ -348,6 +349,8 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
     require_libraries(args.tasks, args.device)
+    if args.json:
+        require_writable_file(args.json, "--json")
     published = read_published(PUBLISHED)
     results = read_results(args.work_dirs)
     all_computed = {}

@@ -9,19 +9,23 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from setformer_mm.hooks import DataCheckHook
 from setformer_mm.utils.checkpoints import (
     load_checkpoints_safely,
     read_checkpoint,
     require_fitting_weights,
 )
+from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_allow_missing,
     add_common_arguments,
+    build_runner,
     load_config,
     run_tool,
     use_gloo_on_cpu,
 )
+from setformer_mm.utils.outputs import require_writable_file, require_writable_folder
 from setformer_mm.utils.preflight import require_data
 from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
 
@@ -104,6 +108,10 @@ def dump_predictions(runner: Runner, path: str) -> None:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
+    if args.out:
+        require_writable_file(args.out, "--out")
+    if args.show_dir:
+        require_writable_folder(args.show_dir, "--show-dir")
     given_cfg = deepcopy(cfg)  # what follows changes it
     if args.show or args.show_dir:
         draw_predictions(cfg, args.show_dir, args.show)
@@ -111,12 +119,14 @@ def main() -> None:
         augment_test_time(cfg)
     load_checkpoints_safely()
     require_data(cfg, ("test",))
+    require_known_classes(cfg, ("test",))
     read_checkpoint(args.checkpoint)
     use_gloo_on_cpu(cfg)
 
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    runner = Runner.from_cfg(cfg)
+    runner = build_runner(cfg, ("test",))
+    runner.register_hook(DataCheckHook())
     require_fitting_weights(runner, args.checkpoint, args.allow_missing)
     if args.out:
         dump_predictions(runner, args.out)

@@ -4,22 +4,33 @@ import argparse
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
+from setformer_mm.hooks import DataCheckHook, ResumeSettingsHook
 from setformer_mm.hooks.non_finite_loss import divergence_explained
+from setformer_mm.optim import cancelled_exemptions
 from setformer_mm.utils.checkpoints import (
     load_checkpoints_safely,
     require_training_state,
 )
+from setformer_mm.utils.config_checks import require_enough_for_batch_norm
+from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
+    build_runner,
     hold_work_dir,
     load_config,
     run_tool,
+    say,
     use_gloo_on_cpu,
 )
 from setformer_mm.utils.preflight import require_data, require_pretrained_weights
+from setformer_mm.utils.resuming import (
+    checkpoint_folder,
+    find_checkpoint,
+    last_checkpoint,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,8 +58,11 @@ def parse_args() -> argparse.Namespace:
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Write the flags of training into the config."""
     if args.resume:
-        auto = args.resume == "auto"
-        path = find_latest_checkpoint(cfg.work_dir) if auto else args.resume
+        path = args.resume
+        if path == "auto":
+            path, problem = find_checkpoint(cfg.work_dir, checkpoint_folder(cfg))
+            if problem:
+                say(f"warning: {problem}")
         # Without a checkpoint yet, "auto" starts as the config says.
         if path:
             cfg.resume, cfg.load_from = True, path
@@ -70,20 +84,48 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
 
 
+def register_checks(runner: Runner) -> None:
+    """Add the hooks that look before a training leaps, unless the config has them."""
+    for hook in (ResumeSettingsHook, DataCheckHook):
+        if not any(isinstance(known, hook) for known in runner.hooks):
+            runner.register_hook(hook())
+
+
+def train(runner: Runner) -> None:
+    """Train, and on Ctrl-C say what is kept.
+
+    Raises:
+        UserError: on Ctrl-C.
+    """
+    try:
+        with divergence_explained(runner):
+            runner.train()
+    except KeyboardInterrupt:
+        path = last_checkpoint(runner.work_dir, checkpoint_folder(runner.cfg))
+        kept = "nothing has been saved yet"
+        if path:
+            kept = f"{path} is kept, and the same command with --resume goes on from it"
+        raise UserError(f"stopped at iteration {runner.iter}; {kept}") from None
+
+
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     apply_arguments(cfg, args)
     load_checkpoints_safely()
     require_data(cfg, ("train", "val"))
+    require_known_classes(cfg, ("train", "val"))
     require_pretrained_weights(cfg)
+    require_enough_for_batch_norm(cfg)
     if cfg.get("resume") and cfg.get("load_from"):
         require_training_state(cfg.load_from)
     hold_work_dir(cfg)
     use_gloo_on_cpu(cfg)
-    runner = Runner.from_cfg(cfg)
-    with divergence_explained(runner):
-        runner.train()
+    runner = build_runner(cfg, ("train", "val"))
+    for sentence in cancelled_exemptions(runner.model, cfg.optim_wrapper):
+        say(f"warning: {sentence}")
+    register_checks(runner)
+    train(runner)
 
 
 if __name__ == "__main__":

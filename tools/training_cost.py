@@ -24,6 +24,7 @@ from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.launch import build_model, run_tool
 from setformer_mm.utils.markdown import markdown_table
 from setformer_mm.utils.model_tables import SETFORMERS, TASKS
+from setformer_mm.utils.outputs import require_writable_file
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VARIANTS = [key.removeprefix("setformer_") for key in SETFORMERS]
@@ -421,6 +422,8 @@ def models_table(models: dict[tuple[str, str], Model]) -> str:
 
 def main() -> None:
     args = parse_args()
+    if args.document:
+        require_writable_file(args.document, "--document")
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
     rates = {name: job.rates for name, job in JOBS.items()}

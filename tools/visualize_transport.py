@@ -45,6 +45,7 @@ from setformer_mm.utils.launch import (
     read_config,
     run_tool,
 )
+from setformer_mm.utils.outputs import require_writable_folder
 from setformer_mm.utils.pictures import read_picture
 from setformer_mm.utils.transport import (
     WAYS,
@@ -476,6 +477,7 @@ def print_table(
 
 def main() -> None:
     args = parse_args()
+    require_writable_folder(args.out, "--out")
     require_picture(args.image)
     cfg = read_config(args.config)
     load_checkpoints_safely()

@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..utils.files import remove_partial_files, write_atomically
+from ..utils.resuming import POINTER, inside
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -36,9 +37,11 @@ class AtomicCheckpointHook(CheckpointHook):
     checkpoints (``save_best``) follow the same order.
 
     All arguments are those of the stock hook. ``max_keep_ckpts=1`` acts as 2, because
-    the checkpoint before the last is always kept. Storage other than local files
-    (``petrel://``, ``s3://``, ...) is written by mmengine's backend for it, whose
-    ``put`` is the object store's own; the order of writing and deleting is the same.
+    the checkpoint before the last is always kept. Nothing outside the folder of the
+    run is deleted, also where a checkpoint was written in another one. Storage other
+    than local files (``petrel://``, ``s3://``, ...) is written by mmengine's backend
+    for it, whose ``put`` is the object store's own; the order of writing and deleting
+    is the same.
     """
 
     def __init__(self, *args, max_keep_ckpts: int = -1, **kwargs) -> None:
@@ -49,6 +52,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Choose the storage and clear what a killed run left behind."""
         super().before_train(runner)
+        self._forget_other_folders(runner)
         if isinstance(self.file_backend, LocalBackend):
             self.backend_args = dict(backend="atomic_local")
             if is_main_process():
@@ -58,6 +62,25 @@ class AtomicCheckpointHook(CheckpointHook):
         if self.max_keep_ckpts > 0:
             # One more than stays is on disk between saving and deleting.
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
+
+    def _forget_other_folders(self, runner: Runner) -> None:
+        """Move paths that a checkpoint brought to the folder of this run.
+
+        It may be a copy of the one in which they were written, or lie elsewhere now;
+        the hook deletes the best checkpoint that it knows of for a better one.
+        """
+        hub = runner.message_hub
+        for key, path in list(hub.runtime_info.items()):
+            if key.startswith(("best_ckpt", "last_ckpt")) and isinstance(path, str):
+                hub.update_info(key, inside(self.out_dir, path))
+        if self.save_best is None:
+            return
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = hub.runtime_info.get("best_ckpt")
+        else:
+            for name in self.key_indicators:
+                path = hub.runtime_info.get(f"best_ckpt_{name}")
+                self.best_ckpt_path_dict[name] = path
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         filename = self.filename_tmpl.format(step)
@@ -82,7 +105,7 @@ class AtomicCheckpointHook(CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            pointer = osp.join(runner.work_dir, "last_checkpoint")
+            pointer = osp.join(runner.work_dir, POINTER)
             write_atomically(pointer, self.last_ckpt)
 
         if self.max_keep_ckpts > 0:

@@ -4,10 +4,14 @@ import random
 
 import numpy as np
 import torch
-from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.dist import all_reduce, broadcast_object_list, get_rank
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import Tensor, nn
+
+GRADIENTS = "accumulated_gradients"  # their place in a checkpoint
 
 
 @HOOKS.register_module()
@@ -20,7 +24,9 @@ class ExactResumeHook(Hook):
     iteration) in iteration-based training, by seeding Python, NumPy and torch (all
     devices) before each epoch or each batch. The seed is the run's own
     (``randomness=dict(seed=...)``); one that mmengine drew at random is read back
-    from the checkpoint.
+    from the checkpoint. Gradients that are accumulated over iterations
+    (``accumulative_counts`` of the optimiser wrapper) and not applied yet, which
+    mmengine loses, are kept in the checkpoint; of several processes, their mean.
 
     Exactness is promised for ``num_workers=0`` and deterministic kernels. With worker
     processes the order of the samples is still exact, and the randomness inside the
@@ -35,10 +41,35 @@ class ExactResumeHook(Hook):
     # next batch.
     priority = "LOWEST"
 
+    _gradients: list[Tensor | None] | None = None  # of a checkpoint, until they are set
     _by_epoch = True  # until training says otherwise; `runner.val()` alone never does
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add gradients that wait for the next step of the optimiser."""
+        wrapper = runner.optim_wrapper
+        if "optimizer" not in checkpoint or not _is_accumulating(wrapper):
+            return
+        gradients = [p.grad for p in _parameters(wrapper)]
+        checkpoint[GRADIENTS] = [
+            None if gradient is None else _mean_over_processes(gradient).cpu()
+            for gradient in gradients
+        ]
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note the gradients, which are set when the optimiser is there."""
+        self._gradients = checkpoint.get(GRADIENTS) if runner._resume else None
+
     def before_train(self, runner: Runner) -> None:
-        """Agree on one seed, known only now if it comes from a checkpoint."""
+        """Agree on one seed, known only now if it comes from a checkpoint, and set the
+        gradients that it brought.
+        """
+        if self._gradients is not None:
+            parameters = _parameters(runner.optim_wrapper)
+            if _is_accumulating(runner.optim_wrapper):  # else other settings hold now
+                for parameter, gradient in zip(parameters, self._gradients):
+                    if gradient is not None:
+                        parameter.grad = gradient.to(parameter)
+            self._gradients = None
         # Rank 0's, which is the base if `diff_rank_seed` adds the rank to it.
         seed = [runner.seed]
         broadcast_object_list(seed)
@@ -88,3 +119,20 @@ class ExactResumeHook(Hook):
         random.seed(for_python)
         np.random.seed(for_numpy)
         torch.manual_seed(for_torch)
+
+
+def _is_accumulating(wrapper: OptimWrapper) -> bool:
+    """Whether gradients wait for more before the optimiser's next step."""
+    counts = getattr(wrapper, "_accumulative_counts", 1)
+    return counts > 1 and wrapper._inner_count % counts != 0
+
+
+def _parameters(wrapper: OptimWrapper) -> list[nn.Parameter]:
+    return [p for group in wrapper.optimizer.param_groups for p in group["params"]]
+
+
+def _mean_over_processes(gradient: Tensor) -> Tensor:
+    """What synchronising the gradients, put off to the step, will make of them."""
+    gradient = gradient.detach().clone()
+    all_reduce(gradient, op="mean")
+    return gradient

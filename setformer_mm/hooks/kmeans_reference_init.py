@@ -40,7 +40,9 @@ class KMeansReferenceInitHook(Hook):
     The images are a random subset of the training set, passed through the training
     pipeline and the data preprocessor without batch augmentations. Each is processed
     by itself, so that no padding for batching enters the clusters. The images are kept
-    in host memory meanwhile.
+    in host memory meanwhile. Where the pipeline makes several views of an image, as for
+    SoftTeacher, the first one that it has is taken; of a student and its teacher, the
+    student's features are clustered, and the teacher gets its anchors and references.
 
     The hook does nothing when training has begun, or when anchors came with loaded
     weights (``load_from``, resume, or ``init_cfg`` of type "Pretrained"). Weights
@@ -95,11 +97,9 @@ class KMeansReferenceInitHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Initialise all layers, or log why not."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        layers = {
-            name: module
-            for name, module in model.named_modules()
-            if isinstance(module, SeTAttention)
-        }
+        # mmdetection's semi-supervised detectors hold one network twice.
+        network = getattr(model, "student", model)
+        layers, twins = _layers_of(network), _layers_of(getattr(model, "teacher", None))
         if reason := self._reason_to_skip(runner, model, layers):
             runner.logger.info(f"K-means initialisation is off: {reason}.")
             return
@@ -115,10 +115,12 @@ class KMeansReferenceInitHook(Hook):
         done = 0
         for i, (name, layer) in enumerate(layers.items(), 1):
             if is_main_process():
-                self._initialise(layer, self._collect(layer, model, batches))
+                self._initialise(layer, self._collect(layer, network, batches))
             for parameter in layer.folding_parameters():
                 if parameter is not None:  # one set of references both ways
                     broadcast(parameter.detach())
+            if name in twins:
+                _copy_learned_points(layer, twins[name])
             done += layer.num_heads
             elapsed = time.monotonic() - start
             left = timedelta(seconds=round(elapsed * (total - done) / done))
@@ -161,7 +163,8 @@ class KMeansReferenceInitHook(Hook):
         by_shape = defaultdict(list)
         with _private_random_state(self.seed), torch.no_grad():
             for data in loader:
-                image = model.data_preprocessor(data, False)["inputs"].cpu()
+                data, preprocess = _first_view(data, model.data_preprocessor)
+                image = preprocess(data, False)["inputs"].cpu()
                 by_shape[image.shape].append(image)
         batch_size = dataloader.batch_sampler.batch_size
         return [
@@ -315,6 +318,35 @@ def assign_to_grid(
     cost = ((means[:, None] - centres) ** 2).sum(-1)
     cost[counts == 0] = 0
     return linear_sum_assignment(cost)[1]
+
+
+def _layers_of(network: nn.Module | None) -> dict[str, SeTAttention]:
+    return {
+        name: module
+        for name, module in (network.named_modules() if network else ())
+        if isinstance(module, SeTAttention)
+    }
+
+
+@torch.no_grad()
+def _copy_learned_points(source: SeTAttention, target: SeTAttention) -> None:
+    pairs = zip(source.folding_parameters(), target.folding_parameters())
+    for parameter, copy in pairs:
+        if parameter is not None:
+            copy.copy_(parameter)
+
+
+def _first_view(data: dict, preprocessor: nn.Module) -> tuple[dict, nn.Module]:
+    """Data of one sample and what preprocesses them; of several views, the first.
+
+    Views have keys of their own below those of the data, and a sample has None for
+    those that it lacks.
+    """
+    if not isinstance(data["inputs"], dict):
+        return data, preprocessor
+    view = next(name for name, x in data["inputs"].items() if x[0] is not None)
+    data = {key: views[view] for key, views in data.items()}
+    return data, getattr(preprocessor, "data_preprocessor", preprocessor)
 
 
 class _LayerReached(Exception):

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from mmengine.dist import is_main_process
@@ -14,6 +13,7 @@ from mmengine.runner import Runner
 from ..ops import NonFiniteError
 from ..utils.checkpoints import find_non_finite
 from ..utils.errors import UserError
+from ..utils.resuming import checkpoint_folder, last_checkpoint
 
 
 @HOOKS.register_module()
@@ -79,9 +79,7 @@ def _stop(runner: Runner, reason: str) -> None:
         f"the training stops in iteration {runner.iter + 1}, at a learning rate of "
         f"{rate:.3g}: {reason}; "
     )
-    pointer = Path(runner.work_dir, "last_checkpoint")
-    if pointer.exists():
-        path = pointer.read_text(encoding="utf-8").strip()
+    if path := last_checkpoint(runner.work_dir, checkpoint_folder(runner.cfg)):
         sentence += (
             f"the last finite checkpoint is {path}: start from it at a lower rate with "
             f"--cfg-options load_from={path} optim_wrapper.optimizer.lr=RATE"

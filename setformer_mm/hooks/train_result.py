@@ -5,9 +5,10 @@ import os.path as osp
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from ..utils.results import FILE_NAMES, describe_run, write_result
+from ..utils.resuming import checkpoint_folder, last_checkpoint
 
 
 @HOOKS.register_module()
@@ -40,7 +41,7 @@ class TrainResultHook(Hook):
             kind="train",
             metrics=self._metrics,
             model=runner.model,
-            checkpoint=find_latest_checkpoint(runner.work_dir),
+            checkpoint=last_checkpoint(runner.work_dir, checkpoint_folder(runner.cfg)),
             seed=runner.seed,
             best=_best_scores(runner),
         )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
+from ..utils.spelling import did_you_mean
 from .mlp import MLP
 from .padding import detect_valid_shape, halved, mean_of_tokens, zero_padding
 from .token_mixer import build_token_mixer, spread_over_stages
@@ -193,9 +194,9 @@ class SeTformer(BaseModule):
     and ``C, 2C, 4C, 8C`` channels.
 
     Args:
-        arch (str | dict): "mini", "tiny", "small", "base", or a dict with exactly the
-            keys ``embed_dims`` (``C`` of the first stage), ``depths``, ``num_heads``
-            (four numbers each) and ``mlp_ratio``.
+        arch (str | dict): "mini", "tiny", "small", "base", or their first letters, in
+            any case; or a dict with exactly the keys ``embed_dims`` (``C`` of the first
+            stage), ``depths``, ``num_heads`` (four numbers each) and ``mlp_ratio``.
         in_channels (int): Channels of the images.
         out_indices (Sequence[int]): Stages to return, rising, in 0..3; each gets a norm
             ``norm{i}`` of its own. Stages after the last one are not built.
@@ -238,14 +239,17 @@ class SeTformer(BaseModule):
         arch = _resolve_architecture(arch)
         attention = dict(type="SeTAttention") | dict(attention or {})
         attention = spread_over_stages(attention, NUM_STAGES)
-        if not out_indices or list(out_indices) != sorted(
-            set(out_indices) & set(range(NUM_STAGES))
+        if (
+            not isinstance(out_indices, list | tuple)
+            or not out_indices
+            or not all(type(index) is int for index in out_indices)
+            or list(out_indices) != sorted(set(out_indices) & set(range(NUM_STAGES)))
         ):
             raise ValueError(
                 f"out_indices must be rising numbers in 0..3, got {out_indices}"
             )
         num_stages = out_indices[-1] + 1
-        if frozen_stages not in range(-1, num_stages + 1):
+        if type(frozen_stages) is not int or not -1 <= frozen_stages <= num_stages:
             raise ValueError(
                 f"frozen_stages must be in -1..{num_stages}, got {frozen_stages}"
             )
@@ -412,20 +416,33 @@ def _init_linear(module: nn.Module) -> None:
 def _resolve_architecture(arch: str | dict) -> dict:
     """Look a variant up or check a dict that describes one."""
     if isinstance(arch, str):
-        if arch not in ARCHITECTURES:
+        by_letter = {name[0]: name for name in ARCHITECTURES}
+        name = by_letter.get(arch.lower(), arch.lower())
+        if name not in ARCHITECTURES:
             raise ValueError(
-                f"arch must be one of {', '.join(ARCHITECTURES)} or a dict, "
-                f"got {arch!r}"
+                f"arch must be one of {', '.join(ARCHITECTURES)}, a first letter of "
+                f"these, or a dict, got {arch!r}{did_you_mean(arch, ARCHITECTURES)}"
             )
-        return ARCHITECTURES[arch]
+        return ARCHITECTURES[name]
+    if not isinstance(arch, dict):
+        raise ValueError(f"arch must be a name or a dict, got {arch!r}")
     keys = set(ARCHITECTURES["tiny"])
     if set(arch) != keys:
         raise ValueError(
             f"arch must have exactly the keys {sorted(keys)}, got {sorted(arch)}"
         )
     for key in ("depths", "num_heads"):
-        if len(arch[key]) != NUM_STAGES or min(arch[key]) < 1:
+        is_list = isinstance(arch[key], list | tuple) and len(arch[key]) == NUM_STAGES
+        if not is_list or not all(map(_is_positive_integer, arch[key])):
             raise ValueError(
-                f"arch[{key!r}] must hold four positive numbers, got {arch[key]}"
+                f"arch[{key!r}] must hold four positive integers, got {arch[key]}"
             )
+    if not _is_positive_integer(arch["embed_dims"]):
+        raise ValueError(
+            f"arch['embed_dims'] must be a positive integer, got {arch['embed_dims']!r}"
+        )
     return arch
+
+
+def _is_positive_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -6,6 +6,7 @@ else. ``attention=dict(type=...)`` of the backbone names one of them, or one tha
 has registered in :data:`TOKEN_MIXERS`.
 """
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
+from ..utils.spelling import did_you_mean
 from .pointwise_linear import PointwiseLinear
 
 TOKEN_MIXERS = Registry("token mixer", locations=["setformer_mm.models"])
@@ -149,7 +151,20 @@ def build_token_mixer(attention: dict, embed_dims: int, num_heads: int) -> Token
     mixer = TOKEN_MIXERS.get(kind) if isinstance(kind, str) else kind
     if mixer is None:
         known = ", ".join(TOKEN_MIXERS.module_dict)
-        raise ValueError(f"the type of attention must be one of {known}, got {kind!r}")
+        hint = did_you_mean(kind, TOKEN_MIXERS.module_dict)
+        raise ValueError(
+            f"the type of attention must be one of {known}, got {kind!r}{hint}"
+        )
+    parameters = list(inspect.signature(mixer).parameters.values())[2:]
+    known = [parameter.name for parameter in parameters]
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    unknown = [name for name in fields if name not in known and not takes_any]
+    if unknown:
+        hint = did_you_mean(unknown[0], known)
+        raise ValueError(
+            f"{mixer.__name__} has the fields {', '.join(known) or 'none'}, got "
+            f"{unknown[0]!r}{hint} in attention={dict(attention)}"
+        )
     try:
         return mixer(embed_dims, num_heads, **fields)
     except TypeError as error:  # Python's message names class and field

@@ -1,17 +1,15 @@
 """Layer-wise learning rate decay, the same for all three tasks."""
 
 import logging
-from collections.abc import Iterator
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm, _InstanceNorm
 from torch import nn
 
 from ..models import SeTformer
+from .custom_keys import multipliers, trainable_parameters
 
-NORM_LAYERS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 PARAMWISE_KEYS = {
     "layer_decay_rate",
     "norm_decay_mult",
@@ -45,9 +43,9 @@ class SeTformerLayerDecayConstructor(DefaultOptimWrapperConstructor):
             - ``bias_decay_mult`` (float): Factor on the weight decay of the other
               biases.
             - ``custom_keys`` (dict[str, dict]): ``lr_mult`` and ``decay_mult`` for the
-              parameters whose name contains the key; the longest such key counts, and
-              it overrides the two factors above. ``lr_mult`` multiplies the
-              layer-wise scale.
+              parameters whose name contains the key. What an entry gives overrides
+              the two factors above and the entries of shorter keys; what it leaves
+              out stays as they say. ``lr_mult`` multiplies the layer-wise scale.
 
     Raises:
         ValueError: If a key is missing, unknown or out of its range, or if the model
@@ -101,8 +99,8 @@ class SeTformerLayerDecayConstructor(DefaultOptimWrapperConstructor):
                 f"got {type(module).__name__} without one"
             )
         groups: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
-        for name, parameter, owner in _trainable_parameters(module):
-            lr_mult, decay_mult = self._multipliers(name, owner)
+        for name, parameter, owner in trainable_parameters(module):
+            lr_mult, decay_mult = multipliers(name, owner, self.paramwise_cfg)
             for prefix, backbone in prefixes.items():
                 if name.startswith(prefix):
                     layer, num_layers = backbone.get_layer_depth(name, prefix)
@@ -131,19 +129,6 @@ class SeTformerLayerDecayConstructor(DefaultOptimWrapperConstructor):
         )
         print_log("\n".join(table), logger="current", level=logging.DEBUG)
 
-    def _multipliers(self, name: str, owner: nn.Module) -> tuple[float, float]:
-        """Factors on learning rate and weight decay before the decay over layers."""
-        custom_keys = self.paramwise_cfg.get("custom_keys", {})
-        matching = [key for key in custom_keys if key in name]
-        if matching:
-            options = custom_keys[max(matching, key=len)]
-            return options.get("lr_mult", 1.0), options.get("decay_mult", 1.0)
-        if isinstance(owner, NORM_LAYERS):
-            return 1.0, self.paramwise_cfg.get("norm_decay_mult", 1.0)
-        if name.rpartition(".")[2] == "bias":
-            return 1.0, self.paramwise_cfg.get("bias_decay_mult", 1.0)
-        return 1.0, 1.0
-
 
 def _check_keys(what: str, options: dict, allowed: set[str]) -> None:
     """A misspelt option would otherwise be ignored without a word."""
@@ -151,13 +136,3 @@ def _check_keys(what: str, options: dict, allowed: set[str]) -> None:
         raise ValueError(
             f"{what} must have keys out of {sorted(allowed)}, got {sorted(unknown)}"
         )
-
-
-def _trainable_parameters(
-    model: nn.Module,
-) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
-    """Yield name, parameter and owning module, shared parameters once."""
-    modules = dict(model.named_modules())
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            yield name, parameter, modules[name.rpartition(".")[0]]

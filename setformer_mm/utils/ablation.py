@@ -158,6 +158,8 @@ def read_runs(paths: Iterable[str | os.PathLike]) -> list[AblationRun]:
         try:
             for content in json.loads(Path(path).read_text(encoding="utf-8")):
                 result = Result(**content.pop("result"))
+                if not result.metrics:
+                    raise ValueError("a run without metrics")
                 run = AblationRun(**content, result=result)
                 runs[result.config, result.config_sha256, result.seed] = run
         except FileNotFoundError as error:

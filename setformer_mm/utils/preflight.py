@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from mmengine.config import Config
 
 from .checkpoints import read_checkpoint
+from .data_sources import leaf_datasets
 from .errors import UserError
 
 DIGITS_HINT = "run `python tools/prepare_mini_data.py` first"
@@ -22,19 +23,55 @@ def require_data(cfg: Config, splits: tuple[str, ...]) -> None:
         splits: some of "train", "val" and "test".
 
     Raises:
-        UserError: naming the first missing path and what to do about it.
+        UserError: naming all missing paths and what to do about them.
     """
+    missing: dict[str, list[str]] = {}
+    fields: list[str] = []
     for split in splits:
-        dataloader = cfg.get(f"{split}_dataloader")
-        if not dataloader:
-            continue
-        prefix = f"{split}_dataloader.dataset"
-        for key, dataset in _leaf_datasets(dataloader["dataset"], prefix):
-            for path in _paths_of_dataset(dataset):
-                _require_data_path(path, split, f"{key}.data_root")
-        for evaluator in _as_list(cfg.get(f"{split}_evaluator") or []):
-            if path := evaluator.get("ann_file"):
-                _require_data_path(path, split, f"{split}_evaluator.ann_file")
+        for path, key in _data_paths(cfg, split):
+            known = [path for paths in missing.values() for path in paths]
+            # What lies below a missing folder is missing with it.
+            if _exists(path) or any(_is_below(path, folder) for folder in known):
+                continue
+            missing.setdefault(split, []).append(path)
+            if "digits" not in path:
+                fields.append(f"{key}=PATH")
+    if missing:
+        hint = DIGITS_HINT
+        if fields:
+            hint = (
+                "put the data set there (README.md says how) or name its place with "
+                f"--cfg-options {' '.join(dict.fromkeys(fields))}"
+            )
+        parts = [
+            f"the {split} data are not complete: {', '.join(paths)} "
+            f"{'does' if len(paths) == 1 else 'do'} not exist"
+            for split, paths in missing.items()
+        ]
+        raise UserError("; ".join([*parts, hint]))
+
+
+def _data_paths(cfg: Config, split: str) -> Iterator[tuple[str, str]]:
+    """Yield each path that a loader names with the field that says where it is."""
+    dataloader = cfg.get(f"{split}_dataloader")
+    if not dataloader:
+        return
+    prefix = f"{split}_dataloader.dataset"
+    for key, dataset in leaf_datasets(dataloader["dataset"], prefix):
+        for path in _paths_of_dataset(dataset):
+            yield path, f"{key}.data_root"
+    for evaluator in _as_list(cfg.get(f"{split}_evaluator") or []):
+        if path := evaluator.get("ann_file"):
+            yield path, f"{split}_evaluator.ann_file"
+
+
+def _exists(path: str) -> bool:
+    return _is_remote(path) or osp.exists(path)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    folder = osp.join(osp.abspath(folder), "")
+    return osp.join(osp.abspath(path), "").startswith(folder)
 
 
 def require_pretrained_weights(cfg: Config) -> None:
@@ -62,30 +99,6 @@ def require_pretrained_weights(cfg: Config) -> None:
                 f"the pretrained weights {path} hold no parameter named {prefix}*; "
                 f"check {key}.prefix"
             )
-
-
-def _require_data_path(path: str, split: str, key: str) -> None:
-    if _is_remote(path) or osp.exists(path):
-        return
-    if "digits" in path:
-        hint = DIGITS_HINT
-    else:
-        hint = (
-            "put the data set there (README.md says how) or name its place with "
-            f"--cfg-options {key}=PATH"
-        )
-    raise UserError(f"the {split} data are not complete: {path} does not exist; {hint}")
-
-
-def _leaf_datasets(dataset: dict, key: str) -> Iterator[tuple[str, dict]]:
-    """Unwrap ConcatDataset, RepeatDataset, ...; yield ``(config key, dataset)``."""
-    if "datasets" in dataset:
-        for index, part in enumerate(dataset["datasets"]):
-            yield from _leaf_datasets(part, f"{key}.datasets.{index}")
-    elif "dataset" in dataset:
-        yield from _leaf_datasets(dataset["dataset"], f"{key}.dataset")
-    else:
-        yield key, dataset
 
 
 def _paths_of_dataset(dataset: dict) -> Iterator[str]:

@@ -80,6 +80,33 @@ class Result:
     date: str
     best: dict[str, float | None] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check what a file may hold instead.
+
+        Raises:
+            TypeError: naming a field of another type.
+        """
+        for name, kinds in _FIELD_TYPES.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds):
+                raise TypeError(f"{name} cannot be {value!r}")
+
+
+_TEXT, _PERHAPS_TEXT = str, (str, type(None))
+_FIELD_TYPES = dict(
+    kind=_TEXT,
+    config=_PERHAPS_TEXT,
+    config_sha256=_TEXT,
+    checkpoint=_PERHAPS_TEXT,
+    checkpoint_sha256=_PERHAPS_TEXT,
+    metrics=dict,
+    num_parameters=int,
+    seed=int,
+    versions=dict,
+    date=_TEXT,
+    best=dict,
+)
+
 
 def describe_run(
     cfg: Config,

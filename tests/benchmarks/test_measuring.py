@@ -1,12 +1,13 @@
 """What the benchmarks measure with, and how they show it."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import measuring
 import pytest
 import torch
 from measuring import peak_memory
-from reporting import Progress
+from reporting import Progress, start
 
 MIB = 2**20
 
@@ -70,3 +71,12 @@ def test_progress_tells_the_time_left(capsys, monkeypatch):
         "[  0 %] first",
         "[ 50 %, about 50 s left] too soon after it",
     ]
+
+
+def test_files_that_cannot_be_written_are_named_first(tmp_path):
+    args = Namespace(device="cpu", threads=None, json=str(tmp_path), markdown=None)
+    with pytest.raises(SystemExit, match="error: --json names a file, and .* is a fol"):
+        start(args)
+    args.json = str(tmp_path / "new" / "a.json")
+    start(args)
+    assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ import torch
 from mmengine.hooks import Hook
 
 from setformer_mm.hooks import ExactResumeHook
+from setformer_mm.utils.checkpoints import read_checkpoint
 
 KINDS = ["epochs", "iters"]
 
@@ -42,6 +43,24 @@ def test_resumed_run_equals_uninterrupted_run(toy_runner, kind, iteration):
     expected = toy_runner(kind, "left_alone").train().state_dict()
     actual = interrupt_and_resume(toy_runner, kind, iteration)
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("iteration", [4, 8])
+def test_accumulated_gradients_are_resumed(toy_runner, kind, iteration):
+    """A checkpoint after every 3rd iteration, a step after every 2nd."""
+    options = {"optim_wrapper.accumulative_counts": 2}
+    expected = toy_runner(kind, "left_alone", options).train().state_dict()
+    actual = interrupt_and_resume(toy_runner, kind, iteration, options)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+def test_gradients_are_left_out_once_they_are_applied(toy_runner):
+    options = {"optim_wrapper.accumulative_counts": 3}
+    runner = toy_runner("iters", "run", options)
+    runner.train()
+    checkpoint = read_checkpoint(f"{runner.work_dir}/iter_12.pth")
+    assert "accumulated_gradients" not in checkpoint
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -463,3 +463,69 @@ def test_in_a_training_run_and_off_when_it_is_resumed(tmp_path):
     # The learning rate is 0: what the first run left must still be there.
     for old, new in zip(first.parameters(), second.parameters()):
         assert torch.equal(old, new)
+
+
+def test_soft_teacher():
+    """Several views a sample; the teacher has the student's references."""
+    pytest.importorskip("mmdet")
+    from mmdet.structures import DetDataSample
+    from mmengine.hub import get_config
+    from mmengine.registry import MODELS, DefaultScope
+
+    detector = get_config("mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py").model
+    detector.backbone = dict(
+        type="SeTformer",
+        arch=dict(
+            embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), mlp_ratio=1
+        ),
+        attention=dict(reference_shape=(2, 2)),
+    )
+    detector.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
+    detector.rpn_head.update(in_channels=8, feat_channels=8)
+    detector.roi_head.bbox_roi_extractor.out_channels = 8
+    detector.roi_head.bbox_head.update(in_channels=8, fc_out_channels=8)
+    preprocessor = dict(
+        type="MultiBranchDataPreprocessor", data_preprocessor=detector.data_preprocessor
+    )
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(
+            dict(
+                type="SoftTeacher",
+                semi_train_cfg=dict(),
+                detector=detector,
+                data_preprocessor=preprocessor,
+            )
+        )
+    views = ("sup", "unsup_teacher", "unsup_student")
+
+    class Views(Images):
+        """A labelled image has the first view, one without labels the others."""
+
+        def __getitem__(self, index):
+            own = views[:1] if index % 2 == 0 else views[1:]
+            image, sample = self.images[index], DetDataSample()
+            return dict(
+                inputs={view: image if view in own else None for view in views},
+                data_samples={view: sample if view in own else None for view in views},
+            )
+
+    images = Views([torch.rand(3, 64, 64) * 255 for _ in range(4)])
+    loader = DataLoader(images, batch_size=2, collate_fn=pseudo_collate)
+    logger = logging.getLogger("kmeans")
+    runner = SimpleNamespace(
+        model=model, train_dataloader=loader, logger=logger, iter=0
+    )
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    KMeansReferenceInitHook(num_images=4, max_samples=400).before_train(runner)
+    changed = {
+        name for name, p in model.named_parameters() if not torch.equal(p, before[name])
+    }
+    learned = {n for n in before if n.endswith(("references", "anchors"))}
+    fresh = {n for n in learned if n.startswith("student.") and n.endswith("anchors")}
+    assert changed == learned - fresh
+    for name in learned:
+        twin = name.replace("student.", "teacher.", 1)
+        torch.testing.assert_close(
+            model.get_parameter(name), model.get_parameter(twin), rtol=0, atol=0
+        )
+    assert not any(p.requires_grad for p in model.teacher.parameters())

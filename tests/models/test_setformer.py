@@ -465,10 +465,37 @@ def test_layer_depth_grows_in_forward_order_and_covers_every_parameter(prefix):
         assert model.get_layer_depth("head.weight", prefix)[0] == num_layers - 1
 
 
+@pytest.mark.parametrize("arch", ["m", "T", "Small", "BASE"])
+def test_architectures_by_letter_and_in_any_case(arch):
+    name = next(name for name in ARCHITECTURES if name[0] == arch[0].lower())
+    with torch.device("meta"):
+        model = SeTformer(arch, out_indices=(0,))
+    assert model.embed_dims[0] == ARCHITECTURES[name]["embed_dims"]
+
+
 INVALID = {
     "unknown arch": (
         dict(arch="huge"),
-        "arch must be one of mini, tiny, small, base or a dict, got 'huge'",
+        "arch must be one of mini, tiny, small, base, a first letter of these, or a "
+        "dict, got 'huge'",
+    ),
+    "misspelt arch": (dict(arch="smal"), "got 'smal' (did you mean 'small'?)"),
+    "no arch": (dict(arch=3), "arch must be a name or a dict, got 3"),
+    "half a block": (
+        dict(arch=SMALL | dict(depths=(1, 1.0, 1, 1))),
+        "arch['depths'] must hold four positive integers, got (1, 1.0, 1, 1)",
+    ),
+    "half a channel": (dict(arch=SMALL | dict(embed_dims=8.0)), "integer, got 8.0"),
+    "stage 3.0": (dict(out_indices=(3.0,)), "in 0..3, got (3.0,)"),
+    "one stage": (dict(out_indices=3), "in 0..3, got 3"),
+    "frozen 1.0": (dict(frozen_stages=1.0), "must be in -1..4, got 1.0"),
+    "unknown field": (
+        dict(attention=dict(epsilom=0.1)),
+        "got 'epsilom' (did you mean 'epsilon'?)",
+    ),
+    "misspelt mixer": (
+        dict(attention=dict(type="SoftMaxAtention")),
+        "got 'SoftMaxAtention' (did you mean 'SoftmaxAttention'?)",
     ),
     "missing key": (
         dict(arch={k: SMALL[k] for k in ("embed_dims", "depths", "num_heads")}),
@@ -478,12 +505,12 @@ INVALID = {
     "unknown key": (dict(arch=SMALL | dict(window=7)), "got ['depths', 'embed_dims', "),
     "three depths": (
         dict(arch=SMALL | dict(depths=(1, 1, 1))),
-        "arch['depths'] must hold four positive numbers, got (1, 1, 1)",
+        "arch['depths'] must hold four positive integers, got (1, 1, 1)",
     ),
     "no blocks": (dict(arch=SMALL | dict(depths=(1, 0, 1, 1))), "four positive"),
     "five heads": (
         dict(arch=SMALL | dict(num_heads=(1, 2, 4, 8, 16))),
-        "arch['num_heads'] must hold four positive numbers",
+        "arch['num_heads'] must hold four positive integers",
     ),
     "indivisible": (
         dict(arch=SMALL | dict(num_heads=(3, 2, 4, 8))),
@@ -537,7 +564,7 @@ INVALID = {
     ),
     "field of another mixer": (
         dict(attention=dict(type="SoftmaxAttention")),
-        "unexpected keyword argument 'reference_shape'",
+        "got 'reference_shape'",
     ),
 }
 

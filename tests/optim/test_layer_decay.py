@@ -6,6 +6,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from setformer_mm import SeTformer
+from setformer_mm.optim import cancelled_exemptions
 
 LR, WEIGHT_DECAY, RATE = 0.1, 0.05, 0.5
 DEPTHS = (1, 2, 1, 1)
@@ -15,6 +16,7 @@ BACKBONE = dict(
     arch=dict(embed_dims=32, depths=DEPTHS, num_heads=(1, 2, 4, 8), mlp_ratio=1),
     attention=dict(reference_shape=(2, 2)),
 )
+LR_ONLY = dict(lr_mult=0.1)
 PARAMWISE = dict(
     layer_decay_rate=RATE,
     norm_decay_mult=0.0,
@@ -147,6 +149,48 @@ def test_frozen_parameters_are_left_out():
     options, _ = options_of(SeTformer(BACKBONE["arch"], frozen_stages=1))
     assert not any(name.startswith(("patch_embed", "stages.0")) for name in options)
     assert "stages.1.blocks.0.attn.in_proj.weight" in options
+
+
+def test_a_partial_custom_key_keeps_the_other_rules():
+    """Exemptions of norms, biases, anchors and references stay under a longer key."""
+    keys = dict(PARAMWISE["custom_keys"])
+    model = SeTformer(BACKBONE["arch"])
+    before, _ = options_of(model)
+    after, _ = options_of(model, custom_keys={**keys, "stages.3.blocks.0": LR_ONLY})
+    for name, (lr, decay) in before.items():
+        factor = 0.1 if "stages.3.blocks.0" in name else 1.0
+        assert after[name] == pytest.approx((factor * lr, decay)), name
+    assert {decay for _, decay in before.values()} == {0.0, WEIGHT_DECAY}
+
+
+def test_cancelled_exemptions_of_mmengines_constructor_are_named():
+    model = SeTformer(BACKBONE["arch"])
+    paramwise = {k: v for k, v in PARAMWISE.items() if k != "layer_decay_rate"}
+    wrapper = dict(
+        optimizer=dict(type="AdamW", lr=LR, weight_decay=WEIGHT_DECAY),
+        paramwise_cfg=paramwise,
+    )
+    assert cancelled_exemptions(model, wrapper) == []
+    keys = {**PARAMWISE["custom_keys"], "stages.3.blocks.0": LR_ONLY}
+    wrapper["paramwise_cfg"] = dict(paramwise, custom_keys=keys)
+    (sentence,) = cancelled_exemptions(model, wrapper)
+    assert "custom_keys['stages.3.blocks.0'] has no decay_mult" in sentence
+    # The sentence tells what mmengine does.
+    groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
+    decays = {id(g["params"][0]): g["weight_decay"] for g in groups}
+    combined, _ = options_of(model, custom_keys=keys)
+    wrong = [
+        name
+        for name, p in model.named_parameters()
+        if decays[id(p)] != pytest.approx(combined[name][1])
+    ]
+    assert f"{len(wrong)} parameters" in sentence and wrong[0] in sentence
+
+    wrapper["constructor"] = "SeTformerLayerDecayConstructor"
+    assert cancelled_exemptions(model, wrapper) == []
+    keys["stages.3.blocks.0"] = dict(lr_mult=0.1, decay_mult=0.0)
+    del wrapper["constructor"]
+    assert cancelled_exemptions(model, wrapper) == []
 
 
 def test_longest_custom_key_wins_and_multiplies_the_scale():

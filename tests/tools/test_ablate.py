@@ -373,6 +373,44 @@ def test_from_flags_to_report(ablate, toy, tmp_path, monkeypatch, capsys):
         assert (again / name).read_bytes() == (out / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"sha256": 5, "seconds": 1}', '{"sha256": "a"}']
+)
+def test_damaged_notes_of_jobs(make_jobs, content):
+    (job, *_) = make_jobs()
+    job.add_seconds(3)
+    job.note.write_text(content)
+    for ask in (job.is_outdated, job.keep_outdated, lambda: job.seconds):
+        with pytest.raises(
+            UserError, match=r"ablation_job.json is damaged; delete .*0"
+        ):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "hold no finished run"),
+        ("3", "does not hold runs"),
+        ("[[]]", "does not hold runs"),
+        ("[{", "does not hold runs"),
+    ],
+)
+def test_report_of_nothing(tool, tmp_path, content, message):
+    path = tmp_path / "runs.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        tool("ablate", "--report-only", path, "--out", tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_out_that_is_a_file(tool, toy, tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(UserError, match="--out names a folder"):
+        tool("ablate", toy / "toy_epochs.py", "--out", path)
+
+
 def test_stopped_grid_says_how_to_go_on(ablate, toy, tmp_path, monkeypatch):
     def start(job, num_threads):
         raise KeyboardInterrupt

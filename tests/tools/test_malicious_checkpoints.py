@@ -1,5 +1,6 @@
 """Whatever a tool reads a checkpoint for: code in it is refused and never runs."""
 
+import shutil
 from pathlib import Path
 from pickle import UnpicklingError
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from PIL import Image
 
 from setformer_mm.hooks import KMeansReferenceInitHook
 from setformer_mm.models import SeTformer
-from setformer_mm.utils.checkpoints import load_checkpoints_safely
+from setformer_mm.utils.checkpoints import load_checkpoints_safely, read_checkpoint
 from setformer_mm.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,16 +40,22 @@ def resume(tool, toy, folder, path):
     train(tool, toy, folder, path, "--resume", path)
 
 
-def resume_the_last(tool, toy, folder, path):
+def leave_as_the_last(folder, path):
+    """As if a training had written it: others than in its folder are not read."""
     (folder / "run").mkdir(exist_ok=True)
-    (folder / "run" / "last_checkpoint").write_text(str(path))
+    path = str(path)
+    copy = path if "://" in path else shutil.copy(path, folder / "run")
+    (folder / "run" / "last_checkpoint").write_text(str(copy))
+
+
+def resume_the_last(tool, toy, folder, path):
+    leave_as_the_last(folder, path)
     train(tool, toy, folder, path, "--resume")
 
 
 def resume_by_the_config(tool, toy, folder, path):
-    """mmengine itself looks for the last checkpoint."""
-    (folder / "run").mkdir(exist_ok=True)
-    (folder / "run" / "last_checkpoint").write_text(str(path))
+    """No flag: mmengine's own way."""
+    leave_as_the_last(folder, path)
     train(tool, toy, folder, path, "--cfg-options", "resume=True")
 
 
@@ -241,3 +248,16 @@ def test_every_tool_that_reads_checkpoints_is_among_them():
     }
     tested = {"convert_checkpoint", "measure_padding", "predict", "publish_checkpoint"}
     assert reading == tested | {"test", "train", "visualize_transport"}
+
+
+def test_a_config_in_a_checkpoint_is_not_executed(tool, toy, tmp_path, canary):
+    """mmengine resumes by running ``meta.config`` as a config file."""
+    train(tool, toy, tmp_path, None)
+    path = tmp_path / "run" / "epoch_4.pth"
+    checkpoint = read_checkpoint(str(path))
+    checkpoint["meta"]["config"] = f"a = open({str(canary)!r}, 'w')"
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match="never executed") as error:
+        train(tool, toy, tmp_path, path, "--resume")
+    assert "\n" not in str(error.value)
+    assert not canary.exists()

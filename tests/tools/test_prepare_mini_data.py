@@ -471,3 +471,10 @@ def test_the_evaluators_accept_the_truth_and_nothing_else(data, wrong):
     names = ("coco/bbox_mAP", "coco/segm_mAP", "mIoU", "accuracy/top1")
     expected = (0, 0, 0, 0) if wrong else (1, 1, 100, 100)
     assert [scores[name] for name in names] == pytest.approx(expected, abs=0.02)
+
+
+def test_a_seed_that_is_none(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        prepare(tmp_path / "digits", "--seed", "-1")
+    assert "--seed must not be negative, got -1" in capsys.readouterr().err
+    assert not (tmp_path / "digits").exists()

@@ -49,6 +49,14 @@ def name_of(task) -> str:
     return next(name for name in TASKS if TASKS[name] is task)
 
 
+def test_json_that_is_a_folder(tables, monkeypatch, tmp_path):
+    """Known before anything is computed."""
+    monkeypatch.setattr(tables, "compute", lambda *_: 1 / 0)
+    monkeypatch.setattr("sys.argv", ["tables.py", "coco", "--json", str(tmp_path)])
+    with pytest.raises(UserError, match="--json names a file, and .* is a folder"):
+        tables.main()
+
+
 @pytest.mark.parametrize(
     ("name", "key"),
     [

@@ -37,6 +37,9 @@ def test_trains_tests_and_resumes(tool, toy, trained, tmp_path):
     assert len(pickle.loads(out.read_bytes())) == 12
 
     options = ["--cfg-options", "train_cfg.max_epochs=5"]
+    with pytest.raises(UserError, match="add param_scheduler.T_max=5 to --cfg-options"):
+        tool("train", config, "--work-dir", tmp_path / "run", "--resume", *options)
+    options += ["param_scheduler.T_max=5"]
     tool("train", config, "--work-dir", tmp_path / "run", "--resume", *options)
     assert (tmp_path / "run" / "epoch_5.pth").exists()
     other = tmp_path / "other"
@@ -130,6 +133,79 @@ def test_resume_without_checkpoint_starts_as_the_config_says(
             )
         cfg = used.pop()
         assert (cfg.load_from, bool(cfg.get("resume"))) == (str(trained), resumed)
+
+
+def test_resume_without_a_pointer_does_not_start_over(
+    tool, toy, trained, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    (run / "last_checkpoint").write_text("")
+    content = (run / "epoch_3.pth").read_bytes()
+    command = ["train", toy / "toy_epochs.py", "--work-dir", run, "--resume"]
+    tool(*command)
+    assert (
+        f"last_checkpoint is empty; going on from the newest whole one, {trained}"
+        in (capsys.readouterr().err)
+    )
+    assert (run / "epoch_3.pth").read_bytes() == content
+    for path in run.glob("*.pth"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="none of the checkpoints in .* is whole"):
+        tool(*command)
+
+
+def test_interrupted_training_says_what_is_kept(tool, toy, tmp_path, monkeypatch):
+    """As by Ctrl-C in the second epoch, or in the first."""
+    config, run = toy / "toy_epochs.py", tmp_path / "run"
+    from toy_job import ToyModel
+
+    train_step = ToyModel.train_step
+    for step, kept in ((2, "nothing has been saved"), (5, "epoch_1.pth is kept, and")):
+        steps = iter([None] * (step - 1))
+
+        def stop(*args, steps=steps, **kwargs):
+            try:
+                next(steps)
+            except StopIteration:
+                raise KeyboardInterrupt from None
+            return train_step(*args, **kwargs)
+
+        monkeypatch.setattr(ToyModel, "train_step", stop)
+        with pytest.raises(UserError) as error:
+            tool("train", config, "--work-dir", run)
+        assert f"stopped at iteration {step - 1}; " in str(error.value)
+        assert kept in str(error.value) and "\n" not in str(error.value)
+
+
+def test_places_that_cannot_be_written(tool, toy, trained, tmp_path):
+    config, file = toy / "toy_epochs.py", tmp_path / "file"
+    file.touch()
+    for name, arguments in (
+        ("train", [config, "--work-dir", file]),
+        ("test", [config, trained, "--work-dir", file]),
+        ("test", [config, trained, "--show-dir", file]),
+    ):
+        with pytest.raises(UserError, match=f"names a folder, and {file} is a file"):
+            tool(name, *arguments)
+    folder = tmp_path / "folder.pkl"
+    folder.mkdir()
+    with pytest.raises(UserError, match="--out names a file, and .* is a folder"):
+        tool("test", config, trained, "--out", folder)
+
+
+def test_cancelled_exemptions_are_warned_of(tool, toy, tmp_path, capsys):
+    options = [
+        "optim_wrapper.optimizer.weight_decay=0.05",
+        "optim_wrapper.paramwise_cfg.bias_decay_mult=0.0",
+        "optim_wrapper.paramwise_cfg.custom_keys.hidden.lr_mult=0.1",
+    ]
+    config = toy / "toy_epochs.py"
+    tool("train", config, "--work-dir", tmp_path, "--cfg-options", *options)
+    warning = capsys.readouterr().err
+    assert (
+        "warning: optim_wrapper.paramwise_cfg.custom_keys['hidden'] has no" in warning
+    )
+    assert "hidden.bias" in warning
 
 
 def test_two_trainings_in_one_folder(tool, toy, tmp_path, another_process):

@@ -190,3 +190,23 @@ def test_field_of_another_version(result, tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="none.json does not exist"):
         read_result(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("config_sha256", 5),
+        ("checkpoint_sha256", ["a"]),
+        ("metrics", None),
+        ("seed", "0"),
+        ("date", 2025),
+    ],
+)
+def test_fields_of_another_type(tmp_path, field, value):
+    path = tmp_path / "train_result.json"
+    described = describe_run(Config(), "train", {}, nn.Identity(), None, 0)
+    write_result(path, described)
+    content = json.loads(path.read_text()) | {field: value}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"does not hold a result: {field} cannot be"):
+        read_result(path)

@@ -57,9 +57,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def padded(image: Tensor, share: float) -> Tensor:
-    """Make each side longer by a share of it, with zeros."""
-    height, width = image.shape[2:]
-    return F.pad(image, (0, round(width * share), 0, round(height * share)))
+    """Make each side longer by about a share of it, with zeros.
+
+    By a multiple of four pixels, which some of timm's want of their sides.
+    """
+    rows, cols = (4 * round(side * share / 4) for side in image.shape[2:])
+    return F.pad(image, (0, cols, 0, rows))
 
 
 @torch.no_grad()
@@ -142,15 +145,23 @@ def peers(num_images: int) -> tuple[dict[str, Backbone], list[Tensor]]:
     except ImportError as error:
         raise UserError("peers come from timm: pip install timm") from error
     torch.manual_seed(0)
-    setformer = SeTformer("tiny").eval()
+    setformer = with_biases(SeTformer("tiny"))
     backbones = {"SeTformer-T": setformer, "padding ignored": ignoring(setformer)}
     for name, model in PEERS.items():
         any_size = dict(strict_img_size=False) if "swin" in model else {}
-        backbones[name] = maps_of(
-            timm.create_model(model, features_only=True, **any_size).eval()
-        )
+        model = timm.create_model(model, features_only=True, **any_size)
+        backbones[name] = maps_of(with_biases(model))
     images = [torch.randn(1, 3, *PICTURE_OF_NOISE) for _ in range(num_images)]
     return backbones, images
+
+
+@torch.no_grad()
+def with_biases(model: nn.Module) -> nn.Module:
+    """Give it random biases, as training does; without them zeros stay zeros."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model.eval()
 
 
 def maps_of(model: nn.Module) -> Backbone:

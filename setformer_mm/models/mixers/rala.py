@@ -11,7 +11,9 @@ from ..token_mixer import (
     at_least_float32,
 )
 
-LEAST_SUM = 1e-6  # of a query's scores, where all of its channels are far below 0
+# Of a query's scores, where all of its channels are far below 0; the authors add 1e-6,
+# from which gradients leave the range of float16.
+LEAST_SUM = 1e-4
 
 
 def rank_augmented_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -102,12 +102,26 @@ class Process:
 def make_jobs(ablate, tmp_path):
     """``make_jobs("ab", seeds=2)``: configs a.py and b.py with two seeds."""
 
-    def make(names: str = "ab", seeds: int = 2, sha256: str = "0" * 64) -> list:
+    def make(
+        names: str = "ab",
+        seeds: int = 2,
+        sha256: str = "0" * 64,
+        rates: tuple[float | None, ...] = (None,),
+    ) -> list:
         contenders = [
-            ablate.Contender(f"configs/{name}.py", sha256, {"config": name}, [], None)
+            ablate.Contender(
+                f"configs/{name}.py",
+                sha256,
+                {"config": name},
+                [],
+                None,
+                tuple(range(seeds)),
+                learning_rate=rate,
+            )
             for name in names
+            for rate in rates
         ]
-        return ablate.plan(contenders, range(seeds), tmp_path / "out")
+        return ablate.plan(contenders, tmp_path / "out")
 
     return make
 

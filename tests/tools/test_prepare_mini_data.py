@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tools" / "prepare_mini_data.py"
 SMALL = "--train-scenes 12 --val-scenes 6 --train-crops 20 --val-crops 10".split()
+SMALL += "--train-relations 20 --val-relations 10".split()
 
 spec = importlib.util.spec_from_file_location("prepare_mini_data", SCRIPT)
 tool = sys.modules[spec.name] = importlib.util.module_from_spec(spec)

@@ -13,13 +13,17 @@ from setformer_mm.utils.ablation import (
     AblationRun,
     Row,
     compare,
-    draw,
-    far_below,
     group_runs,
-    markdown,
     place_in_ablation,
     read_runs,
+    wish_of,
     write_runs,
+)
+from setformer_mm.utils.ablation_report import (
+    draw,
+    draw_progress,
+    far_below,
+    markdown,
 )
 from setformer_mm.utils.preflight import UserError
 from setformer_mm.utils.results import Result

@@ -8,8 +8,8 @@ _base_ = [
 
 model = dict(
     data_preprocessor=dict(num_classes=10),
-    # Strides 4 and 8: convolutions see 15 of the 96 pixels, windows of 7 x 7 tokens a
-    # quarter of a scene, and a third stage would be little more than one such window.
+    # Strides 4 and 8: convolutions see 15 of the 112 pixels, windows of 7 x 7 tokens at
+    # most one half of a scene, and in a third stage one window would hold nearly all.
     backbone=dict(
         arch=dict(
             _delete_=True,

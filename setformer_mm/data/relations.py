@@ -7,6 +7,10 @@ the scene, and its pixels are what is to be segmented.
 Nothing but this relation tells the two apart: sides, inks, classes and sizes are drawn
 without regard to which is named. Who sees both digits, but not which one has the key's
 ink, is right in one of two cases.
+
+In half of the scenes to train on, the named digit is alone: they teach what digits look
+like, without which nothing can be learned of the relation for a long time. Scenes to
+validate on all have both.
 """
 
 import colorsys
@@ -27,6 +31,7 @@ FRAME, LINE, KEY_HEIGHTS = 30, 3, (14, 20)
 GROUND = 0.4  # of the photographs' brightness: coloured inks stand out less than white
 HUES = (0.0, 0.33, 0.6)  # red, green, blue
 NUM_CLASSES = 10
+ALONE_SHARE = 0.5  # of the training scenes
 BACKGROUND, OTHER, NAMED = range(3)  # values of a label map; the key is background
 
 
@@ -53,13 +58,13 @@ class Layout:
         key_side: the half with the key, 0 or 1.
         key: the framed digit; its own class means nothing.
         named: the digit that has its ink.
-        other: the one that has not, of another class.
+        other: the one that has not, of another class; None if the named one is alone.
     """
 
     key_side: int
     key: Digit
     named: Digit
-    other: Digit
+    other: Digit | None
 
     @property
     def label(self) -> int:
@@ -81,17 +86,24 @@ class RelationalScene:
     label_map: np.ndarray
 
 
-def random_layout(label: int, rng: Rng) -> Layout:
-    """Draw a layout whose named digit is of class ``label``."""
+def random_layout(label: int, alone_share: float, rng: Rng) -> Layout:
+    """Draw a layout whose named digit is of class ``label``.
+
+    Args:
+        label: 0 to 9.
+        alone_share: how often the named digit is alone.
+        rng: a generator.
+    """
     key_side, place, key_label = (int(rng.integers(n)) for n in (2, 2, NUM_CLASSES))
     ink, other_ink, _ = rng.permutation(len(HUES)).tolist()
     other_label = int(rng.integers(NUM_CLASSES - 1))
     other_label += other_label >= label
+    is_alone = rng.random() < alone_share
     return Layout(
         key_side,
         key=Digit(key_label, ink, 0),
         named=Digit(label, ink, place),
-        other=Digit(other_label, other_ink, 1 - place),
+        other=None if is_alone else Digit(other_label, other_ink, 1 - place),
     )
 
 
@@ -125,6 +137,8 @@ def draw_scene(layout: Layout, sources: Sources, rng: Rng) -> RelationalScene:
     draw(framed(stroke), layout.key, lefts[layout.key_side], ROOM[0], BACKGROUND)
     room = ROOM[0] // 2
     for digit, value in ((layout.named, NAMED), (layout.other, OTHER)):
+        if digit is None:
+            continue
         stroke = fitting_stroke(sources, digit, HEIGHTS, (room, ROOM[1]), rng)
         left = lefts[1 - layout.key_side] + room * digit.place
         draw(stroke, digit, left, room, value)
@@ -165,6 +179,9 @@ def relational_scenes(split: str, count: int, seed: int) -> Iterator[RelationalS
         seed: with the same one, more scenes begin like fewer.
     """
     sources = load_sources(split)
+    alone_share = ALONE_SHARE if split == "train" else 0.0
     for index in range(count):
         rng = np.random.default_rng([seed, SPLITS.index(split), 2, index])
-        yield draw_scene(random_layout(index % NUM_CLASSES, rng), sources, rng)
+        yield draw_scene(
+            random_layout(index % NUM_CLASSES, alone_share, rng), sources, rng
+        )

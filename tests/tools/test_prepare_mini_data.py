@@ -65,9 +65,9 @@ def test_train_and_val_share_no_digit_and_no_part_of_a_photograph():
 
 @pytest.mark.parametrize("height", [20, 64])
 def test_a_stroke_has_the_height_that_was_asked_for(height):
-    digits = [x for images in digits.load_sources("val").digits for x in images]
+    images = [x for of_class in digits.load_sources("val").digits for x in of_class]
     rng = np.random.default_rng(0)
-    strokes = [digits.random_stroke(digit, height, rng) for digit in digits]
+    strokes = [digits.random_stroke(image, height, rng) for image in images]
     heights = np.array([np.ptp(np.nonzero(stroke > 0.5)[0]) + 1 for stroke in strokes])
     assert abs(heights.mean() / height - 1) < 0.1
     assert heights.min() > 0.7 * height
@@ -343,7 +343,7 @@ def test_mmpretrain_and_mmseg_read_the_same_relations(data):
         path = data / "annotations" / f"relations_{split}.json"
         layouts = json.loads(path.read_text())
         assert len(layouts) == len(classified[split]) == len(segmented[split]) == count
-        assert classified[split].metainfo["classes"] == tuple("0123456789")
+        assert list(classified[split].metainfo["classes"]) == list("0123456789")
         for layout, one, other in zip(layouts, classified[split], segmented[split]):
             assert np.array_equal(one["inputs"], other["inputs"])
             assert Path(one["data_samples"].img_path).name == layout["file_name"]

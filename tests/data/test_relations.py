@@ -22,7 +22,9 @@ from setformer_mm.data.relations import (
 
 @pytest.fixture(scope="module")
 def layouts() -> list[Layout]:
-    return [random_layout(i % 10, np.random.default_rng([5, i])) for i in range(6_000)]
+    return [
+        random_layout(i % 10, 0, np.random.default_rng([5, i])) for i in range(6_000)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,17 @@ def test_everything_is_balanced(layouts):
         assert shares == pytest.approx(np.full(count, 1 / count), rel=0.15)
 
 
+def test_in_half_of_the_training_the_named_digit_is_alone(scenes):
+    drawn = list(relational_scenes("train", 200, 0))
+    alone = [scene for scene in drawn if scene.layout.other is None]
+    assert 0.35 < len(alone) / len(drawn) < 0.65
+    assert {scene.layout.label for scene in alone} == set(range(10))
+    for scene in drawn:
+        has_other = (scene.label_map == OTHER).any()
+        assert has_other == (scene.layout.other is not None)
+    assert all(scene.layout.other for scene in scenes)
+
+
 def test_label_maps_and_halves(scenes):
     for scene in scenes:
         assert scene.image.shape == (HEIGHT, WIDTH, 3)
@@ -151,7 +164,7 @@ def test_more_scenes_begin_like_fewer_and_splits_differ(scenes):
 
 
 def test_a_layout_can_be_drawn_twice_differently():
-    layout = random_layout(3, np.random.default_rng(0))
+    layout = random_layout(3, 0, np.random.default_rng(0))
     sources = load_sources("train")
     drawn = [draw_scene(layout, sources, np.random.default_rng(s)) for s in range(2)]
     assert not np.array_equal(drawn[0].image, drawn[1].image)

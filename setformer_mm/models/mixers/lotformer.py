@@ -78,6 +78,11 @@ class PivotAttention(QueryKeyValueMixer):
     ) -> None:
         super().__init__(embed_dims, num_heads, one_projection)
         require_odd(num_steps)
+        if num_pivots < 1 or not epsilon > 0:
+            raise ValueError(
+                "num_pivots must be at least 1 and epsilon positive, "
+                f"got {num_pivots} and {epsilon}"
+            )
         head_dim = embed_dims // num_heads
         self.epsilon, self.num_steps = epsilon, num_steps
         pivots = torch.randn(num_heads, num_pivots, head_dim) / math.sqrt(head_dim)

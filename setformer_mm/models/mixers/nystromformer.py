@@ -93,6 +93,12 @@ class NystromAttention(QueryKeyValueMixer):
         one_projection: bool = False,
     ) -> None:
         super().__init__(embed_dims, num_heads, one_projection)
+        if num_landmarks < 1:
+            raise ValueError(f"num_landmarks must be at least 1, got {num_landmarks}")
+        if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
+            raise ValueError(
+                f"kernel_size must be odd and positive, or None, got {kernel_size}"
+            )
         self.num_landmarks = num_landmarks
         self.conv = kernel_size and nn.Conv2d(
             num_heads,

@@ -86,6 +86,8 @@ class WindowAttention(QueryKeyValueMixer):
         one_projection: bool = False,
     ) -> None:
         super().__init__(embed_dims, num_heads, one_projection)
+        if window_size < 1:
+            raise ValueError(f"window_size must be at least 1, got {window_size}")
         # A bias by its name, too: weight decay leaves those alone.
         self.bias = nn.Parameter(torch.zeros(num_heads, *[2 * window_size - 1] * 2))
         nn.init.trunc_normal_(self.bias, std=0.02)

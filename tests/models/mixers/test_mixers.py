@@ -231,6 +231,21 @@ def test_one_projection_is_query_key_and_value(kind):
     torch.testing.assert_close(one.qkv_proj.weight.grad, gradients.sum(0))
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        ("Nystrom", dict(num_landmarks=0), "num_landmarks must be at least 1, got 0"),
+        ("Nystrom", dict(kernel_size=4), "kernel_size must be odd .* got 4"),
+        ("Pivot", dict(num_pivots=0), "num_pivots must be at least 1 .* got 0"),
+        ("Pivot", dict(epsilon=0.0), "epsilon positive, got 32 and 0.0"),
+        ("Window", dict(window_size=0), "window_size must be at least 1, got 0"),
+    ],
+)
+def test_fields_that_mean_nothing(kind, fields, message):
+    with pytest.raises(ValueError, match=message):
+        TOKEN_MIXERS.get(f"{kind}Attention")(8, 2, **fields)
+
+
 def test_landmarks_of_a_grid_that_the_stride_does_not_divide():
     mixer = TOKEN_MIXERS.get("SOFTAttention")(8, 2, landmark_stride=4)
     q = torch.randn(2, 2, 15, 4)

@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 from .preflight import UserError
@@ -17,11 +18,19 @@ def read_records(work_dir: str | os.PathLike) -> list[dict]:
         UserError: if nothing was logged.
     """
     logs = sorted(Path(work_dir).glob("*/vis_data/scalars.json"))
-    lines = [line for log in logs for line in log.read_text().splitlines()]
-    records = [json.loads(line) for line in lines if line.strip()]
+    records = [record for log in logs for record in _whole_records(log)]
     if not any("loss" in record for record in records):
         raise UserError(f"no training log found in {work_dir}/*/vis_data/scalars.json")
     return records
+
+
+def _whole_records(log: Path) -> Iterator[dict]:
+    """Records of one process; a killed one may have written half of its last."""
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
 
 
 def to_curves(records: list[dict], names: tuple[str, ...]) -> dict[str, Curve]:

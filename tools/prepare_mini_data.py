@@ -7,7 +7,7 @@ scikit-learn ships 1,797 scanned digits (``load_digits``, 8x8) and two photograp
     data/digits/scenes/{train,val}/NNNNN.png                  128x128, 1 to 6 digits
     data/digits/labels/{train,val}/NNNNN.png                  0 background, digit + 1
     data/digits/annotations/instances_{train,val}.json        COCO, masks as RLE
-    data/digits/relations/scenes/{train,val}/NNNNN.png        96x96, a key and 3 digits
+    data/digits/relations/scenes/{train,val}/NNNNN.png        112x32, key and 2 digits
     data/digits/relations/labels/{train,val}/NNNNN.png        0, 1 a digit, 2 the named
     data/digits/annotations/relations_{train,val}.txt         picture and its class
     data/digits/annotations/relations_{train,val}.json        what each of them shows
@@ -47,7 +47,7 @@ from setformer_mm.data.digits import (
     random_background,
     random_stroke,
 )
-from setformer_mm.data.relations import relational_scenes
+from setformer_mm.data.relations import NUM_CLASSES, relational_scenes
 
 GENERATOR_VERSION = 3  # raise it with every change of what is written
 SCENE_SIZE, SCENE_HEIGHTS, MAX_DIGITS = 128, (20, 64), 6  # pixels
@@ -301,9 +301,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if min(args.train_crops, args.val_crops) < 10:
         parser.error("--train-crops and --val-crops must be at least 10, one a class")
-    if min(args.train_relations, args.val_relations) < 10:
+    if min(args.train_relations, args.val_relations) < NUM_CLASSES:
         parser.error(
-            "--train-relations and --val-relations must be at least 10, one a class"
+            "--train-relations and --val-relations must be at least "
+            f"{NUM_CLASSES}, one a class"
         )
     if min(args.train_scenes, args.val_scenes) < 1:
         parser.error("--train-scenes and --val-scenes must be at least 1")

@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(num_classes=10),
+    data_preprocessor=dict(num_classes=4),
     # Strides 4 and 8: convolutions see 15 of the 112 pixels, windows of 7 x 7 tokens at
     # most one half of a scene, and in a third stage one window would hold nearly all.
     backbone=dict(
@@ -22,7 +22,7 @@ model = dict(
         out_indices=(1,),
         init_cfg=dict(type="Xavier", layer="Linear", distribution="uniform"),
     ),
-    head=dict(num_classes=10, in_channels=64),
+    head=dict(num_classes=4, in_channels=64),
     train_cfg=None,
 )
 

@@ -18,7 +18,7 @@ train_dataloader = dict(
         data_root=data_root,
         ann_file="annotations/relations_train.txt",
         data_prefix="relations/scenes/train",
-        metainfo=dict(classes=list("0123456789")),
+        metainfo=dict(classes=list("0123")),
         pipeline=pipeline,
     ),
 )
@@ -33,7 +33,7 @@ val_dataloader = dict(
         data_root=data_root,
         ann_file="annotations/relations_val.txt",
         data_prefix="relations/scenes/val",
-        metainfo=dict(classes=list("0123456789")),
+        metainfo=dict(classes=list("0123")),
         pipeline=pipeline,
     ),
 )

@@ -114,13 +114,16 @@ def read_contenders(config: str, seeds: Sequence[int] | None) -> list[Contender]
     require_data(cfg, ("train", "val"))
     require_pretrained_weights(cfg)
     wish = wish_of(cfg)
-    multiply_adds = count_multiply_adds(cfg)
-    contenders = []
+    # First, because building a model or a data set changes the config.
+    hashes = {}
     for rate in wish.learning_rates or (None,):
         cfg.merge_from_dict({} if rate is None else {LEARNING_RATE: rate})
-        contender = Contender(
+        hashes[rate] = config_sha256(cfg)
+    multiply_adds = count_multiply_adds(cfg)
+    return [
+        Contender(
             config,
-            config_sha256(cfg),
+            sha256,
             rows,
             baseline_of,
             multiply_adds,
@@ -128,8 +131,8 @@ def read_contenders(config: str, seeds: Sequence[int] | None) -> list[Contender]
             cfg.train_dataloader.get("batch_size", 1),
             rate,
         )
-        contenders.append(contender)
-    return contenders
+        for rate, sha256 in hashes.items()
+    ]
 
 
 def require_result(cfg: Config) -> None:

@@ -5,6 +5,7 @@ import os
 import statistics
 from collections.abc import Iterable, Sequence
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -23,6 +24,7 @@ from .markdown import markdown_table
 
 # The columns of learning curves: a share of the training, and what it is called.
 PARTS = {1 / 3: "at a third", 2 / 3: "at two thirds"}
+COLORS = colormaps["tab20"].colors  # of learning curves
 DOTS = dict(alpha=0.6, markersize=5, markeredgewidth=0)  # one a seed
 
 
@@ -98,7 +100,7 @@ def draw_progress(runs: Sequence[AblationRun], path: str | os.PathLike) -> bool:
     panels = figure.subplots(len(groups), 3, squeeze=False, sharey="row")
     for (group, rows), (by_step, by_time, by_size) in zip(groups.items(), panels):
         for index, row in enumerate(rows):
-            _draw_progress_of(row, f"C{index % 10}", by_step, by_time, by_size)
+            _draw_progress_of(row, COLORS[index % 20], by_step, by_time, by_size)
         by_step.set_title(group, fontsize=10, loc="left")
         by_step.set_ylabel(_display(rows[0].metric)[0])
         by_step.set_xlabel("epochs, or iterations; the band is the range of the seeds")
@@ -112,7 +114,7 @@ def draw_progress(runs: Sequence[AblationRun], path: str | os.PathLike) -> bool:
 
 
 def _draw_progress_of(
-    row: Row, color: str, by_step: Axes, by_time: Axes, by_size: Axes
+    row: Row, color: tuple, by_step: Axes, by_time: Axes, by_size: Axes
 ) -> None:
     """One row in its three panels."""
     # What all seeds have: a run that was killed may lack a validation.

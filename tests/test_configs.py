@@ -23,6 +23,7 @@ REAL = [
     for x in VARIANTS
 ]
 MINI = ["setformer_digits", "mask_rcnn_setformer_digits", "upernet_setformer_digits"]
+RELATIONS = ["setformer_relations", "fcn_setformer_relations"]
 DEMO = [f"{name}_demo" for name in MINI]
 EXAMPLES = [
     "mask_rcnn_setformer_t_pets",
@@ -32,7 +33,7 @@ EXAMPLES = [
 ABLATIONS = sorted(path.stem for path in (CONFIGS / "ablation").glob("*.py"))
 FILES = {
     **{name: CONFIGS / f"{name}.py" for name in REAL},
-    **{name: CONFIGS / "mini" / f"{name}.py" for name in MINI + DEMO},
+    **{name: CONFIGS / "mini" / f"{name}.py" for name in MINI + RELATIONS + DEMO},
     **{name: CONFIGS / "examples" / f"{name}.py" for name in EXAMPLES},
     **{name: CONFIGS / "ablation" / f"{name}.py" for name in ABLATIONS},
 }
@@ -205,7 +206,7 @@ def random_batch(scope: str, size: int, num_images: int = 2) -> dict:
         samples = []
         for _ in range(num_images):
             sample = SegDataSample(metainfo=dict(img_shape=shape, ori_shape=shape))
-            sample.gt_sem_seg = PixelData(data=torch.randint(0, 10, (1, *shape)))
+            sample.gt_sem_seg = PixelData(data=torch.randint(0, 3, (1, *shape)))
             samples.append(sample)
         return dict(inputs=list(images), data_samples=samples)
     from mmdet.testing import demo_mm_inputs
@@ -242,6 +243,11 @@ def check_training_step(name: str, size: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", MINI)
 def test_mini_models_train(name, dtype):
     check_training_step(name, 64, dtype)
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+def test_relational_models_train(name):
+    check_training_step(name, 64, torch.float32)
 
 
 @pytest.mark.slow

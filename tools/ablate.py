@@ -5,20 +5,18 @@
 Each run is ``tools/train.py`` in a process of its own and leaves
 ``FOLDER/<config>/seed_<seed>``. Started again, the grid skips what is finished and
 continues what was interrupted. A config says by its field ``ablation`` where it stands
-in the tables (:mod:`setformer_mm.utils.ablation`).
+in the tables, and perhaps how many seeds it wants and which learning rates
+(:mod:`setformer_mm.utils.ablation`): these are tried with the first seed, in
+``FOLDER/<config>/lr_<rate>/seed_<seed>``, and the best one goes on with the others.
 """
 
 import argparse
-import dataclasses
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,143 +27,45 @@ from tqdm import tqdm
 
 from setformer_mm.utils.ablation import (
     AblationRun,
-    draw,
-    markdown,
     place_in_ablation,
     read_runs,
+    wish_of,
     write_runs,
 )
+from setformer_mm.utils.ablation_jobs import (
+    LOG,
+    Contender,
+    Job,
+    first_runs,
+    plan,
+    without_worse_rates,
+)
+from setformer_mm.utils.ablation_report import draw, draw_progress, markdown
 from setformer_mm.utils.child_processes import start_child
 from setformer_mm.utils.complexity import count_model
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.folder_lock import hold_folder
-from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.launch import build_model, read_config, run_tool
 from setformer_mm.utils.outputs import require_writable_folder
 from setformer_mm.utils.preflight import require_data, require_pretrained_weights
-from setformer_mm.utils.results import (
-    FILE_NAMES,
-    config_sha256,
-    read_result,
-)
+from setformer_mm.utils.results import config_sha256
 
 TRAIN = Path(__file__).resolve().with_name("train.py")
-LOG = "train.log"
 POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A config, and what the report says of it whatever the seed.
-
-    Attributes:
-        config: path of the file.
-        sha256: see :func:`setformer_mm.utils.results.config_sha256`.
-        rows: see :class:`~setformer_mm.utils.ablation.AblationRun`, as what follows.
-        baseline_of: likewise.
-        multiply_adds: likewise.
-    """
-
-    config: str
-    sha256: str
-    rows: dict[str, str]
-    baseline_of: list[str]
-    multiply_adds: int | None
-
-    @property
-    def name(self) -> str:
-        return Path(self.config).stem
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One contender to train with one seed."""
-
-    contender: Contender
-    seed: int
-    work_dir: Path
-
-    def __str__(self) -> str:
-        return f"{self.contender.name}, seed {self.seed}"
-
-    @property
-    def log(self) -> Path:
-        """What the processes print."""
-        return self.work_dir / LOG
-
-    @property
-    def note(self) -> Path:
-        """What this tool knows about the job: the config's hash and the seconds."""
-        return self.work_dir / "ablation_job.json"
-
-    def is_known(self) -> bool:
-        """Whether it has been started, with its config as it is now or another one."""
-        return self.note.exists()
-
-    def is_outdated(self) -> bool:
-        """Whether it was started with a config that has changed since."""
-        return self.is_known() and self._read_note()["sha256"] != self.contender.sha256
-
-    def keep_outdated(self) -> Path:
-        """Move the run of another config out of the way, to a folder with its hash.
-
-        What an earlier run of that config has left there is deleted.
-
-        Raises:
-            UserError: if the folder is of something else.
-        """
-        sha256 = self._read_note()["sha256"]
-        kept = self.work_dir.with_name(f"{self.work_dir.name}.{sha256[:8]}")
-        earlier = dataclasses.replace(self, work_dir=kept)
-        if kept.exists():
-            if not earlier.is_known() or earlier._read_note()["sha256"] != sha256:
-                raise UserError(f"{kept} is not of this ablation; move it elsewhere")
-            shutil.rmtree(kept)
-        return self.work_dir.rename(kept)
-
-    @property
-    def seconds(self) -> float:
-        """How long it has run, all its processes together."""
-        return self._read_note()["seconds"] if self.is_known() else 0.0
-
-    def add_seconds(self, seconds: float) -> None:
-        content = dict(sha256=self.contender.sha256, seconds=self.seconds + seconds)
-        write_atomically(self.note, json_text(content))
-
-    def run(self) -> AblationRun | None:
-        """What the report needs to know, if the job is finished."""
-        path = self.work_dir / FILE_NAMES["train"]
-        if not self.is_known() or not path.exists():
-            return None
-        result = read_result(path)
-        about = self.contender
-        if (result.config_sha256, result.seed) != (about.sha256, self.seed):
-            return None
-        return AblationRun(
-            rows=about.rows,
-            baseline_of=about.baseline_of,
-            multiply_adds=about.multiply_adds,
-            seconds=round(self.seconds, 1),
-            result=result,
-        )
-
-    def _read_note(self) -> dict:
-        try:
-            note = json.loads(self.note.read_text("utf-8"))
-            if isinstance(note["sha256"], str) and note["seconds"] >= 0:
-                return note
-        except (LookupError, TypeError, ValueError):
-            pass
-        raise UserError(
-            f"{self.note} is damaged; delete {self.work_dir} to train this run anew"
-        )
+LEARNING_RATE = "optim_wrapper.optimizer.lr"  # its place in a config
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train configs and compare them.")
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help="config files")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="SEED",
+        help="instead of those that the configs wish for, or 0",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("ablation_output"), help="where to write"
     )
@@ -186,13 +86,21 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"CONFIGs must have different file names, got {names}")
     if args.jobs < 1:
         parser.error(f"--jobs must be positive, got {args.jobs}")
-    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
+    seeds = args.seeds or [0]
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         parser.error(f"--seeds must differ and not be negative, got {args.seeds}")
     return args
 
 
-def read_contender(config: str) -> Contender:
+def read_contenders(config: str, seeds: Sequence[int] | None) -> list[Contender]:
     """Read a config, find what its training would miss, and build its model once.
+
+    Args:
+        config: path of the file.
+        seeds: instead of those that it wishes for.
+
+    Returns:
+        One contender for each learning rate to try.
 
     Raises:
         UserError: if the config, its data or its pretrained weights are not there, or
@@ -203,8 +111,26 @@ def read_contender(config: str) -> Contender:
     require_result(cfg)
     require_data(cfg, ("train", "val"))
     require_pretrained_weights(cfg)
-    sha256 = config_sha256(cfg)
-    return Contender(config, sha256, rows, baseline_of, count_multiply_adds(cfg))
+    wish = wish_of(cfg)
+    # First, because building a model or a data set changes the config.
+    hashes = {}
+    for rate in wish.learning_rates or (None,):
+        cfg.merge_from_dict({} if rate is None else {LEARNING_RATE: rate})
+        hashes[rate] = config_sha256(cfg)
+    multiply_adds = count_multiply_adds(cfg)
+    return [
+        Contender(
+            config,
+            sha256,
+            rows,
+            baseline_of,
+            multiply_adds,
+            tuple(seeds or wish.seeds),
+            cfg.train_dataloader.get("batch_size", 1),
+            rate,
+        )
+        for rate, sha256 in hashes.items()
+    ]
 
 
 def require_result(cfg: Config) -> None:
@@ -237,30 +163,12 @@ def count_multiply_adds(cfg: Config) -> int | None:
     return count_model(model, image)
 
 
-def plan(contenders: Sequence[Contender], seeds: Sequence[int], out: Path) -> list[Job]:
-    """Lay out the grid: all contenders with the first seed, then with the next one.
-
-    Raises:
-        UserError: if a folder was written by something else.
-    """
-    jobs = [
-        Job(contender, seed, out / contender.name / f"seed_{seed}")
-        for seed in seeds
-        for contender in contenders
-    ]
-    for job in jobs:
-        if not job.is_known() and any(job.work_dir.glob("*")):
-            raise UserError(
-                f"{job.work_dir} has files that are not of an ablation; name another "
-                "folder with --out"
-            )
-    return jobs
-
-
 def start_training(job: Job, num_threads: int) -> subprocess.Popen:
     """Start or continue ``tools/train.py``; what it prints goes to the job's log."""
     command = [sys.executable, TRAIN, job.contender.config, "--work-dir", job.work_dir]
     command += ["--resume", "--cfg-options", f"randomness.seed={job.seed}"]
+    if job.contender.learning_rate is not None:
+        command.append(f"{LEARNING_RATE}={job.contender.learning_rate}")
     environment = {"OMP_NUM_THREADS": str(num_threads), **os.environ}
     with open(job.log, "ab") as log:
         return start_child(command, stdout=log, stderr=log, env=environment)
@@ -370,7 +278,8 @@ def report(runs: list[AblationRun], out: Path) -> None:
     tables = markdown(runs)
     write_atomically(out / "ablation.md", tables)
     draw(runs, out / "ablation.png")
-    print(f"\n{tables}\nTable and picture are in {out}")
+    draw_progress(runs, out / "progress.png")
+    print(f"\n{tables}\nTables and pictures are in {out}")
 
 
 def train_and_report(jobs: Sequence[Job], out: Path, num_parallel: int) -> None:
@@ -379,16 +288,30 @@ def train_and_report(jobs: Sequence[Job], out: Path, num_parallel: int) -> None:
     Raises:
         UserError: if a run failed, or the grid was stopped.
     """
-    print(f"{len(jobs)} runs; each logs to {out}/CONFIG/seed_SEED/{LOG}", flush=True)
+    first = first_runs(jobs)
+    # Each config with each seed, and the first one again with the other rates.
+    count = len({(job.contender.config, job.seed) for job in jobs})
+    count += len(first) - len({job.contender.config for job in first})
+    print(f"{count} runs; each logs to {out}/CONFIG/seed_SEED/{LOG}", flush=True)
     path = out / "ablation.json"
     threads = max(1, torch.get_num_threads() // num_parallel)
-    try:
-        failed = run_grid(
-            jobs,
+
+    def run(some: Sequence[Job]) -> list[Job]:
+        return run_grid(
+            some,
             lambda job: start_training(job, threads),
             num_parallel,
             lambda: collect(jobs, path),
         )
+
+    try:
+        failed = []
+        if first:
+            print("First the learning rates, with one seed", flush=True)
+            failed = run(first)
+        if not failed:
+            jobs = without_worse_rates(jobs)
+            failed = run(jobs)
     except KeyboardInterrupt:
         raise UserError("stopped; the same command goes on from here") from None
     if runs := collect(jobs, path):
@@ -407,7 +330,8 @@ def main() -> None:
         report(runs, args.out)
         return
     progress = tqdm(args.configs, "reading configs", leave=False, disable=None)
-    jobs = plan([read_contender(config) for config in progress], args.seeds, args.out)
+    contenders = [c for config in progress for c in read_contenders(config, args.seeds)]
+    jobs = plan(contenders, args.out)
     hold_folder(args.out, "name another folder with --out")
     train_and_report(jobs, args.out, args.jobs)
 

@@ -1,13 +1,11 @@
 """Draw loss and validation metric: ``python tools/plot_curves.py WORK_DIR OUT.png``."""
 
 import argparse
-import json
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.curves import Curve, read_records, to_curves
 from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import run_tool
 from setformer_mm.utils.outputs import require_writable_file
@@ -28,38 +26,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_records(work_dir: str) -> list[dict]:
-    """All logged records, in the order of logging, resumed runs after each other.
-
-    Raises:
-        UserError: if nothing was logged.
-    """
-    logs = sorted(Path(work_dir).glob("*/vis_data/scalars.json"))
-    lines = [line for log in logs for line in log.read_text("utf-8").splitlines()]
-    records = [json.loads(line) for line in lines if line.strip()]
-    if not any("loss" in record for record in records):
-        raise UserError(f"no training log found in {work_dir}/*/vis_data/scalars.json")
-    return records
-
-
-def to_curves(records: list[dict]) -> dict[str, tuple[list, list]]:
-    """Sort records into ``{name: (iterations, values)}``.
-
-    A validation is logged with the number of epochs in epoch-based training, so its
-    iteration is that of the last training record before it. Iterations that a resumed
-    run repeats replace their first values.
-    """
-    points: dict[str, dict[int, float]] = {}
-    iteration = 0
-    for record in records:
-        if "loss" in record:
-            iteration = record["step"]
-        for name in ("loss", *METRICS):
-            if name in record:
-                points.setdefault(name, {})[iteration] = record[name]
-    return {name: tuple(zip(*sorted(curve.items()))) for name, curve in points.items()}
-
-
 def smooth(values: list[float], window: int) -> np.ndarray:
     """Centred moving average, over fewer values at both ends."""
     weights = np.ones(window)
@@ -67,11 +33,11 @@ def smooth(values: list[float], window: int) -> np.ndarray:
     return np.convolve(values, weights, mode="same") / count
 
 
-def plot(curves: dict[str, tuple[list, list]], out: str) -> None:
+def plot(curves: dict[str, Curve], out: str) -> None:
     """Loss on the left axis (raw and smoothed), metrics on the right one."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     left = figure.subplots()
-    steps, losses = curves["loss"]
+    steps, losses = zip(*curves["loss"])
     smoothed = smooth(losses, window=max(1, len(losses) // 20))
     left.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=1)
     left.plot(steps, smoothed, color="tab:blue", label="training loss")
@@ -85,7 +51,7 @@ def plot(curves: dict[str, tuple[list, list]], out: str) -> None:
         right = left.twinx()
         right.set_ylabel("validation metric")
     for name, color in zip(metrics, ("tab:red", "tab:orange"), strict=False):
-        steps, values = curves[name]
+        steps, values = zip(*curves[name])
         label = f"{METRICS[name]} (last {values[-1]:.3g})"
         right.plot(steps, values, "o-", color=color, markersize=3, label=label)
         right.set_ylim(bottom=0)
@@ -96,7 +62,8 @@ def plot(curves: dict[str, tuple[list, list]], out: str) -> None:
 def main() -> None:
     args = parse_args()
     require_writable_file(args.out, "OUT")
-    plot(to_curves(read_records(args.work_dir)), args.out)
+    records = read_records(args.work_dir)
+    plot(to_curves(records, ("loss", *METRICS)), args.out)
     print(f"Curves drawn in {args.out}")
 
 

@@ -7,12 +7,18 @@ scikit-learn ships 1,797 scanned digits (``load_digits``, 8x8) and two photograp
     data/digits/scenes/{train,val}/NNNNN.png                  128x128, 1 to 6 digits
     data/digits/labels/{train,val}/NNNNN.png                  0 background, digit + 1
     data/digits/annotations/instances_{train,val}.json        COCO, masks as RLE
+    data/digits/relations/scenes/{train,val}/NNNNN.png        112x32, key and 2 digits
+    data/digits/relations/labels/{train,val}/NNNNN.png        0, 1 a digit, 2 the named
+    data/digits/annotations/relations_{train,val}.txt         picture and its class
+    data/digits/annotations/relations_{train,val}.json        what each of them shows
     data/digits/manifest.json                       recipe, statistics, digest, files
 
-Train and val share no digit image and no part of a photograph. The same arguments and
-library versions give the same bytes. The folder appears in one rename once it is
-complete; a later run checks its digest and leaves it alone. It replaces a folder only
-if that has its manifest, all files of that and nothing else.
+The relations are scenes in which a framed digit names another one by its ink
+(:mod:`setformer_mm.data.relations`). Train and val share no digit image and no part of
+a photograph. The same arguments and library versions give the same bytes. The folder
+appears in one rename once it is complete; a later run checks its digest and leaves it
+alone. It replaces a folder only if that has its manifest, all files of that and nothing
+else.
 """
 
 import argparse
@@ -22,7 +28,7 @@ import hashlib
 import json
 import zlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -31,86 +37,27 @@ import PIL
 import sklearn
 from PIL import Image, ImageDraw
 from pycocotools import mask as rle
-from sklearn.datasets import load_digits, load_sample_images
 from tqdm import tqdm
 
+from setformer_mm.data.digits import (
+    SPLITS,
+    Rng,
+    Sources,
+    load_sources,
+    random_background,
+    random_stroke,
+)
+from setformer_mm.data.relations import NUM_CLASSES, relational_scenes
 from setformer_mm.utils.folders import replace_folder, require_replaceable
 from setformer_mm.utils.launch import run_tool
 from setformer_mm.utils.pictures import SUFFIXES, save_picture
 
-GENERATOR_VERSION = 2  # raise it with every change of what is written
+GENERATOR_VERSION = 3  # raise it with every change of what is written
 SCENE_SIZE, SCENE_HEIGHTS, MAX_DIGITS = 128, (20, 64), 6  # pixels
 CROP_SIZE, CROP_HEIGHTS = 64, (24, 56)  # pixels
-TRAIN_WIDTH = 0.7  # left share of each photograph; the rest is for validation
 MIN_VISIBLE_SHARE, MIN_VISIBLE_PIXELS = 0.6, 40  # what occlusion must leave of a digit
 MIN_CONTRAST, MIN_CONTRAST_SHARE = 40, 0.85  # grey levels from ground to stroke
-SPLITS = ("train", "val")
 SCENE_KINDS = ("scenes", "labels")  # pictures of a scene
-Rng = np.random.Generator
-
-
-@dataclass
-class Sources:
-    """What one split draws from."""
-
-    digits: list[np.ndarray]  # one array (n, 8, 8) a class, ink in 0..1
-    photos: list[Image.Image]
-
-
-def load_sources(split: str) -> Sources:
-    """Load the digit images and photograph regions of one split.
-
-    The split does not depend on the seed, so no data set made here shows in training
-    what another one holds out: every fifth image of each class, and the right part of
-    each photograph.
-    """
-    digits = load_digits()
-    of_class = [digits.images[digits.target == label] / 16 for label in range(10)]
-    photos = load_sample_images().images
-    cut = round(TRAIN_WIDTH * photos[0].shape[1])
-    region = np.s_[:, :cut] if split == "train" else np.s_[:, cut:]
-    return Sources(
-        [xs[(np.arange(len(xs)) % 5 == 0) == (split == "val")] for xs in of_class],
-        [Image.fromarray(photo[region]) for photo in photos],
-    )
-
-
-def random_background(photos: list[Image.Image], size: int, rng: Rng) -> np.ndarray:
-    """Cut a random square out of a photograph, (size, size, 3) float32 in 0..255."""
-    photo = photos[rng.integers(len(photos))]
-    side = rng.uniform(0.6, 1.5) * size
-    left, top = rng.uniform(0, photo.width - side), rng.uniform(0, photo.height - side)
-    box = (left, top, left + side, top + side)
-    patch = photo.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    background = np.asarray(patch, np.float32)
-    if rng.random() < 0.5:
-        background = background[:, ::-1]
-    return np.clip(background * rng.uniform(0.3, 0.9), 0, 255)
-
-
-def random_stroke(digit: np.ndarray, height: float, rng: Rng) -> np.ndarray:
-    """Enlarge an 8x8 digit to a smooth, slightly turned and slanted stroke.
-
-    Returns:
-        The stroke's coverage of each pixel, (h, w) float32 in 0..1 and tightly cropped;
-        pixels above one half are the digit's mask.
-    """
-    scale = height / 8
-    angle, slant = rng.uniform(-0.25, 0.25), rng.uniform(-0.2, 0.2)
-    rotate = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    slant_and_widen = [[rng.uniform(0.8, 1.2), slant], [0, 1]]
-    to_source = np.linalg.inv(scale * np.array(rotate) @ slant_and_widen)
-    padded = Image.fromarray(np.pad(digit, 2).astype(np.float32))
-    side = int(1.6 * height)
-    offset = 6 - to_source @ [side / 2, side / 2]
-    affine = np.column_stack([to_source, offset]).ravel().tolist()
-    ink = padded.transform(
-        (side, side), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC
-    )
-    # The ink changes by about 1 / scale a pixel: this ramp is one to two pixels wide.
-    coverage = np.clip(0.5 + (np.asarray(ink) - 0.5) * scale, 0, 1)
-    rows, columns = np.nonzero(coverage)
-    return coverage[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
 def random_colour(rng: Rng) -> np.ndarray:
@@ -181,7 +128,7 @@ def save_png(array: np.ndarray, path: Path) -> None:
     image.save(path, compress_level=1, compress_type=zlib.Z_RLE)
 
 
-def save_json(value: dict, path: Path) -> None:
+def save_json(value: dict | list, path: Path) -> None:
     """Write JSON whose bytes depend on nothing but the value."""
     text = json.dumps(value, sort_keys=True, allow_nan=False)
     path.write_text(text, encoding="utf-8")
@@ -247,10 +194,31 @@ def write_scenes(root: Path, split: str, count: int, seed: int) -> Counter:
     return scenes_by_digits
 
 
+def write_relations(root: Path, split: str, count: int, seed: int) -> None:
+    """Write relational scenes, their label maps, and what they show in two files."""
+    scenes, labels = (
+        root / "relations" / kind / split for kind in ("scenes", "labels")
+    )
+    for folder in (scenes, labels):
+        folder.mkdir(parents=True)
+    lines, layouts = [], []
+    drawn = relational_scenes(split, count, seed)
+    drawn = tqdm(drawn, f"{split} relations", count, unit="image", mininterval=1)
+    for index, scene in enumerate(drawn):
+        name = f"{index:05d}.png"
+        save_png(scene.image, scenes / name)
+        save_png(scene.label_map, labels / name)
+        lines.append(f"{name} {scene.layout.label}\n")
+        layouts.append(dict(file_name=name, **asdict(scene.layout)))
+    path = root / "annotations" / f"relations_{split}"
+    path.with_suffix(".txt").write_text("".join(lines), encoding="utf-8")
+    save_json(layouts, path.with_suffix(".json"))
+
+
 def digest(root: Path) -> str:
     """Hash the names and bytes of all files but the manifest."""
     total = hashlib.sha256()
-    for path in sorted(root.rglob("*.png")) + sorted(root.rglob("annotations/*.json")):
+    for path in sorted(root.rglob("*.png")) + sorted(root.glob("annotations/*")):
         total.update(path.relative_to(root).as_posix().encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
@@ -304,6 +272,7 @@ def write_all(root: Path, recipe: dict) -> None:
         write_crops(root, split, recipe["crops"][split], recipe["seed"])
         counts = write_scenes(root, split, recipe["scenes"][split], recipe["seed"])
         scenes_by_digits[split] = dict(sorted(counts.items()))
+        write_relations(root, split, recipe["relations"][split], recipe["seed"])
     files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
     manifest = dict(
         recipe=recipe,
@@ -357,11 +326,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--val-scenes", type=int, default=300)
     parser.add_argument("--train-crops", type=int, default=10000)
     parser.add_argument("--val-crops", type=int, default=1000)
+    parser.add_argument("--train-relations", type=int, default=10000)
+    parser.add_argument("--val-relations", type=int, default=1000)
     parser.add_argument("--force", action="store_true", help="rebuild what is there")
     parser.add_argument("--preview", type=Path, metavar="PNG", help="draw some scenes")
     args = parser.parse_args(argv)
     if min(args.train_crops, args.val_crops) < 10:
         parser.error("--train-crops and --val-crops must be at least 10, one a class")
+    if min(args.train_relations, args.val_relations) < NUM_CLASSES:
+        parser.error(
+            "--train-relations and --val-relations must be at least "
+            f"{NUM_CLASSES}, one a class"
+        )
     if min(args.train_scenes, args.val_scenes) < 1:
         parser.error("--train-scenes and --val-scenes must be at least 1")
     if args.seed < 0:
@@ -381,6 +357,7 @@ def main(argv: list[str] | None = None) -> None:
         seed=args.seed,
         scenes=dict(train=args.train_scenes, val=args.val_scenes),
         crops=dict(train=args.train_crops, val=args.val_crops),
+        relations=dict(train=args.train_relations, val=args.val_relations),
         libraries=versions | dict(sklearn=sklearn.__version__),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -393,9 +370,13 @@ def main(argv: list[str] | None = None) -> None:
             replace_folder(out, write, require=partial(require_ours, out))
     if args.preview:
         save_picture(np.asarray(draw_preview(out)), args.preview)
-    crops, scenes = (sum(recipe[kind].values()) for kind in ("crops", "scenes"))
+    kinds = ("crops", "scenes", "relations")
+    crops, scenes, relations = (sum(recipe[kind].values()) for kind in kinds)
     verb = "Up to date" if up_to_date else "Written"
-    print(f"{verb}: {crops} classification crops and {scenes} scenes in {out}")
+    print(
+        f"{verb}: {crops} classification crops, {scenes} scenes and {relations} "
+        f"relational scenes in {out}"
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from setformer_mm.utils.ablation import AblationRun, draw, markdown, read_runs
+from setformer_mm.utils.ablation import AblationRun, read_runs
+from setformer_mm.utils.ablation_report import draw, markdown
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.launch import run_tool

@@ -5,8 +5,14 @@ from .mixers import (
     CosFormerAttention,
     FlowAttention,
     NoMixing,
+    NystromAttention,
+    PivotAttention,
+    RankAugmentedAttention,
+    SinkhornAttention,
     SOFTAttention,
     SoftmaxAttention,
+    SpatialReductionAttention,
+    WindowAttention,
 )
 from .set_attention import SeTAttention
 from .setformer import SeTformer
@@ -18,9 +24,15 @@ __all__ = [
     "CosFormerAttention",
     "FlowAttention",
     "NoMixing",
+    "NystromAttention",
+    "PivotAttention",
+    "RankAugmentedAttention",
     "SOFTAttention",
     "SeTAttention",
     "SeTformer",
+    "SinkhornAttention",
     "SoftmaxAttention",
+    "SpatialReductionAttention",
     "TokenMixer",
+    "WindowAttention",
 ]

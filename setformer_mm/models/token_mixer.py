@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from mmengine.registry import Registry
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..utils.spelling import did_you_mean
 from .pointwise_linear import PointwiseLinear
@@ -103,7 +104,11 @@ class QueryKeyValueMixer(TokenMixer):
     def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
         projected = split_heads(self.qkv_proj(x), self.num_projections, self.num_heads)
         q, k, v = projected.expand(3, *projected.shape[1:])
-        return self.out_proj(merge_heads(self.mix(q, k, v, x.shape[1:3]), x.shape))
+        return self.finish(merge_heads(self.mix(q, k, v, x.shape[1:3]), x.shape), x)
+
+    def finish(self, mixed: Tensor, x: Tensor) -> Tensor:
+        """Project mixed values ``(B, H, W, C)``; ``x`` are the tokens they are of."""
+        return self.out_proj(mixed)
 
     def extra_repr(self) -> str:
         return f"num_projections={self.num_projections}"
@@ -126,6 +131,12 @@ def split_heads(x: Tensor, parts: int, num_heads: int) -> Tensor:
 def merge_heads(x: Tensor, shape: torch.Size) -> Tensor:
     """Take ``(B, h, N, D)`` to ``(B, H, W, C)``."""
     return x.transpose(1, 2).reshape(shape)
+
+
+def pad_to_multiples(maps: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Pad ``(..., H, W)`` with zeros, at the lower right, to multiples of ``sides``."""
+    height, width = maps.shape[-2:]
+    return F.pad(maps, (0, -width % sides[1], 0, -height % sides[0]))
 
 
 def at_least_float32(*tensors: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""What an ablation measured: its runs as data, and the table and picture of them.
+"""What an ablation measured: its runs as data, and how they compare.
 
 A config says where it stands in the comparison, apart from what it computes::
 
@@ -13,7 +13,9 @@ and which row of a group the others are compared with; configs inherit it::
     )
 
 The config that carries the name of its group's baseline, as this one does, stands for
-the baseline in all the groups.
+the baseline in all the groups. It may also say how it wants to be trained: ``seeds=5``,
+with seeds 0 to 4, and ``learning_rates=(5e-4, 1e-3, 2e-3)``, all tried with the first
+seed, of which the best one is trained with the others and stands in the tables.
 """
 
 import dataclasses
@@ -22,18 +24,16 @@ import math
 import os
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from mmengine.config import Config
 from scipy import stats
 
+from .curves import Curve
 from .errors import UserError
-from .files import save_figure, write_atomically
+from .files import write_atomically
 from .json_text import json_text
-from .markdown import markdown_table
 from .results import Result
 
 # What is compared, by what the evaluator reports: the axis, and the decimals of a mean.
@@ -42,7 +42,7 @@ METRICS = {
     "mIoU": ("mIoU (%)", 2),
     "coco/bbox_mAP": ("box mAP", 3),
 }
-DOTS = dict(alpha=0.6, markersize=5, markeredgewidth=0)  # one a seed
+OPTIONAL_KEYS = ("baselines", "seeds", "learning_rates")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class AblationRun:
             be counted.
         seconds: of training, validations and start-up included.
         result: of the validation at the end.
+        learning_rate: of the optimiser, where several were tried.
+        curve: validations, ``(epoch, score)`` or ``(iteration, score)``.
+        training_seconds: without validations, start-up, and pauses of the machine.
+        images_per_second: of the training; what it says depends on what else ran.
     """
 
     rows: dict[str, str]
@@ -63,6 +67,10 @@ class AblationRun:
     multiply_adds: int | None
     seconds: float
     result: Result
+    learning_rate: float | None = None
+    curve: Curve = field(default_factory=list)
+    training_seconds: float | None = None
+    images_per_second: float | None = None
 
     @property
     def metric(self) -> str:
@@ -76,20 +84,33 @@ class AblationRun:
         score = self.result.metrics[self.metric]
         return math.nan if score is None else score
 
+    def score_after(self, share: float) -> float | None:
+        """The score after a share of the training, None if nothing was measured there.
+
+        There is within a fiftieth of the training.
+        """
+        if not self.curve:
+            return None
+        end = self.curve[-1][0]
+        step, score = min(self.curve, key=lambda point: abs(point[0] - share * end))
+        return score if abs(step - share * end) <= end / 50 else None
+
 
 @dataclass(frozen=True)
 class Row:
-    """The runs of one config in a group.
+    """The runs of one config in a group, with the best of its learning rates.
 
     Attributes:
         name: of the config in this group.
         is_baseline: whether the other rows are compared with this one.
         runs: in the order of their seeds.
+        tried: the score with the first seed by learning rate, where several were tried.
     """
 
     name: str
     is_baseline: bool
     runs: list[AblationRun]
+    tried: dict[float, float] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -113,6 +134,41 @@ class Row:
         return chosen or self.scores
 
 
+@dataclass(frozen=True)
+class Wish:
+    """How a config wants to be trained in an ablation.
+
+    Attributes:
+        seeds: one or more.
+        learning_rates: to try with the first seed; none: the config's own.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    learning_rates: tuple[float, ...] = ()
+
+
+def wish_of(cfg: Config) -> Wish:
+    """Read ``seeds`` and ``learning_rates`` of a config's field ``ablation``.
+
+    Raises:
+        UserError: if they are no positive numbers.
+    """
+    said = cfg.get("ablation", {})
+    seeds, rates = said.get("seeds", 1), said.get("learning_rates", ())
+    if not isinstance(seeds, int) or seeds < 1:
+        raise UserError(
+            "`seeds` of a config's `ablation` is a positive number of seeds, "
+            f"got {seeds!r} in {cfg.filename}"
+        )
+    valid = isinstance(rates, list | tuple) and len(set(rates)) == len(rates)
+    if not valid or not all(isinstance(r, int | float) and r > 0 for r in rates):
+        raise UserError(
+            "`learning_rates` of a config's `ablation` are different positive numbers, "
+            f"got {rates!r} in {cfg.filename}"
+        )
+    return Wish(tuple(range(seeds)), tuple(map(float, rates)))
+
+
 def place_in_ablation(cfg: Config) -> tuple[dict[str, str], list[str]]:
     """Read a config's field ``ablation``.
 
@@ -123,16 +179,16 @@ def place_in_ablation(cfg: Config) -> tuple[dict[str, str], list[str]]:
     Raises:
         UserError: if the field lacks group or name.
     """
-    field = cfg.get("ablation")
-    if field is None:
+    said = cfg.get("ablation")
+    if said is None:
         return {"config": Path(cfg.filename).stem}, []
-    if not {"group", "name"} <= field.keys() <= {"group", "name", "baselines"}:
+    if not {"group", "name"} <= said.keys() <= {"group", "name", *OPTIONAL_KEYS}:
         raise UserError(
-            "`ablation` of a config has the keys group, name and perhaps baselines, "
-            f"got {sorted(field)} in {cfg.filename}"
+            "`ablation` of a config has the keys group, name and perhaps "
+            f"{', '.join(OPTIONAL_KEYS)}, got {sorted(said)} in {cfg.filename}"
         )
-    group, name = field["group"], str(field["name"])
-    baselines = {g: str(n) for g, n in field.get("baselines", {}).items()}
+    group, name = said["group"], str(said["name"])
+    baselines = {g: str(n) for g, n in said.get("baselines", {}).items()}
     if baselines.get(group) == name:
         return baselines, list(baselines)
     return {group: name}, []
@@ -160,7 +216,8 @@ def read_runs(paths: Iterable[str | os.PathLike]) -> list[AblationRun]:
                 result = Result(**content.pop("result"))
                 if not result.metrics:
                     raise ValueError("a run without metrics")
-                run = AblationRun(**content, result=result)
+                curve = [tuple(point) for point in content.pop("curve", [])]
+                run = AblationRun(**content, result=result, curve=curve)
                 runs[result.config, result.config_sha256, result.seed] = run
         except FileNotFoundError as error:
             raise UserError(f"the runs {path} do not exist") from error
@@ -189,20 +246,21 @@ def group_runs(runs: Iterable[AblationRun]) -> dict[str, list[Row]]:
     for group, names in found.items():
         rows = []
         for name, members in names.items():
+            members, tried = best_learning_rate(members)
             configs = {(run.result.config, run.result.config_sha256) for run in members}
             if len(configs) > 1:
                 raise UserError(
                     f"all runs of {name!r} in {group!r} must be of one config in one "
-                    f"version, got {len(configs)}: {_listed(c for c, _ in configs)}"
+                    f"version, got {len(configs)}: {listed(c for c, _ in configs)}"
                 )
             is_baseline = group in members[0].baseline_of
-            rows.append(Row(name, is_baseline, members))
+            rows.append(Row(name, is_baseline, members, tried))
         if len(metrics := {run.metric for row in rows for run in row.runs}) > 1:
             raise UserError(
-                f"a group compares one metric, got {_listed(metrics)} in {group!r}"
+                f"a group compares one metric, got {listed(metrics)} in {group!r}"
             )
         means = comparable_means(rows)
-        rows.sort(key=lambda row: (_number(row.name), -means[row.name]))
+        rows.sort(key=lambda row: (number_of(row.name), -means[row.name]))
         groups[group] = rows
     compared = {
         group: rows
@@ -210,6 +268,28 @@ def group_runs(runs: Iterable[AblationRun]) -> dict[str, list[Row]]:
         if len(rows) > 1 or not rows[0].is_baseline
     }
     return compared or groups
+
+
+def best_learning_rate(
+    runs: list[AblationRun],
+) -> tuple[list[AblationRun], dict[float, float]]:
+    """Keep the runs of the learning rate that is best with the first seed.
+
+    Args:
+        runs: of one row, in the order of their seeds.
+
+    Returns:
+        The runs, and the score of each learning rate with the first seed; all and none
+        if no learning rates were tried.
+    """
+    first = [run for run in runs if run.result.seed == runs[0].result.seed]
+    tried = {run.learning_rate: run.score for run in first}
+    if None in tried:
+        return runs, {}
+    best = max(tried, key=tried.__getitem__)
+    return [run for run in runs if run.learning_rate == best], dict(
+        sorted(tried.items())
+    )
 
 
 def comparable_means(rows: Sequence[Row]) -> dict[str, float]:
@@ -245,178 +325,7 @@ def compare(row: Row, baseline: Row) -> tuple[float, bool]:
     return difference, bool(chance < 0.05)
 
 
-def markdown(runs: Sequence[AblationRun]) -> str:
-    """Tables of an ablation, one a group, and below them how to read them."""
-    groups = group_runs(runs)
-    parts = [_table(group, rows) for group, rows in groups.items()]
-    return "\n\n".join([*parts, _legend(runs)]) + "\n"
-
-
-def draw(runs: Sequence[AblationRun], path: str | os.PathLike) -> None:
-    """Draw an ablation as a picture.
-
-    Groups of names, the largest first, get a line a config and a dot a seed; groups of
-    numbers a panel each, with the metric against the number. One metric has one scale
-    in all of them.
-    """
-    groups = group_runs(runs)
-    curves = {g: rows for g, rows in groups.items() if _is_numeric(rows)}
-    by_size = sorted(groups.items(), key=lambda item: -len(item[1]))
-    dots = {g: rows for g, rows in by_size if g not in curves}
-
-    columns = max(1, min(4, len(curves)))
-    num_lines = math.ceil(len(curves) / columns)
-    heights = [0.9 + 0.3 * len(rows) for rows in dots.values()] + [2.5] * num_lines
-    figure = Figure(figsize=(9, 0.3 + sum(heights)), layout="constrained")
-    figure.suptitle(
-        "A dot a seed, a line the mean of the seeds that all rows have. "
-        "Red: the baseline, the range of its seeds",
-        fontsize=10,
-    )
-    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
-    shared: dict[str, Axes] = {}
-    for line, (group, rows) in enumerate(dots.items()):
-        metric = rows[0].metric
-        axes = figure.add_subplot(grid[line, :], sharex=shared.get(metric))
-        shared.setdefault(metric, axes)
-        peers = [r for others in dots.values() for r in others if r.metric == metric]
-        _draw_dots(axes, group, rows, far_below(s for r in peers for s in r.scores))
-    shared.clear()
-    for i, (group, rows) in enumerate(curves.items()):
-        metric = rows[0].metric
-        place = grid[len(dots) + i // columns, i % columns]
-        axes = figure.add_subplot(place, sharey=shared.get(metric))
-        shared.setdefault(metric, axes)
-        _draw_curve(axes, group, rows)
-    save_figure(figure, path)
-
-
-def _table(group: str, rows: list[Row]) -> str:
-    metric = rows[0].metric
-    label, decimals = _display(metric)
-    baseline = next((row for row in rows if row.is_baseline), None)
-    header = [group, "parameters", "multiply-adds", label, "deviation", "each seed"]
-    if baseline:
-        header.append(f"against {baseline.name}")
-    lines = []
-    for row in rows:
-        run = row.runs[0]
-        spread = "–"
-        if len(row.runs) > 1:
-            spread = f"{statistics.stdev(row.scores):.{decimals}f}"
-        operations = run.multiply_adds
-        line = [
-            f"**{row.name}**" if row.is_baseline else row.name,
-            f"{run.result.num_parameters / 1e6:.2f} M",
-            "–" if operations is None else _amount(operations),
-            f"{row.mean:.{decimals}f}",
-            spread,
-            ", ".join(f"{score:.{max(decimals - 1, 1)}f}" for score in row.scores),
-        ]
-        if baseline:
-            line.append("" if row.is_baseline else _against(row, baseline))
-        lines.append(line)
-    return markdown_table(header, lines)
-
-
-def _against(row: Row, baseline: Row) -> str:
-    """The difference of means, bold if it is more than chance."""
-    difference, is_significant = compare(row, baseline)
-    text = f"{difference:+.{_display(row.metric)[1]}f}".replace("-", "−")
-    return f"**{text}**" if is_significant else text
-
-
-def _legend(runs: Sequence[AblationRun]) -> str:
-    sentences = [
-        "Means over seeds, their standard deviation (n - 1), and the value of each "
-        "seed, all on the validation split after the last iteration.",
-        "Differences are of the seeds that both rows have, and bold where a t-test "
-        "tells them from chance at the 5 % level (Welch's; of a single seed Student's, "
-        "with the deviation of the baseline's seeds); others may be chance, and of "
-        "twenty that are chance about one is bold.",
-    ]
-    versions = [run.result.versions for run in runs]
-    names = dict.fromkeys(name for known in versions for name in known)
-    used = "; ".join(
-        f"{name} {_listed({known[name] for known in versions if name in known})}"
-        for name in names
-    )
-    dates = sorted({run.result.date[:10] for run in runs})
-    minutes = sum(run.seconds for run in runs) / 60
-    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    sentences.append(
-        f"{len(runs)} runs, {minutes:.0f} min of training in all; {days}; {used}."
-    )
-    return "\n".join(sentences)
-
-
-def far_below(scores: Iterable[float]) -> float:
-    """The largest of a few scores so low that the others would be drawn as one heap.
-
-    They are at most a quarter of all, below a gap wider than half of the whole range.
-
-    Returns:
-        Minus infinity if there are none.
-    """
-    scores = sorted(scores)
-    for low, high in zip(scores[: len(scores) // 4], scores[1:]):
-        if high - low > (scores[-1] - scores[0]) / 2:
-            return low
-    return -math.inf
-
-
-def _draw_dots(axes: Axes, group: str, rows: list[Row], out_of_range: float) -> None:
-    """A line a config, the best on top; arrows point at scores out of range."""
-    rows, means = rows[::-1], comparable_means(rows)
-    for y, row in enumerate(rows):
-        color = _color(row)
-        if row.mean <= out_of_range:
-            text = f"\N{BLACK LEFT-POINTING SMALL TRIANGLE} {row.mean:.3g}"
-            place = axes.get_yaxis_transform()
-            axes.text(0.01, y, text, transform=place, color=color, va="center")
-            continue
-        axes.plot(row.scores, [y] * len(row.scores), "o", color=color, **DOTS)
-        axes.plot([means[row.name]] * 2, [y - 0.3, y + 0.3], color=color, linewidth=2)
-        if row.is_baseline:
-            axes.axvspan(min(row.scores), max(row.scores), color=color, alpha=0.1, lw=0)
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel(_display(rows[0].metric)[0])
-    axes.set_title(group, fontsize=10, loc="left")
-    axes.grid(alpha=0.3, axis="x")
-
-
-def _draw_curve(axes: Axes, group: str, rows: list[Row]) -> None:
-    """The metric against a number, whose values are drawn at equal distances."""
-    axes.plot([*comparable_means(rows).values()], "-", color="tab:blue", linewidth=1)
-    axes.set_xticks(range(len(rows)), [row.name for row in rows])
-    for x, row in enumerate(rows):
-        color = _color(row)
-        axes.plot([x] * len(row.scores), row.scores, "o", color=color, **DOTS)
-        if row.is_baseline:
-            axes.axhspan(min(row.scores), max(row.scores), color=color, alpha=0.1, lw=0)
-            axes.get_xticklabels()[x].set_color(color)
-    axes.set_xlim(-0.5, len(rows) - 0.5)
-    axes.set_xlabel(group)
-    axes.set_ylabel(_display(rows[0].metric)[0])
-    axes.label_outer()
-    axes.grid(alpha=0.3, axis="y")
-
-
-def _color(row: Row) -> str:
-    return "tab:red" if row.is_baseline else "tab:blue"
-
-
-def _amount(operations: int) -> str:
-    giga = operations / 1e9
-    return f"{giga:.2f} G" if giga >= 1 else f"{giga * 1000:.1f} M"
-
-
-def _display(metric: str) -> tuple[str, int]:
-    return METRICS.get(metric, (metric, 3))
-
-
-def _number(name: str) -> float:
+def number_of(name: str) -> float:
     """A name as a number, infinity if it is none."""
     try:
         return float(name)
@@ -424,10 +333,6 @@ def _number(name: str) -> float:
         return math.inf
 
 
-def _is_numeric(rows: list[Row]) -> bool:
-    """Whether a group compares values of a number, perhaps beside its absence."""
-    return sum(math.isfinite(_number(row.name)) for row in rows) > 1
-
-
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence."""
     return ", ".join(sorted(names))

@@ -105,12 +105,26 @@ class Process:
 def make_jobs(ablate, tmp_path):
     """``make_jobs("ab", seeds=2)``: configs a.py and b.py with two seeds."""
 
-    def make(names: str = "ab", seeds: int = 2, sha256: str = "0" * 64) -> list:
+    def make(
+        names: str = "ab",
+        seeds: int = 2,
+        sha256: str = "0" * 64,
+        rates: tuple[float | None, ...] = (None,),
+    ) -> list:
         contenders = [
-            ablate.Contender(f"configs/{name}.py", sha256, {"config": name}, [], None)
+            ablate.Contender(
+                f"configs/{name}.py",
+                sha256,
+                {"config": name},
+                [],
+                None,
+                tuple(range(seeds)),
+                learning_rate=rate,
+            )
             for name in names
+            for rate in rates
         ]
-        return ablate.plan(contenders, range(seeds), tmp_path / "out")
+        return ablate.plan(contenders, tmp_path / "out")
 
     return make
 
@@ -258,6 +272,98 @@ def test_result_of_another_run_does_not_count(ablate, make_jobs, change):
     assert run(ablate, jobs, trainer) == jobs
 
 
+class ScoringTrainer(Trainer):
+    """Scores are those of the learning rates."""
+
+    def __init__(self, ablate, scores: dict[float, float], failing: tuple = ()) -> None:
+        super().__init__(ablate, failing=failing)
+        self.scores = scores
+
+    def start(self, job) -> "Process":
+        score = self.scores[job.contender.learning_rate]
+        self.change = dict(metrics=dict(accuracy=score))
+        return super().start(job)
+
+
+def test_learning_rates_first_and_the_best_one_with_all_seeds(
+    ablate, make_jobs, tmp_path, monkeypatch, capsys
+):
+    jobs = make_jobs("a", seeds=3, sha256="0" * 64, rates=(1e-3, 5e-4, 2e-3))
+    trainer = ScoringTrainer(ablate, {1e-3: 0.5, 5e-4: 0.7, 2e-3: 0.6})
+    monkeypatch.setattr(ablate, "start_training", lambda job, _: trainer.start(job))
+    ablate.train_and_report(jobs, tmp_path / "out", 1)
+    assert trainer.started == [
+        "a, lr 0.001, seed 0",
+        "a, lr 0.0005, seed 0",
+        "a, lr 0.002, seed 0",
+        "a, lr 0.0005, seed 1",
+        "a, lr 0.0005, seed 2",
+    ]
+    assert (tmp_path / "out" / "a" / "lr_0.0005" / "seed_2").is_dir()
+    assert "5 runs; each logs to" in capsys.readouterr().out
+    runs = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    assert sorted(run["learning_rate"] for run in runs) == [5e-4] * 3 + [1e-3, 2e-3]
+
+    again = ScoringTrainer(ablate, {})
+    monkeypatch.setattr(ablate, "start_training", lambda job, _: again.start(job))
+    ablate.train_and_report(jobs, tmp_path / "out", 1)
+    assert again.started == []
+
+
+def test_no_choice_among_learning_rates_of_which_one_failed(
+    ablate, make_jobs, tmp_path, monkeypatch
+):
+    jobs = make_jobs("a", seeds=2, rates=(1e-3, 5e-4))
+    trainer = ScoringTrainer(ablate, {1e-3: 0.5, 5e-4: 0.7}, ("a, lr 0.001, seed 0",))
+    monkeypatch.setattr(ablate, "start_training", lambda job, _: trainer.start(job))
+    with pytest.raises(UserError, match="1 of 4 runs failed"):
+        ablate.train_and_report(jobs, tmp_path / "out", 1)
+    assert trainer.started == ["a, lr 0.001, seed 0", "a, lr 0.0005, seed 0"]
+
+
+def test_learning_rate_and_seeds_of_a_config(ablate, toy, tmp_path, monkeypatch):
+    """Each rate has its own hash, the one that the training will have."""
+
+    def count(cfg) -> None:
+        cfg.model.built = True  # as mmengine changes what it builds
+
+    monkeypatch.setattr(ablate, "count_multiply_adds", count)
+    config = tmp_path / "wishing.py"
+    config.write_text(
+        f"_base_ = {str(toy / 'toy_epochs.py')!r}\n"
+        "ablation = dict(group='a', name='b', seeds=2, learning_rates=(0.1, 0.2))\n"
+    )
+    contenders = ablate.read_contenders(str(config), None)
+    assert [contender.learning_rate for contender in contenders] == [0.1, 0.2]
+    assert {contender.seeds for contender in contenders} == {(0, 1)}
+    cfg = ablate.read_config(str(config))
+    hashes = []
+    for rate in (0.1, 0.2):
+        cfg.optim_wrapper.optimizer.lr = rate
+        hashes.append(ablate.config_sha256(cfg))
+    assert [contender.sha256 for contender in contenders] == hashes
+    (flagged, _) = ablate.read_contenders(str(config), [7])
+    assert flagged.seeds == (7,)
+
+
+def test_a_run_gets_the_curve_that_it_logged(ablate, make_jobs):
+    (job,) = make_jobs("a", seeds=1)
+    run(ablate, [job], Trainer(ablate))
+    folder = job.work_dir / "20250101_000000" / "vis_data"
+    folder.mkdir(parents=True)
+    records = [
+        dict(loss=3.0, time=0.5, step=10),
+        dict(accuracy=0.1, step=1),
+        dict(loss=2.0, time=0.25, step=20),
+        dict(loss=2.0, time=9.0, step=30),
+        dict(accuracy=0.5, step=2),
+    ]
+    (folder / "scalars.json").write_text("\n".join(map(json.dumps, records)))
+    found = job.run()
+    assert found.curve == [(1, 0.1), (2, 0.5)]
+    assert (found.training_seconds, found.images_per_second) == (15.0, 2.0)
+
+
 def test_folder_of_something_else(make_jobs, tmp_path):
     stranger = tmp_path / "out" / "b" / "seed_1" / "thesis.txt"
     stranger.parent.mkdir(parents=True)
@@ -296,6 +402,10 @@ def test_process_of_a_job(ablate, make_jobs, monkeypatch):
         ]
         assert rest["env"]["OMP_NUM_THREADS"] == expected
         assert rest["stdout"].name == rest["stderr"].name == str(job.log)
+    (job,) = make_jobs("a", seeds=1, rates=(5e-4,))
+    job.work_dir.mkdir(parents=True)
+    ablate.start_training(job, 1)
+    assert started.pop()[0][-1] == "optim_wrapper.optimizer.lr=0.0005"
 
 
 @pytest.mark.parametrize(

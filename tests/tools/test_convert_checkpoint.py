@@ -245,7 +245,7 @@ def small_config(**attention) -> str:
     return f"{SMALL_CONFIG}model['backbone']['attention'] = {attention}\n"
 
 
-@pytest.mark.parametrize("mixer", ["Softmax", "Agent", "CosFormer", "Flow"])
+@pytest.mark.parametrize("mixer", ["Softmax", "Agent", "CosFormer", "Flow", "Sinkhorn"])
 def test_queries_keys_and_values_are_copied_bit_for_bit(mixer, tool, small, capsys):
     small["config"].write_text(small_config(type=f"{mixer}Attention"))
     weights = convert_small(tool, small)

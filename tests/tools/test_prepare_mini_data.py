@@ -16,11 +16,14 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from setformer_mm.data import digits
+from setformer_mm.data.relations import NAMED
 from setformer_mm.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tools" / "prepare_mini_data.py"
 SMALL = "--train-scenes 12 --val-scenes 6 --train-crops 20 --val-crops 10".split()
+SMALL += "--train-relations 20 --val-relations 10".split()
 
 spec = importlib.util.spec_from_file_location("prepare_mini_data", SCRIPT)
 tool = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -67,21 +70,21 @@ def data(tmp_path_factory) -> Path:
 
 
 def test_train_and_val_share_no_digit_and_no_part_of_a_photograph():
-    train, val = tool.load_sources("train"), tool.load_sources("val")
+    train, val = digits.load_sources("train"), digits.load_sources("val")
     for of_train, of_val in zip(train.digits, val.digits, strict=True):
         assert not {x.tobytes() for x in of_train} & {x.tobytes() for x in of_val}
         assert 0.18 < len(of_val) / (len(of_train) + len(of_val)) < 0.22
     assert sum(map(len, train.digits + val.digits)) == 1797
-    photos = tool.load_sample_images().images
+    photos = digits.load_sample_images().images
     for left, right, photo in zip(train.photos, val.photos, photos, strict=True):
         assert np.array_equal(np.hstack([left, right]), photo)
 
 
 @pytest.mark.parametrize("height", [20, 64])
 def test_a_stroke_has_the_height_that_was_asked_for(height):
-    digits = [x for images in tool.load_sources("val").digits for x in images]
+    images = [x for of_class in digits.load_sources("val").digits for x in of_class]
     rng = np.random.default_rng(0)
-    strokes = [tool.random_stroke(digit, height, rng) for digit in digits]
+    strokes = [digits.random_stroke(image, height, rng) for image in images]
     heights = np.array([np.ptp(np.nonzero(stroke > 0.5)[0]) + 1 for stroke in strokes])
     assert abs(heights.mean() / height - 1) < 0.1
     assert heights.min() > 0.7 * height
@@ -90,15 +93,15 @@ def test_a_stroke_has_the_height_that_was_asked_for(height):
 
 def test_every_digit_stays_visible_and_stands_out():
     rng = np.random.default_rng(0)
-    sources = tool.load_sources("train")
+    sources = digits.load_sources("train")
     for _ in range(20):
-        background = tool.random_background(sources.photos, 128, rng)
+        background = digits.random_background(sources.photos, 128, rng)
         owner = np.full((128, 128), -1, np.int8)
         scene = tool.Scene(background.copy(), owner)
         full_areas = []
         for label in rng.integers(10, size=6):
             digit = rng.choice(sources.digits[label])
-            stroke = tool.random_stroke(digit, rng.uniform(20, 64), rng)
+            stroke = digits.random_stroke(digit, rng.uniform(20, 64), rng)
             before = scene.image.copy()
             if scene.try_to_add(label, stroke, rng):
                 mask = scene.owner == len(full_areas)
@@ -181,18 +184,21 @@ def test_the_preview_shows_masks(data, tmp_path):
 def test_a_second_run_changes_nothing(tmp_path, capsys):
     out = prepare(tmp_path / "digits")
     assert (
-        "Written: 30 classification crops and 18 scenes in" in capsys.readouterr().out
+        "Written: 30 classification crops, 18 scenes and 30 relational scenes in"
+        in capsys.readouterr().out
     )
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     prepare(out)
     assert capsys.readouterr().out == (
-        f"Up to date: 30 classification crops and 18 scenes in {out}\n"
+        "Up to date: 30 classification crops, 18 scenes and 30 relational scenes in "
+        f"{out}\n"
     )
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--force"], ["--seed", "1"], ["--val-scenes", "7"]]
+    "arguments",
+    [["--force"], ["--seed", "1"], ["--val-scenes", "7"], ["--val-relations", "11"]],
 )
 def test_force_and_other_arguments_rebuild(tmp_path, arguments):
     out = prepare(tmp_path / "digits")
@@ -211,7 +217,14 @@ def test_a_newer_generator_rebuilds(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["scenes/val/00003.png", "annotations/instances_val.json"]
+    "name",
+    [
+        "scenes/val/00003.png",
+        "relations/labels/train/00003.png",
+        "annotations/instances_val.json",
+        "annotations/relations_val.txt",
+        "manifest.json",
+    ],
 )
 def test_damage_is_noticed_and_mended(tmp_path, data, name):
     out = prepare(tmp_path / "digits")
@@ -268,14 +281,18 @@ def test_any_folder_with_a_manifest_is_left_alone(tmp_path):
 def test_all_files_are_listed(data):
     files = set(map(Path, contents(data)))
     assert tool.read_manifest(data)["files"] == files
-    assert tool.files_before_lists(tool.read_manifest(data)["recipe"]) == files
+    before_lists = tool.files_before_lists(tool.read_manifest(data)["recipe"])
+    assert before_lists == {f for f in files if "relations" not in str(f)}
 
 
 def test_a_data_set_from_before_there_were_lists_is_replaced(tmp_path, data):
     out = tmp_path / "digits"
     shutil.copytree(data, out)
+    shutil.rmtree(out / "relations")  # came with the lists
+    for annotations in (out / "annotations").glob("relations_*"):
+        annotations.unlink()
     manifest = json.loads((out / "manifest.json").read_text("utf-8"))
-    del manifest["files"]
+    del manifest["files"], manifest["recipe"]["relations"]
     write(out / "manifest.json", json.dumps(manifest))
     prepare(out, "--force")
     assert contents(out) == contents(data)
@@ -294,10 +311,11 @@ def test_a_preview_that_cannot_be_written(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_few_images_are_refused(tmp_path, capsys):
+@pytest.mark.parametrize(("kind", "least"), [("crops", 10), ("relations", 4)])
+def test_too_few_images_are_refused(tmp_path, capsys, kind, least):
     with pytest.raises(SystemExit):
-        prepare(tmp_path / "digits", "--val-crops", "9")
-    assert "must be at least 10" in capsys.readouterr().err
+        prepare(tmp_path / "digits", f"--val-{kind}", str(least - 1))
+    assert f"--val-{kind} must be at least {least}" in capsys.readouterr().err
 
 
 def test_a_killed_run_leaves_nothing_that_is_believed(tmp_path, data):
@@ -404,6 +422,24 @@ def test_mmdet_and_mmseg_read_the_same_pixels(data):
         assert np.array_equal(labelled["data_samples"].gt_sem_seg.data[0], drawn)
         wanted = {"img_id", "img_path", "ori_shape", "img_shape", "scale_factor"}
         assert wanted <= set(sample["data_samples"].metainfo_keys())
+
+
+def test_mmpretrain_and_mmseg_read_the_same_relations(data):
+    classified = build_datasets("digits_relations_cls", "mmpretrain", data)
+    segmented = build_datasets("digits_relations_seg", "mmseg", data)
+    assert segmented["val"].metainfo["classes"][NAMED] == "the named digit"
+    for split, count in (("train", 20), ("val", 10)):
+        path = data / "annotations" / f"relations_{split}.json"
+        layouts = json.loads(path.read_text())
+        assert len(layouts) == len(classified[split]) == len(segmented[split]) == count
+        assert list(classified[split].metainfo["classes"]) == list("0123")
+        for layout, one, other in zip(layouts, classified[split], segmented[split]):
+            assert np.array_equal(one["inputs"], other["inputs"])
+            assert Path(one["data_samples"].img_path).name == layout["file_name"]
+            assert int(one["data_samples"].gt_label) == layout["named"]["label"]
+            label_map = other["data_samples"].gt_sem_seg.data[0].numpy()
+            mean = one["inputs"].numpy()[::-1][:, label_map == NAMED].mean(1)
+            assert mean.argmax() == layout["key"]["ink"]
 
 
 def test_training_scenes_are_scaled_and_cropped_to_at_most_128(data):

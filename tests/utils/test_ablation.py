@@ -13,13 +13,17 @@ from setformer_mm.utils.ablation import (
     AblationRun,
     Row,
     compare,
-    draw,
-    far_below,
     group_runs,
-    markdown,
     place_in_ablation,
     read_runs,
+    wish_of,
     write_runs,
+)
+from setformer_mm.utils.ablation_report import (
+    draw,
+    draw_progress,
+    far_below,
+    markdown,
 )
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import Result
@@ -287,3 +291,144 @@ def test_picture_of_one_far_below(runs, tmp_path, monkeypatch):
 def test_picture_of_names_alone(tmp_path):
     draw(make_baselines((1, 2)), tmp_path / "picture.png")
     assert Image.open(tmp_path / "picture.png").height > 50
+
+
+# Learning curves and learning rates
+
+
+def with_curve(run: AblationRun, scores: list[float], **changes) -> AblationRun:
+    """A run of 24 epochs, with validations at equal distances."""
+    step = 24 // len(scores)
+    curve = [(step * (i + 1), score) for i, score in enumerate(scores)]
+    changes = dict(training_seconds=600.0, images_per_second=250.0) | changes
+    return dataclasses.replace(run, curve=curve, **changes)
+
+
+def test_scores_after_a_share_of_the_training():
+    run = with_curve(make_run("mixer", "SeT", 80.0), [10, 50, 79, 80])
+    assert run.score_after(1) == 80 and run.score_after(0.5) == 50
+    assert run.score_after(1 / 3) is None  # 8 epochs of 24: between 6 and 12
+    assert make_run("mixer", "SeT", 80.0).score_after(1) is None
+
+
+def test_columns_of_learning_curves():
+    runs = [
+        with_curve(make_run("mixer", name, scores[-1], seed), scores)
+        for name in ("SeT", "softmax")
+        for seed, scores in enumerate(([20, 60, 90], [30, 64, 91]))
+    ]
+    rows = cells(markdown(runs))
+    assert rows["mixer"][5:] == [
+        "at a third",
+        "at two thirds",
+        "ms an image",
+        "against SeT",
+    ]
+    assert rows["softmax"][5:] == ["25.00", "62.00", "4.00", "+0.00"]
+    del rows
+    # A column that one row lacks is left out.
+    runs[0] = dataclasses.replace(runs[0], curve=[(24, 90)], images_per_second=None)
+    assert cells(markdown(runs))["mixer"][5:] == ["against SeT"]
+
+
+@pytest.fixture
+def tried() -> list[AblationRun]:
+    """Three rates with seed 0, the best one of each mixer with seed 1 as well."""
+    scores = {
+        ("SeT", 1e-3, 0): 80.0,
+        ("SeT", 2e-3, 0): 85.0,
+        ("SeT", 5e-4, 0): 70.0,
+        ("SeT", 2e-3, 1): 83.0,
+        ("none", 1e-3, 0): 50.0,
+        ("none", 2e-3, 0): 10.0,
+        ("none", 5e-4, 0): 40.0,
+        ("none", 1e-3, 1): 52.0,
+    }
+    runs = []
+    for (name, rate, seed), score in scores.items():
+        sha256 = f"{rate:g}".ljust(64, "0")
+        run = make_run("mixer", name, score, seed, config_sha256=sha256)
+        runs.append(dataclasses.replace(run, learning_rate=rate))
+    random.shuffle(runs)
+    return runs
+
+
+def test_the_best_learning_rate_stands_in_the_tables(tried):
+    rows = {row.name: row for row in group_runs(tried)["mixer"]}
+    assert rows["SeT"].scores == [85, 83] and rows["none"].scores == [50, 52]
+    assert rows["SeT"].tried == {5e-4: 70, 1e-3: 80, 2e-3: 85}
+    text = markdown(tried)
+    first, second, legend = text.split("\n\n")
+    assert cells(first)["none"][2:4] == ["51.00", "1.41"]
+    assert cells(second)["mixer: top-1 accuracy (%) by learning rate"] == [
+        "0.0005",
+        "0.001",
+        "0.002",
+    ]
+    assert cells(second)["none"] == ["40.00", "**50.00**", "10.00"]
+    assert cells(second)["SeT"] == ["70.00", "80.00", "**85.00**"]
+    assert "Learning rates were tried with the first seed" in legend
+
+
+def test_other_rates_of_another_version_do_not_mix(tried):
+    run = make_run("mixer", "none", 53.0, 2, config_sha256="1" * 64)
+    with pytest.raises(UserError, match="must be of one config in one version"):
+        markdown([*tried, dataclasses.replace(run, learning_rate=1e-3)])
+
+
+def test_curves_and_rates_in_files(tried, tmp_path):
+    runs = [with_curve(run, [1.5, 2.5, run.score]) for run in tried]
+    write_runs(tmp_path / "runs.json", runs)
+    assert read_runs([tmp_path / "runs.json"]) == runs
+
+
+def test_progress_picture(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self))
+    assert not draw_progress(make_baselines([80, 81]), tmp_path / "none.png")
+    assert drawn == []
+    runs = [
+        with_curve(make_run("mixer", name, scores[-1], seed), scores)
+        for name in ("SeT", "softmax")
+        for seed, scores in enumerate(([20, 60, 90], [30, 64, 92]))
+    ]
+    runs[0] = dataclasses.replace(runs[0], curve=runs[0].curve[1:])  # one was lost
+    assert draw_progress(runs, tmp_path / "progress.png")
+    by_step, by_time, by_size = drawn[0].axes
+    lines = {len(line.get_xdata()): line for line in by_step.lines}
+    assert list(lines[3].get_ydata()) == [25, 62, 91]
+    assert list(lines[3].get_xdata()) == [8, 16, 24]
+    assert list(lines[2].get_ydata()) == [62, 91]  # what both seeds have
+    assert max(x for line in by_time.lines for x in line.get_xdata()) == 10
+    assert {line.get_label() for line in by_size.lines} == {"SeT", "softmax"}
+    assert sorted(by_size.lines[0].get_ydata()) == [90, 92]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, ((0,), ())),
+        (dict(seeds=3), ((0, 1, 2), ())),
+        (dict(learning_rates=[1e-3, 2e-3]), ((0,), (1e-3, 2e-3))),
+    ],
+)
+def test_wishes(said, expected):
+    cfg = Config(dict(ablation=dict(group="a", name="b", **said)))
+    wish = wish_of(cfg)
+    assert (wish.seeds, wish.learning_rates) == expected
+    assert place_in_ablation(cfg) == ({"a": "b"}, [])
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (dict(seeds=0), "`seeds` .* positive number of seeds, got 0"),
+        (dict(seeds=[1, 2]), r"positive number of seeds, got \[1, 2\]"),
+        (dict(learning_rates=1e-3), "different positive numbers, got 0.001"),
+        (dict(learning_rates=[1e-3, 1e-3]), "different positive numbers"),
+        (dict(learning_rates=[0.0, 1e-3]), "different positive numbers"),
+    ],
+)
+def test_wrong_wishes(said, message):
+    with pytest.raises(UserError, match=message):
+        wish_of(Config(dict(ablation=dict(group="a", name="b", **said))))

@@ -3,15 +3,27 @@
 from .agent import AgentAttention
 from .cosformer import CosFormerAttention
 from .flow import FlowAttention
+from .lotformer import PivotAttention
 from .no_mixing import NoMixing
+from .nystromformer import NystromAttention
+from .rala import RankAugmentedAttention
+from .sinkformer import SinkhornAttention
 from .soft import SOFTAttention
 from .softmax import SoftmaxAttention
+from .spatial_reduction import SpatialReductionAttention
+from .window import WindowAttention
 
 __all__ = [
     "AgentAttention",
     "CosFormerAttention",
     "FlowAttention",
     "NoMixing",
+    "NystromAttention",
+    "PivotAttention",
+    "RankAugmentedAttention",
     "SOFTAttention",
+    "SinkhornAttention",
     "SoftmaxAttention",
+    "SpatialReductionAttention",
+    "WindowAttention",
 ]

@@ -14,6 +14,7 @@ from ..token_mixer import (
     TokenMixer,
     at_least_float32,
     merge_heads,
+    pad_to_multiples,
     require_divisible,
     split_heads,
 )
@@ -162,9 +163,8 @@ class SOFTAttention(TokenMixer):
     def landmarks(self, q: Tensor, spatial_shape: tuple[int, int]) -> Tensor:
         """Take queries ``(B, h, N, D)`` to landmarks ``(B, h, m, D)``."""
         stride = self.landmark_conv.stride[0]
-        height, width = spatial_shape
         maps = q.mT.flatten(0, 1).unflatten(2, spatial_shape)
-        maps = F.pad(maps, (0, -width % stride, 0, -height % stride))
+        maps = pad_to_multiples(maps, (stride, stride))
         tokens = self.landmark_conv(maps).flatten(2).mT.unflatten(0, q.shape[:2])
         return F.gelu(self.landmark_norm(tokens))
 

@@ -1,0 +1,9 @@
+# The relational task as segmentation. Controls cannot tell the two digits apart.
+_base_ = "../mini/fcn_setformer_relations.py"
+
+ablation = dict(
+    group="relational task, segmentation",
+    name="SeT",
+    baselines={"relational task, segmentation": "SeT"},
+    seeds=3,
+)

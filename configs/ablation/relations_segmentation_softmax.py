@@ -1,0 +1,5 @@
+_base_ = "./relations_segmentation_set.py"
+
+ablation = dict(name="softmax")
+
+model = dict(backbone=dict(attention=dict(type="SoftmaxAttention")))

@@ -1,0 +1,11 @@
+_base_ = "./relations_set.py"
+
+ablation = dict(name="SOFT, normalised")
+
+model = dict(
+    backbone=dict(
+        attention=dict(
+            type="SOFTAttention", landmark_stride=(4, 2, 1, 1), normalise=True
+        )
+    )
+)

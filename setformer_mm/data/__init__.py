@@ -1,0 +1,1 @@
+"""Data sets that are drawn or computed, so that nothing is downloaded."""

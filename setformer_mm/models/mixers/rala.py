@@ -1,0 +1,71 @@
+"""RALA: linear attention whose buffer and output are given a higher rank."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...ops.autocast import without_autocast
+from ..pointwise_linear import PointwiseLinear
+from ..token_mixer import (
+    TOKEN_MIXERS,
+    QueryKeyValueMixer,
+    at_least_float32,
+)
+
+# Of a query's scores, where all of its channels are far below 0; the authors add 1e-6,
+# from which gradients leave the range of float16.
+LEAST_SUM = 1e-4
+
+
+def rank_augmented_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``O_i = f(q_i) sum_j a_j f(k_j)^T v_j / (f(q_i) sum_j a_j f(k_j)^T)``.
+
+    With ``f(x) = elu(x) + 1``, and weights of the keys by what the mean query finds in
+    them, ``a_j = N softmax_j(mean_i(f(q_i)) f(k_j)^T / sqrt(D))``.
+
+    Args:
+        q (Tensor): Queries of shape ``(B, h, N, D)``.
+        k (Tensor): Keys, likewise.
+        v (Tensor): Values, likewise.
+
+    Returns:
+        Tensor: Of shape ``(B, h, N, D)``.
+    """
+    q, k = F.elu(q) + 1, F.elu(k) + 1
+    # Means, not sums, over tokens: the factor N is in both parts of the fraction.
+    scores = k @ q.mean(-2, keepdim=True).mT * q.shape[-1] ** -0.5
+    k = scores.softmax(-2) * k
+    sums = q @ k.sum(-2, keepdim=True).mT
+    return q @ (k.mT @ v) / sums.clamp(min=LEAST_SUM)
+
+
+@TOKEN_MIXERS.register_module()
+class RankAugmentedAttention(QueryKeyValueMixer):
+    """Linear attention with weighted keys, multiplied by a projection of its input.
+
+    "Breaking the Low-Rank Dilemma of Linear Attention" (RALA), arXiv 2411.07635: the
+    weights ``a_j`` make the summed buffer of keys and values less uniform, and the
+    output ``Y_i = phi(x_i) * O_i``, with ``phi`` a linear layer as in the authors'
+    code, gets its rank back. Rotary positions and the depthwise convolution of values
+    that the code has beside these are left out: they would not be the mixer's own.
+
+    Args:
+        embed_dims (int): See :class:`QueryKeyValueMixer`.
+        num_heads (int): Likewise.
+        one_projection (bool): Likewise; the gate keeps its own.
+    """
+
+    def __init__(
+        self, embed_dims: int, num_heads: int, one_projection: bool = False
+    ) -> None:
+        super().__init__(embed_dims, num_heads, one_projection)
+        self.gate_proj = PointwiseLinear(embed_dims, embed_dims)
+
+    def mix(
+        self, q: Tensor, k: Tensor, v: Tensor, spatial_shape: tuple[int, int]
+    ) -> Tensor:
+        with without_autocast(q):
+            out = rank_augmented_attention(*at_least_float32(q, k, v))
+        return out.to(q.dtype)
+
+    def finish(self, mixed: Tensor, x: Tensor) -> Tensor:
+        return super().finish(self.gate_proj(x) * mixed, x)

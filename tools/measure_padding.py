@@ -145,22 +145,27 @@ def peers(num_images: int) -> tuple[dict[str, Backbone], list[Tensor]]:
     except ImportError as error:
         raise UserError("peers come from timm: pip install timm") from error
     torch.manual_seed(0)
-    setformer = with_biases(SeTformer("tiny"))
+    setformer = as_if_trained(SeTformer("tiny"))
     backbones = {"SeTformer-T": setformer, "padding ignored": ignoring(setformer)}
     for name, model in PEERS.items():
         any_size = dict(strict_img_size=False) if "swin" in model else {}
         model = timm.create_model(model, features_only=True, **any_size)
-        backbones[name] = maps_of(with_biases(model))
+        backbones[name] = maps_of(as_if_trained(model))
     images = [torch.randn(1, 3, *PICTURE_OF_NOISE) for _ in range(num_images)]
     return backbones, images
 
 
 @torch.no_grad()
-def with_biases(model: nn.Module) -> nn.Module:
-    """Give it random biases, as training does; without them zeros stay zeros."""
+def as_if_trained(model: nn.Module) -> nn.Module:
+    """Give it biases, and scales near 1, where it starts with zeros or nearly so: with
+    these zeros stay zeros, and branches that mix pixels count for nothing.
+    """
     for name, parameter in model.named_parameters():
+        noise = 0.1 * torch.randn_like(parameter)
         if name.endswith("bias"):
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+            parameter.add_(noise)
+        elif parameter.ndim == 1:
+            parameter.copy_(1 + noise)
     return model.eval()
 
 

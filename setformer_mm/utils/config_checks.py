@@ -36,6 +36,7 @@ LIKENESS = 0.85
 
 # Norms over the images of a batch; the second kind over those of all processes.
 BATCH_NORMS, SYNCHRONISED = {"BN", "BN1d", "BN2d", "MMBN"}, {"SyncBN", "MMSyncBN"}
+SETFORMERS = {"SeTformer", "setformer_mm.SeTformer"}
 # Heads that normalise a picture pooled to one pixel, beside those with `pool_scales`.
 POOLING_HEADS = {"ASPPHead", "DepthwiseSeparableASPPHead"}
 
@@ -54,6 +55,43 @@ def misspelt_fields(cfg: Config) -> list[str]:
         for name in sorted(cfg.keys() - known - VARIABLES)
         if (near := difflib.get_close_matches(name, known, 1, LIKENESS))
     ]
+
+
+def padding_mistaken(cfg: Config) -> list[str]:
+    """Find what keeps a SeTformer from telling padding, zeros below and to the right.
+
+    Returns:
+        One sentence for each reason; none for a backbone that does not look for it.
+    """
+    backbones = [
+        d for _, d in _dicts(cfg.get("model"), "") if d.get("type") in SETFORMERS
+    ]
+    if all(backbone.get("padding") == "ignore" for backbone in backbones):
+        return []
+    in_model = _get(cfg, "model.data_preprocessor")
+    preprocessor = in_model or cfg.get("data_preprocessor") or {}
+    found = []
+    for name in ("pad_value", "pad_val"):
+        if preprocessor.get(name):
+            found.append(
+                f"data_preprocessor.{name}={preprocessor[name]} pads with what the "
+                "backbone takes for picture; 0 is found and left out"
+            )
+    if not preprocessor.get("mean"):
+        found.append(
+            "data_preprocessor has no mean, so that what is black below or on the "
+            "right of a picture counts as padding; set it, or padding='ignore' in the "
+            "backbone"
+        )
+    for split in ("train", "val", "test"):
+        pipeline = _dicts(_get(cfg, f"{split}_dataloader.dataset"), split)
+        if any(transform.get("type") == "Pad" for _, transform in pipeline):
+            found.append(
+                f"Pad in the pipeline of {split}_dataloader pads before pictures are "
+                "normalised, which the backbone takes for picture; leave it to "
+                "data_preprocessor"
+            )
+    return found
 
 
 def require_integers(cfg: Config) -> None:

@@ -16,7 +16,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from .config_checks import misspelt_fields, require_integers
+from .config_checks import misspelt_fields, padding_mistaken, require_integers
 from .errors import UserError
 from .folder_lock import hold_folder
 from .outputs import require_writable_folder
@@ -172,7 +172,7 @@ def load_config(args: argparse.Namespace) -> Config:
         name = osp.splitext(osp.basename(args.config))[0]
         cfg.work_dir = osp.join("work_dirs", name)
     require_writable_folder(cfg.work_dir, "--work-dir")
-    for sentence in misspelt_fields(cfg):
+    for sentence in (*misspelt_fields(cfg), *padding_mistaken(cfg)):
         say(f"warning: {sentence}")
     require_integers(cfg)
     cfg.launcher = args.launcher

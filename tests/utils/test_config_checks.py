@@ -1,5 +1,8 @@
 """Fields that cannot be meant are named before anything is built."""
 
+import copy
+import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from mmengine.config import Config
 
 from setformer_mm.utils.config_checks import (
     misspelt_fields,
+    padding_mistaken,
     require_enough_for_batch_norm,
     require_integers,
 )
@@ -21,6 +25,7 @@ UPERNET = Config.fromfile(ROOT / "configs" / "upernet_setformer_t.py")
 def test_our_configs_are_meant(path):
     cfg = Config.fromfile(path)
     assert misspelt_fields(cfg) == []
+    assert padding_mistaken(cfg) == []
     require_integers(cfg)
     require_enough_for_batch_norm(cfg)
 
@@ -77,3 +82,30 @@ def test_batch_norm_of_one_picture(monkeypatch):
         require_enough_for_batch_norm(cfg)
     cfg.model.decode_head.norm_cfg = dict(type="GN", num_groups=32)
     require_enough_for_batch_norm(cfg)
+
+
+@pytest.mark.parametrize(
+    "place, change, sentence",
+    [
+        ("model.data_preprocessor", dict(pad_val=114), "pad_val=114 pads with what"),
+        ("model.data_preprocessor", dict(mean=None), "has no mean, so that what is"),
+        (
+            "val_dataloader.dataset",
+            dict(pipeline=[dict(type="Pad", size=(9, 9))]),
+            "Pad in the pipeline of val_dataloader pads before",
+        ),
+    ],
+)
+def test_padding_that_a_backbone_cannot_tell(place, change, sentence):
+    cfg = copy.deepcopy(UPERNET)
+    assert padding_mistaken(cfg) == []
+    functools.reduce(getattr, place.split("."), cfg).update(change)
+    (found,) = padding_mistaken(cfg)
+    assert re.search(sentence, found)
+    cfg.model.backbone.padding = "ignore"
+    assert padding_mistaken(cfg) == []
+
+
+def test_padding_of_other_backbones_is_their_own():
+    model = dict(backbone=dict(type="ResNet"), data_preprocessor=dict(pad_value=114))
+    assert padding_mistaken(Config(dict(model=model))) == []

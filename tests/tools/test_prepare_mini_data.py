@@ -223,7 +223,6 @@ def test_a_newer_generator_rebuilds(tmp_path, monkeypatch):
         "relations/labels/train/00003.png",
         "annotations/instances_val.json",
         "annotations/relations_val.txt",
-        "manifest.json",
     ],
 )
 def test_damage_is_noticed_and_mended(tmp_path, data, name):

@@ -14,9 +14,11 @@ from setformer_mm.utils import child_processes
 from setformer_mm.utils.child_processes import run_child, start_child
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
-# The module alone, without the package, whose import takes seconds.
+# The module alone, without the package, whose import takes seconds; and SIGINT as it is
+# by default, because a shell's jobs in the background ignore it.
 PARENT = f"""
-import runpy, sys, time
+import runpy, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if {{system!r}}: sys.platform = {{system!r}}
 module = runpy.run_path({child_processes.__file__!r})
 print(module["start_child"]({SLEEP!r}).pid, flush=True)

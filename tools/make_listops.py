@@ -18,6 +18,7 @@ from setformer_mm.data.listops import listops
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.launch import run_tool
+from setformer_mm.utils.outputs import require_writable_file
 
 SHORTEST_LIST = 4  # tokens: operator, two digits, bracket
 
@@ -36,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--max-args", type=int, default=10, help="of a list")
     args = parser.parse_args()
     if args.min_length is None:
-        args.min_length = args.max_length // 2
+        args.min_length = max(SHORTEST_LIST, args.max_length // 2)
     if args.count < 1 or args.skip < 0 or args.seed < 0:
         parser.error("--count must be positive, --skip and --seed not negative")
     if min(args.max_depth, args.max_args) < 2:
@@ -64,8 +65,7 @@ def longest(max_depth: int, max_args: int) -> int:
 
 def main() -> None:
     args = parse_args()
-    if args.out.is_dir():
-        raise UserError(f"{args.out} is a folder; name the file to write")
+    require_writable_file(args.out, "OUT.tsv")
     drawn = listops(
         args.skip + args.count,
         args.seed,

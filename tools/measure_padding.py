@@ -53,7 +53,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--num-images", type=int, default=32, help="images to average")
     parser.add_argument("--rounds", type=int, default=5, help="of timing, in turns")
     add_allow_missing(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if min(args.num_images, args.rounds) < 1:
+        parser.error("--num-images and --rounds must be positive")
+    return args
 
 
 def padded(image: Tensor, share: float) -> Tensor:

@@ -28,6 +28,7 @@ from setformer_mm.utils.launch import (
     read_config,
     run_tool,
 )
+from setformer_mm.utils.outputs import require_writable_folder
 from setformer_mm.utils.pictures import (
     UnreadablePicture,
     find_pictures,
@@ -174,6 +175,7 @@ def draw_all(
 
 def main() -> None:
     args = parse_args()
+    require_writable_folder(args.out_dir, "--out-dir")
     drawings, label_maps = Path(args.out_dir, "vis"), Path(args.out_dir, "pred")
     images = find_pictures(args.images, leave_out=[drawings, label_maps])
     cfg = read_config(args.config)

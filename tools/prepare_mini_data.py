@@ -50,6 +50,10 @@ from setformer_mm.data.digits import (
 from setformer_mm.data.relations import NUM_CLASSES, relational_scenes
 from setformer_mm.utils.folders import replace_folder, require_replaceable
 from setformer_mm.utils.launch import run_tool
+from setformer_mm.utils.outputs import (
+    require_writable_file,
+    require_writable_folder,
+)
 from setformer_mm.utils.pictures import SUFFIXES, save_picture
 
 GENERATOR_VERSION = 3  # raise it with every change of what is written
@@ -360,6 +364,9 @@ def main(argv: list[str] | None = None) -> None:
         relations=dict(train=args.train_relations, val=args.val_relations),
         libraries=versions | dict(sklearn=sklearn.__version__),
     )
+    require_writable_folder(out, "--out")
+    if args.preview:
+        require_writable_file(args.preview, "--preview")
     out.parent.mkdir(parents=True, exist_ok=True)
     # The kernel takes the lock back when the process ends, however it ends.
     with out.with_name(f".{out.name}.lock").open("ab") as lock:

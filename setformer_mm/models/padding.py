@@ -7,7 +7,8 @@ picture, or of what convolutions have made of it.
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+
+from ..ops.valid import has_values, is_traced
 
 
 def detect_valid_shape(images: Tensor) -> Tensor | None:
@@ -24,10 +25,9 @@ def detect_valid_shape(images: Tensor) -> Tensor | None:
         Tensor | None: The valid shape; None where looking is cheap, on the CPU, and
         shows that nothing is padded.
     """
-    is_traced = torch.compiler.is_compiling()
-    if images.is_meta or (isinstance(images, FakeTensor) and not is_traced):
+    if not has_values(images) and not is_traced():
         return None  # there is nothing to look at
-    is_cheap = images.device.type == "cpu" and not is_traced
+    is_cheap = images.device.type == "cpu" and not is_traced()
     edges = images[:, :, -1:], images[..., -1:]
     if is_cheap and all(edge.ne(0).flatten(1).any(1).all() for edge in edges):
         return None
@@ -70,4 +70,6 @@ def mean_of_tokens(x: Tensor, valid_shape: Tensor | None) -> Tensor:
     if valid_shape is None:
         return x.mean((1, 2))
     count = valid_shape.prod(1, keepdim=True).clamp_min(1)
-    return zero_padding(x, valid_shape).sum((1, 2)) / count
+    at_least_float = torch.promote_types(x.dtype, torch.float32)  # sums leave float16
+    total = zero_padding(x, valid_shape).sum((1, 2), dtype=at_least_float)
+    return (total / count).to(x.dtype)

@@ -1,7 +1,8 @@
 """SeT attention as a module: projections, anchors, references, and the cached fold."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from mmengine.logging import print_log
@@ -88,15 +89,15 @@ class SeTAttention(TokenMixer):
         """
         kind = mixers[0].kind_of_fold()
         if not all(a.folds_anew() and a.kind_of_fold() == kind for a in mixers):
-            return [attention.folded() for attention in mixers]
+            maps_of_blocks = []
+            for block, attention in enumerate(mixers):
+                with _block_named(block):
+                    maps_of_blocks.append(attention.folded())
+            return maps_of_blocks
         of_blocks = zip(*(attention.folding_parameters() for attention in mixers))
         parameters = [None if p[0] is None else torch.cat(p) for p in of_blocks]
-        try:
+        with _block_named(0, mixers[0].num_heads):
             *maps, alpha = fold(*parameters, mixers[0].alpha)
-        except NonFiniteError as error:
-            block, head = divmod(error.head, mixers[0].num_heads)
-            what = f"{error.what} of block {block}"
-            raise NonFiniteError(what, head) from error
         maps_of_blocks = zip(*(m.chunk(len(mixers)) for m in maps))
         return [Folded(*block_maps, alpha) for block_maps in maps_of_blocks]
 
@@ -246,8 +247,8 @@ class SeTAttention(TokenMixer):
         """
         count = references.shape[1]
         side = math.isqrt(count)
-        if is_stored := isinstance(stored, Tensor):
-            shape = tuple(map(int, stored.flatten().tolist()))
+        if is_stored := isinstance(stored, Tensor) and stored.dtype == torch.int64:
+            shape = tuple(stored.flatten().tolist())
         elif count == math.prod(self.reference_shape):
             shape = self.reference_shape
         else:
@@ -274,6 +275,17 @@ class SeTAttention(TokenMixer):
             f"epsilon={self.epsilon}, num_iters={self.num_iters}, alpha={self.alpha}, "
             f"tau={self.tau}, backend={self.backend!r}"
         )
+
+
+@contextmanager
+def _block_named(first: int, heads_a_block: int | None = None) -> Iterator[None]:
+    """Say in an error of the fold which block it is of, from ``first`` on."""
+    try:
+        yield
+    except NonFiniteError as error:
+        block, head = divmod(error.head, heads_a_block or error.head + 1)
+        what = f"{error.what} of block {first + block}"
+        raise NonFiniteError(what, head) from error
 
 
 def _check_grid(shape: tuple[int, int]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
+from ..ops.valid import check_valid
 from ..utils.spelling import did_you_mean
 from .mlp import MLP
 from .padding import detect_valid_shape, halved, mean_of_tokens, zero_padding
@@ -284,6 +285,9 @@ class SeTformer(BaseModule):
             )
             for i in range(num_stages)
         )
+        self._handles_padding = all(
+            block.attn.handles_padding for s in self.stages for block in s.blocks
+        )
         for i in self.out_indices:
             self.add_module(f"norm{i}", nn.LayerNorm(self.embed_dims[i]))
         self.apply(_init_linear)
@@ -308,11 +312,15 @@ class SeTformer(BaseModule):
         Raises:
             ValueError: If ``valid_shape`` is out of its rule, or the token mixer cannot
                 leave padding out.
+            TypeError: If it is no int64 tensor.
         """
         if valid_shape is not None:
-            self._check_valid_shape(x, valid_shape)
+            check_valid("valid_shape", valid_shape, x, x.shape[2:])
+            if not self._handles_padding:
+                mixer = type(self.stages[0].blocks[0].attn).__name__
+                raise ValueError(f"valid_shape must be None: {mixer} mixes in padding")
             x = zero_padding(x.permute(0, 2, 3, 1), valid_shape).permute(0, 3, 1, 2)
-        elif self.padding == "detect" and self._handles_padding():
+        elif self.padding == "detect" and self._handles_padding:
             valid_shape = detect_valid_shape(x)
         outs = []
         x = self.patch_embed(x, valid_shape)
@@ -328,21 +336,6 @@ class SeTformer(BaseModule):
                     outs.append(out.permute(0, 3, 1, 2).contiguous())
             valid_shape = halved(valid_shape)
         return tuple(outs)
-
-    def _handles_padding(self) -> bool:
-        return all(
-            block.attn.handles_padding for s in self.stages for block in s.blocks
-        )
-
-    def _check_valid_shape(self, x: Tensor, valid_shape: Tensor) -> None:
-        if tuple(valid_shape.shape) != (len(x), 2) or valid_shape.dtype != torch.int64:
-            raise ValueError(
-                f"valid_shape must be int64 of shape (B, 2) = ({len(x)}, 2), "
-                f"got {valid_shape.dtype} of {tuple(valid_shape.shape)}"
-            )
-        if not self._handles_padding():
-            mixer = type(self.stages[0].blocks[0].attn).__name__
-            raise ValueError(f"valid_shape must be None: {mixer} mixes in padding")
 
     def train(self, mode: bool = True) -> "SeTformer":
         """Set the mode; frozen stages stay in eval mode."""

@@ -6,6 +6,7 @@ for any epsilon and tau, and is differentiable. Shapes: ``B`` images, ``N`` toke
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,7 @@ from .autocast import without_autocast
 from .fold import Folded
 from .kernel import gaussian_kernel, norm_floor, unit_vectors
 from .positions import Shape2d, position_exponents
+from .valid import has_values
 
 
 def set_attention_reference(
@@ -82,22 +84,34 @@ def _attend_to_crops(
     spatial_shape: Shape2d | None,
     valid: Tensor,
 ) -> Tensor:
-    """Crop each image, attend to it by itself, and pad with zeros."""
+    """Crop each image, attend to it by itself, and pad with zeros.
+
+    Where there are no values, and in a graph of torch.jit, which takes no other sizes
+    than those it has seen, nothing is cropped.
+    """
     is_exporting = getattr(torch.compiler, "is_exporting", None)  # torch >= 2.7
     if is_exporting and is_exporting():
         raise ValueError(
             "a graph cannot crop images to sizes that it computes: export a backbone "
             "with padding='ignore', or with the compiled operator"
         )
+    if torch.jit.is_tracing():
+        warnings.warn(
+            "the traced graph of the reference takes padding for picture", stacklevel=2
+        )
+    if torch.jit.is_tracing() or not has_values(valid):
+        return attend(x, spatial_shape=spatial_shape)
     height, width = spatial_shape or (x.shape[1], 1)
-    outs = [x.new_empty(0, *x.shape[1:3], folded.anchors.shape[1])]
+    # What nothing is made of: gradients are 0 then, and not missing.
+    nothing = sum(t[:0].sum() for t in (x, *folded[:3])).to(x.dtype)
+    outs = [nothing + x.new_zeros(0, *x.shape[1:3], folded.anchors.shape[1])]
     for image, (rows, cols) in zip(x.split(1), valid.tolist()):
+        rows, cols = max(0, min(rows, height)), max(0, min(cols, width))
         crop = image.unflatten(1, (height, width))[:, :rows, :cols]
         if rows and cols:
             shape = (rows, cols) if spatial_shape else None
             out = attend(crop.flatten(1, 2), spatial_shape=shape)
-        else:  # nothing, whose gradients are 0 and not missing
-            nothing = sum(t[:, :0].sum() for t in (crop, *folded[:3])).to(x.dtype)
+        else:
             out = nothing + outs[0].new_zeros(1, 0, *outs[0].shape[2:])
         out = out.unflatten(1, (rows, cols))
         padding = (0, 0, 0, 0, 0, width - cols, 0, height - rows)

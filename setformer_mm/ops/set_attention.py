@@ -7,6 +7,7 @@ from .backends import Problem, select_backend
 from .fold import Folded, fold
 from .positions import Shape2d
 from .reference import transport_plan_reference
+from .valid import check_valid
 
 
 def set_attention(
@@ -323,23 +324,7 @@ def _check_valid(
             "valid_shape goes with spatial_shape (image) and lengths without it "
             f"(sequence), got spatial_shape={spatial_shape} and {name}"
         )
-    # Element by element: as a tuple, an open batch would be closed.
-    rule, shape = ("(B, 2)", (x.shape[0], 2)) if is_image else ("(B,)", x.shape[:1])
-    if valid.dim() != len(shape) or any(a != b for a, b in zip(valid.shape, shape)):
-        raise ValueError(
-            f"{name} must be {rule} = {tuple(shape)}, got {tuple(valid.shape)}"
-        )
-    if valid.dtype != torch.int64:
-        raise TypeError(f"{name} must be int64, got {valid.dtype}")
-    if valid.device != x.device:
-        raise ValueError(f"{name} must be on x's device {x.device}, got {valid.device}")
-    # Elsewhere looking at values would wait for the device, or end a graph; kernels
-    # take what is too large for everything.
-    if valid.device.type == "cpu" and not torch.compiler.is_compiling():
-        most = spatial_shape if is_image else (x.shape[1],)
-        for row in valid.reshape(-1, len(most)).tolist():
-            if not all(0 <= v <= m for v, m in zip(row, most)):
-                raise ValueError(f"{name} must be in 0..{tuple(most)}, got {row}")
+    check_valid(name, valid, x, spatial_shape if is_image else x.shape[1:2])
     return valid if is_image else torch.stack([valid, torch.ones_like(valid)], -1)
 
 

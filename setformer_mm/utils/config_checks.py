@@ -70,6 +70,13 @@ def padding_mistaken(cfg: Config) -> list[str]:
         return []
     in_model = _get(cfg, "model.data_preprocessor")
     preprocessor = in_model or cfg.get("data_preprocessor") or {}
+    kinds_of = {
+        split: [
+            str(part.get("type")).rpartition(".")[2]  # without a scope
+            for _, part in _dicts(_get(cfg, f"{split}_dataloader.dataset"), split)
+        ]
+        for split in ("train", "val", "test")
+    }
     found = []
     for name in ("pad_value", "pad_val"):
         if preprocessor.get(name):
@@ -77,15 +84,15 @@ def padding_mistaken(cfg: Config) -> list[str]:
                 f"data_preprocessor.{name}={preprocessor[name]} pads with what the "
                 "backbone takes for picture; 0 is found and left out"
             )
-    if not preprocessor.get("mean"):
+    is_normalised = any(preprocessor.get("mean") or ())
+    if not is_normalised and not any("Normalize" in k for k in kinds_of.values()):
         found.append(
-            "data_preprocessor has no mean, so that what is black below or on the "
-            "right of a picture counts as padding; set it, or padding='ignore' in the "
-            "backbone"
+            "data_preprocessor has no mean but 0, so that what is black below or on "
+            "the right of a picture counts as padding; set it, or padding='ignore' in "
+            "the backbone"
         )
-    for split in ("train", "val", "test"):
-        pipeline = _dicts(_get(cfg, f"{split}_dataloader.dataset"), split)
-        if any(transform.get("type") == "Pad" for _, transform in pipeline):
+    for split, kinds in kinds_of.items():
+        if "Pad" in kinds and "Normalize" not in kinds[: kinds.index("Pad")]:
             found.append(
                 f"Pad in the pipeline of {split}_dataloader pads before pictures are "
                 "normalised, which the backbone takes for picture; leave it to "

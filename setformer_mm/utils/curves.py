@@ -26,11 +26,14 @@ def read_records(work_dir: str | os.PathLike) -> list[dict]:
 
 def _whole_records(log: Path) -> Iterator[dict]:
     """Records of one process; a killed one may have written half of its last."""
-    for line in log.read_text(encoding="utf-8").splitlines():
+    for line in log.read_bytes().splitlines():
         try:
-            yield json.loads(line)
+            record = json.loads(line)
         except ValueError:
             return
+        if not isinstance(record, dict) or "step" not in record:
+            return
+        yield record
 
 
 def to_curves(records: list[dict], names: tuple[str, ...]) -> dict[str, Curve]:

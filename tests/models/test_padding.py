@@ -1,5 +1,7 @@
 """A picture's features are its own, however far a batch pads it."""
 
+import warnings
+
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
@@ -116,6 +118,44 @@ def test_a_picture_of_nothing_gives_nothing():
     assert all(grad.isfinite().all() for grad in grads)
 
 
+def test_traced_with_what_is_not_padded():
+    """The graph looks for padding as the model does."""
+    model = build().eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        traced = torch.jit.trace(model, images, check_trace=False)
+        images[0, :, 40:] = 0
+        if why_not_to_load() is None:
+            for a, b in zip(traced(images), model(images)):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        reference = build(dict(backend="reference")).eval()
+        with pytest.warns(UserWarning, match="takes padding for picture"):
+            torch.jit.trace(reference, images, check_trace=False)
+
+
+@pytest.mark.parametrize("wrapped", ["block", "attention"])
+def test_wrapped_blocks(wrapped):
+    class Wrapper(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, *args):
+            return self.inner(*args)
+
+    model = build().eval()
+    images = batch_of(pictures())
+    expected = model(images)
+    block = model.stages[0].blocks[0]
+    if wrapped == "block":
+        model.stages[0].blocks[0] = Wrapper(block)
+    else:
+        block.attn = Wrapper(block.attn)
+    for a, b in zip(model(images), expected):
+        torch.testing.assert_close(a, b)
+
+
 def test_zeroing_stops_what_is_not_finite():
     x = torch.full((1, 2, 3, 1), torch.nan)
     x[0, 0, 0] = 7.0
@@ -123,6 +163,8 @@ def test_zeroing_stops_what_is_not_finite():
     assert zero_padding(x, valid).flatten().tolist() == [7.0, 0, 0, 0, 0, 0]
     assert mean_of_tokens(x, valid).item() == 7.0
     assert zero_padding(x, None) is x
+    bright = torch.full((1, 60, 60, 1), 30.0, dtype=torch.float16)
+    assert mean_of_tokens(bright, torch.tensor([[60, 60]])).item() == 30
 
 
 def test_mixers_that_cannot_leave_padding_out_say_so():
@@ -138,14 +180,27 @@ def test_mixers_that_cannot_leave_padding_out_say_so():
 
 
 @pytest.mark.parametrize(
-    "valid_shape",
-    [torch.ones(2, 2).long(), torch.ones(5, 2), torch.ones(5).long()],
+    "valid_shape, message",
+    [
+        (torch.ones(2, 2).long(), r"\(B, 2\) = \(5, 2\), got \(2, 2\)"),
+        (torch.ones(5).long(), r"\(B, 2\) = \(5, 2\), got \(5,\)"),
+        (torch.ones(5, 2), "an int64 tensor, got torch.float32"),
+        ([[1, 1]] * 5, "an int64 tensor, got list"),
+        (torch.tensor([[161, 144]] * 5), r"in 0..\(160, 144\), got \[161, 144\]"),
+        (torch.tensor([[-1, 144]] * 5), r"in 0..\(160, 144\), got \[-1, 144\]"),
+        (torch.ones(5, 2, device="meta").long(), "on x's device cpu, got meta"),
+    ],
 )
-def test_valid_shapes_out_of_their_rule(valid_shape):
-    with pytest.raises(
-        ValueError, match=r"valid_shape must be int64 of shape \(B, 2\)"
-    ):
+def test_valid_shapes_out_of_their_rule(valid_shape, message):
+    with pytest.raises((TypeError, ValueError), match=f"valid_shape must be {message}"):
         build()(batch_of(pictures()), valid_shape)
+
+
+def test_a_valid_shape_without_values():
+    with torch.device("meta"):
+        images, valid = torch.empty(2, 3, 64, 96), torch.ones(2, 2).long()
+        outs = build()(images, valid)
+    assert [out.shape[2] for out in outs] == [16, 8, 4, 2]
 
 
 def test_compiled_without_looking():

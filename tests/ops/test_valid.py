@@ -197,16 +197,27 @@ def test_valid_parts_out_of_their_rule(options, message):
 
 def test_valid_parts_are_integers():
     inputs, _ = padded_problem(is_image=True)
-    with pytest.raises(TypeError, match="lengths must be int64, got torch.float32"):
+    with pytest.raises(TypeError, match="an int64 tensor, got torch.float32"):
         set_attention(*inputs, lengths=torch.ones(5))
 
 
-@needs_extension
-def test_kernels_keep_to_the_grid():
+@each_backend
+def test_no_inputs_at_all(backend):
+    (x, *parameters), options = padded_problem(is_image=True)
+    options["valid_shape"] = torch.zeros(0, 2, dtype=torch.int64)
+    x = x.detach()[:0].requires_grad_()
+    out = set_attention(x, *parameters, backend=backend, **options)
+    for grad in torch.autograd.grad(out.sum(), [x, *parameters]):
+        assert not grad.any()
+
+
+@each_backend
+def test_backends_keep_to_the_grid(backend):
     """Under compilation nobody looks at values; memory is safe all the same."""
     inputs, options = padded_problem(is_image=True)
     everything = dict(options, valid_shape=None)
-    expected = set_attention(*inputs, backend="cpu", **everything)
+    expected = set_attention(*inputs, backend=backend, **everything)
     compiled = torch.compile(set_attention, backend="eager")
     options["valid_shape"] = torch.full((5, 2), 10**6)
-    torch.testing.assert_close(compiled(*inputs, backend="cpu", **options), expected)
+    actual = compiled(*inputs, backend=backend, **options)
+    torch.testing.assert_close(actual, expected)

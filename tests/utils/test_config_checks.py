@@ -88,10 +88,11 @@ def test_batch_norm_of_one_picture(monkeypatch):
     "place, change, sentence",
     [
         ("model.data_preprocessor", dict(pad_val=114), "pad_val=114 pads with what"),
-        ("model.data_preprocessor", dict(mean=None), "has no mean, so that what is"),
+        ("model.data_preprocessor", dict(mean=None), "has no mean but 0, so that"),
+        ("model.data_preprocessor", dict(mean=[0.0] * 3), "has no mean but 0, so that"),
         (
             "val_dataloader.dataset",
-            dict(pipeline=[dict(type="Pad", size=(9, 9))]),
+            dict(pipeline=[dict(type="mmdet.Pad", size=(9, 9))]),
             "Pad in the pipeline of val_dataloader pads before",
         ),
     ],

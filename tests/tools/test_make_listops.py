@@ -37,5 +37,5 @@ def test_mistakes_in_flags(tool, tmp_path, capsys, flags, message):
 
 
 def test_a_folder_is_not_a_file(tool, tmp_path):
-    with pytest.raises(UserError, match="is a folder; name the file to write"):
+    with pytest.raises(UserError, match="OUT.tsv names a file"):
         tool("make_listops", tmp_path)

@@ -15,6 +15,7 @@ from setformer_mm.utils.checkpoints import (
     read_checkpoint,
     require_fitting_weights,
 )
+from setformer_mm.utils.config_checks import require_parts
 from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
@@ -108,6 +109,7 @@ def dump_predictions(runner: Runner, path: str) -> None:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
+    require_parts(cfg, ("model", "test_dataloader", "test_cfg"))
     if args.out:
         require_writable_file(args.out, "--out")
     if args.show_dir:

@@ -13,7 +13,10 @@ from setformer_mm.utils.checkpoints import (
     load_checkpoints_safely,
     require_training_state,
 )
-from setformer_mm.utils.config_checks import require_enough_for_batch_norm
+from setformer_mm.utils.config_checks import (
+    require_enough_for_batch_norm,
+    require_parts,
+)
 from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
@@ -31,6 +34,8 @@ from setformer_mm.utils.resuming import (
     find_checkpoint,
     last_checkpoint,
 )
+
+PARTS = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 
 
 def parse_args() -> argparse.Namespace:
@@ -111,6 +116,7 @@ def train(runner: Runner) -> None:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
+    require_parts(cfg, PARTS)
     apply_arguments(cfg, args)
     load_checkpoints_safely()
     require_data(cfg, ("train", "val"))

@@ -220,7 +220,23 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
             getattr(runner, f"{split}_loop")  # builds it
         except BUILD_ERRORS as error:
             raise _unbuildable(f"{split}_dataloader", cfg, error) from error
+    # A runner builds these when it begins to train.
+    for name in ("optim_wrapper", "param_scheduler"):
+        _explain_building(runner, name, cfg)
     return runner
+
+
+def _explain_building(runner: Runner, name: str, cfg: Config) -> None:
+    """Let a runner's ``build_<name>`` raise a :class:`UserError` instead of others."""
+    build = getattr(runner, f"build_{name}")
+
+    def explained(*args, **kwargs):
+        try:
+            return build(*args, **kwargs)
+        except BUILD_ERRORS as error:
+            raise _unbuildable(name, cfg, error) from error
+
+    setattr(runner, f"build_{name}", explained)
 
 
 def _unbuildable(what: str, cfg: Config, error: Exception) -> UserError:

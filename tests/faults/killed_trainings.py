@@ -22,7 +22,7 @@ JOBS = {
         "toy_iters.py",
         ("optim_wrapper.accumulative_counts=2",),
     ),
-    "with EMA": ("toy_epochs.py", ("custom_hooks.1.type=EMAHook",)),
+    "with EMA": ("toy_ema.py", ()),
 }
 # Steps of training, synchronisations of files and renamings in an unbroken run.
 MOST_EVENTS = 60

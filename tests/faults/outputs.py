@@ -24,7 +24,7 @@ PATTERNS = (
 )
 UNFINISHED = "**/*.partial"
 # Of a checkpoint; besides, it holds times.
-PARTS = ("state_dict", "optimizer", "param_schedulers")
+PARTS = ("state_dict", "ema_state_dict", "optimizer", "param_schedulers")
 
 
 def products(folder: Path) -> dict[str, str]:

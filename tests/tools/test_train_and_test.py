@@ -271,3 +271,20 @@ def test_two_processes_on_cpus(toy, tmp_path, config):
         )
     assert "accuracy" in read_result(tmp_path / "train_result.json").metrics
     assert "accuracy" in read_result(tmp_path / "test_result.json").metrics
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("optim_wrapper.type=Nothing", "^optim_wrapper cannot be built .*Nothing"),
+        ("param_scheduler.type=Nothing", "^param_scheduler cannot be built .*Nothing"),
+        ("optim_wrapper=None", "toy_epochs.py lacks optim_wrapper; add"),
+        ("model=None", "toy_epochs.py lacks model; add"),
+    ],
+)
+def test_what_a_training_lacks(tool, toy, tmp_path, option, message):
+    """mmengine builds optimiser and schedule as late as it begins to train."""
+    arguments = "--work-dir", tmp_path, "--cfg-options", option
+    with pytest.raises(UserError, match=message) as error:
+        tool("train", toy / "toy_epochs.py", *arguments)
+    assert "\n" not in str(error.value)

@@ -5,12 +5,14 @@ import argparse
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from setformer_mm.hooks import DataCheckHook, ResumeSettingsHook
 from setformer_mm.hooks.non_finite_loss import divergence_explained
 from setformer_mm.optim import cancelled_exemptions
 from setformer_mm.utils.checkpoints import (
     load_checkpoints_safely,
+    require_fitting_weights,
     require_training_state,
 )
 from setformer_mm.utils.config_checks import (
@@ -35,6 +37,7 @@ from setformer_mm.utils.resuming import (
     last_checkpoint,
 )
 
+# Of a config, without which there is nothing to train.
 PARTS = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 
 
@@ -96,6 +99,19 @@ def register_checks(runner: Runner) -> None:
             runner.register_hook(hook())
 
 
+def require_same_model(runner: Runner, path: str) -> None:
+    """Check that a training goes on with the model that it began with.
+
+    Raises:
+        UserError: if weights are missing from the checkpoint or have another shape,
+            which mmengine would only warn of.
+    """
+    if isinstance(runner.model, FullyShardedDataParallel):
+        return  # its weights are pieces, and loaded by a way of their own
+    otherwise = f"to start a new training pass --cfg-options load_from={path}"
+    require_fitting_weights(runner, path, otherwise=otherwise)
+
+
 def train(runner: Runner) -> None:
     """Train, and on Ctrl-C say what is kept.
 
@@ -128,6 +144,8 @@ def main() -> None:
     hold_work_dir(cfg)
     use_gloo_on_cpu(cfg)
     runner = build_runner(cfg, ("train", "val"))
+    if cfg.get("resume") and cfg.get("load_from"):
+        require_same_model(runner, cfg.load_from)
     for sentence in cancelled_exemptions(runner.model, cfg.optim_wrapper):
         say(f"warning: {sentence}")
     register_checks(runner)

@@ -316,17 +316,27 @@ def require_training_state(path: str) -> None:
         )
 
 
+_LEAVE_RANDOM = "--allow-missing leaves them random"  # the flag of most tools
+
+
 def require_fitting_weights(
-    runner: Runner, path: str, allow_missing: bool = False
+    runner: Runner,
+    path: str,
+    allow_missing: bool = False,
+    otherwise: str = _LEAVE_RANDOM,
 ) -> None:
     """Load ``path`` into the runner's model; see :func:`load_fitting_weights`."""
     # Both a distributed wrapper and one for test-time augmentation hold it so.
     model = getattr(runner.model, "module", runner.model)
-    load_fitting_weights(getattr(model, "module", model), path, allow_missing)
+    model = getattr(model, "module", model)
+    load_fitting_weights(model, path, allow_missing, otherwise)
 
 
 def load_fitting_weights(
-    model: nn.Module, path: str, allow_missing: bool = False
+    model: nn.Module,
+    path: str,
+    allow_missing: bool = False,
+    otherwise: str = _LEAVE_RANDOM,
 ) -> None:
     """Load ``path`` into ``model``, which must get all of its weights.
 
@@ -338,6 +348,7 @@ def load_fitting_weights(
         model: on any device.
         path: see :func:`read_checkpoint`.
         allow_missing: let what the checkpoint lacks be random, and say how much it is.
+        otherwise: what to do about missing weights, for the error's sentence.
 
     Raises:
         UserError: if a weight is missing, or has another shape.
@@ -357,7 +368,7 @@ def load_fitting_weights(
         if allow_missing:
             print(f"warning: {path}: {problem}; they stay random", file=sys.stderr)
             return
-        problem += "; --allow-missing leaves them random"
+        problem += f"; {otherwise}"
     raise UserError(
         f"the checkpoint {path} does not fit the model of this config: {problem}"
     )

@@ -21,6 +21,12 @@ def parse_args() -> argparse.Namespace:
         "--cases", type=int, default=1000, help="how many in all (default: 1000)"
     )
     parser.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="begin no case after so many (default: as long as it takes)",
+    )
+    parser.add_argument(
         "--groups",
         nargs="+",
         choices=GROUPS,
@@ -49,6 +55,8 @@ def main() -> None:
     for name, case in tqdm(cases, total=sum(numbers.values()), unit=" cases"):
         if failure := campaign.run(name, case):
             tqdm.write(f"FAILED: {failure}", file=sys.stderr)
+        if time.perf_counter() - start > 60 * args.minutes:
+            break
     campaign.end()
     seconds = time.perf_counter() - start
     text = f"{campaign.markdown()}\n\nSeed {args.seed}, {seconds:.0f} s in all.\n"

@@ -20,8 +20,9 @@ SETFORMER = ROOT / "checkpoints" / "setformer_digits.pth"
 OF_TOY = [readers.resume, readers.load_from, readers.init_cfg, readers.evaluate]
 OF_TOY += [readers.publish]
 OF_SETFORMER = [readers.predict, readers.visualize, readers.publish]
-# Which give the weights to a model that must fit, or take up a training.
-NEED_ALL_WEIGHTS = [readers.evaluate, readers.predict, readers.visualize]
+# Which take up a training, or evaluate what there is.
+NEED_ALL_WEIGHTS = [readers.resume, readers.evaluate, readers.predict]
+NEED_ALL_WEIGHTS += [readers.visualize]
 
 
 def truncated(content: bytes, rng: random.Random) -> bytes:

@@ -288,3 +288,27 @@ def test_what_a_training_lacks(tool, toy, tmp_path, option, message):
     with pytest.raises(UserError, match=message) as error:
         tool("train", toy / "toy_epochs.py", *arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda weights: weights.pop("head.bias"),
+            "missing, .* is head.bias; to start",
+        ),
+        (lambda weights: weights.update({"head.bias": torch.ones(3)}), "head.bias"),
+    ],
+)
+def test_a_training_goes_on_with_its_model(
+    tool, toy, trained, tmp_path, change, message
+):
+    """mmengine warns, and goes on from random weights."""
+    checkpoint = torch.load(trained / "epoch_3.pth", weights_only=False)
+    change(checkpoint["state_dict"])
+    path = tmp_path / "changed.pth"
+    torch.save(checkpoint, path)
+    arguments = "--work-dir", tmp_path / "run", "--resume", path
+    with pytest.raises(UserError, match=f"does not fit the model .*{message}"):
+        tool("train", toy / "toy_epochs.py", *arguments)
+    assert not list((tmp_path / "run").glob("*.pth"))

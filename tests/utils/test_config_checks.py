@@ -112,9 +112,10 @@ def test_padding_of_other_backbones_is_their_own():
     assert padding_mistaken(Config(dict(model=model))) == []
 
 
-def test_parts_that_a_tool_needs():
+def test_parts_that_a_tool_needs(tmp_path):
     require_parts(UPERNET, ["model", "train_dataloader"])
-    cfg = Config(dict(model=None, train_cfg="by epochs"), filename="a.py")
+    (tmp_path / "a.py").write_text("model = None\ntrain_cfg = 'by epochs'\n")
+    cfg = Config.fromfile(tmp_path / "a.py")
     with pytest.raises(UserError, match="a.py lacks model, optim_wrapper; add"):
         require_parts(cfg, ["model", "train_cfg", "optim_wrapper"])
     with pytest.raises(UserError, match="^train_cfg of .* dict, got 'by epochs'$"):

@@ -22,6 +22,7 @@ from setformer_mm.utils.launch import (
     add_allow_missing,
     add_common_arguments,
     build_runner,
+    form_explained,
     load_config,
     run_tool,
     use_gloo_on_cpu,
@@ -115,13 +116,14 @@ def main() -> None:
     if args.show_dir:
         require_writable_folder(args.show_dir, "--show-dir")
     given_cfg = deepcopy(cfg)  # what follows changes it
-    if args.show or args.show_dir:
-        draw_predictions(cfg, args.show_dir, args.show)
-    if args.tta:
-        augment_test_time(cfg)
     load_checkpoints_safely()
-    require_data(cfg, ("test",))
-    require_known_classes(cfg, ("test",))
+    with form_explained(cfg):
+        if args.show or args.show_dir:
+            draw_predictions(cfg, args.show_dir, args.show)
+        if args.tta:
+            augment_test_time(cfg)
+        require_data(cfg, ("test",))
+        require_known_classes(cfg, ("test",))
     read_checkpoint(args.checkpoint)
     use_gloo_on_cpu(cfg)
 

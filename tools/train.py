@@ -24,6 +24,7 @@ from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
     build_runner,
+    form_explained,
     hold_work_dir,
     load_config,
     run_tool,
@@ -133,12 +134,13 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     require_parts(cfg, PARTS)
-    apply_arguments(cfg, args)
     load_checkpoints_safely()
-    require_data(cfg, ("train", "val"))
-    require_known_classes(cfg, ("train", "val"))
-    require_pretrained_weights(cfg)
-    require_enough_for_batch_norm(cfg)
+    with form_explained(cfg):
+        apply_arguments(cfg, args)
+        require_data(cfg, ("train", "val"))
+        require_known_classes(cfg, ("train", "val"))
+        require_pretrained_weights(cfg)
+        require_enough_for_batch_norm(cfg)
     if cfg.get("resume") and cfg.get("load_from"):
         require_training_state(cfg.load_from)
     hold_work_dir(cfg)

@@ -241,7 +241,7 @@ def _case(task: Callable, damage: Callable, pattern: str, seed: int, expected) -
     def attempt(folder: Path) -> str:
         rng = random.Random(seed)
         end = _train(task, folder, lambda root: damage(root, pattern, rng))
-        if damage in OF_A_FILE:
+        if damage in (*OF_A_FILE, folder_misspelt):  # folders are told by their order
             return refused_or_same(end, folder, expected(task))
         return refused(end, folder)
 

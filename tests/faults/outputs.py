@@ -18,7 +18,7 @@ PATTERNS = (
     "out*",
     "out*/**/*",
     "ablation/**/*",
-    "run/**/*.json",
+    "run/*.json",
     "run/**/*epoch_*.pth",
     "run/**/*iter_*.pth",
 )
@@ -39,7 +39,7 @@ def products(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): _digest_file(path)
         for path in sorted(found)
-        if path.is_file() and "vis_data" not in path.parts
+        if path.is_file()
     }
 
 

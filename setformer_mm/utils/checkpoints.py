@@ -183,7 +183,7 @@ def _read(stream: BinaryIO, name: str, map_location: Any) -> dict:
 
 
 def _unpickle(stream: BinaryIO, name: str, map_location: Any) -> Any:
-    is_zip = zipfile.is_zipfile(stream)  # torch's format before 1.6 is not
+    is_zip = stream.read(4) == b"PK\x03\x04"  # as torch tells its format before 1.6
     stream.seek(0)
     try:
         # What mmengine stores besides tensors. It is not allowed once and for all,
@@ -203,13 +203,22 @@ def _unpickle(stream: BinaryIO, name: str, map_location: Any) -> Any:
         else:
             reason = "or is damaged"
         raise UserError(f"{name} is not a checkpoint of weights, {reason}") from error
-    if is_zip:  # torch writes checksums and does not look at them
-        with zipfile.ZipFile(stream) as archive:
-            if damaged := archive.testzip():
-                raise UserError(
-                    f"{name} is damaged: the checksum of {damaged} is wrong"
-                )
+    if is_zip:
+        _require_checksums(stream, name)
     return checkpoint
+
+
+def _require_checksums(stream: BinaryIO, name: str) -> None:
+    """Look at the checksums of a zip file, which torch writes and does not look at."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            damaged = archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # of any type: torch passes over much that is damaged
+        raise UserError(f"{name} is damaged: {error}") from error
+    if damaged:
+        raise UserError(f"{name} is damaged: the checksum of {damaged} is wrong")
 
 
 @contextmanager

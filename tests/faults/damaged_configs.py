@@ -50,7 +50,7 @@ def part_missing(cfg: dict, rng: random.Random) -> None:
 
 def another_value(cfg: dict, rng: random.Random) -> None:
     """Of another type, mostly; some mean something."""
-    node = rng.choice([node for _, node in _nodes(cfg)])
+    node = rng.choice([node for _, node in _nodes(cfg) if node])
     node[rng.choice(sorted(node))] = rng.choice(
         [None, "text", -1, 0, 1.5, [], {}, [None], float("nan"), True]
     )

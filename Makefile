@@ -1,5 +1,7 @@
 # make install    .venv with torch, the host libraries and this package
 # make test       its tests            (ARGS="-k ops" goes to pytest)
+# make faults     a long campaign of damaged files, kills and the like, and its figures
+#                 (ARGS="--cases 5000 --markdown FILE"; docs/reliability.md)
 # make wheel      one wheel in dist/ for many versions of torch and Python
 # make test-wheel its operator's tests beside another torch      (TORCH=2.13.0)
 # make bench      times and memory of operator and backbone, about half an hour
@@ -34,12 +36,15 @@ WITH_EXTENSION := env -u SETFORMER_MM_DISABLE_EXT
 PACKAGING := setup.py pyproject.toml setformer_mm/version.py \
   $(shell find setformer_mm/ops/csrc -type f)
 
-.PHONY: install test wheel test-wheel bench figures lint demo demo-seg demo-cls clean
+.PHONY: install test faults wheel test-wheel bench figures lint demo demo-seg demo-cls clean
 
 install: $(DONE)/package
 
 test: install
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: install
+	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 wheel: $(DONE)/wheel
 	@ls -t $(CURDIR)/dist/*.whl | head -n 1

@@ -21,6 +21,7 @@ from setformer_mm.utils.checkpoints import (
     load_fitting_weights,
     read_checkpoint,
 )
+from setformer_mm.utils.config_checks import require_parts
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_allow_missing,
@@ -179,6 +180,7 @@ def main() -> None:
     drawings, label_maps = Path(args.out_dir, "vis"), Path(args.out_dir, "pred")
     images = find_pictures(args.images, leave_out=[drawings, label_maps])
     cfg = read_config(args.config)
+    require_parts(cfg, ("model", "test_dataloader"))
     scope = cfg.get("default_scope")
     if scope not in DRAWERS:
         raise UserError(f"default_scope must be one of {list(DRAWERS)}, got {scope!r}")

@@ -15,12 +15,14 @@ from setformer_mm.utils.checkpoints import (
     read_checkpoint,
     require_fitting_weights,
 )
+from setformer_mm.utils.config_checks import require_parts
 from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_allow_missing,
     add_common_arguments,
     build_runner,
+    form_explained,
     load_config,
     run_tool,
     use_gloo_on_cpu,
@@ -108,18 +110,20 @@ def dump_predictions(runner: Runner, path: str) -> None:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
+    require_parts(cfg, ("model", "test_dataloader", "test_cfg"))
     if args.out:
         require_writable_file(args.out, "--out")
     if args.show_dir:
         require_writable_folder(args.show_dir, "--show-dir")
     given_cfg = deepcopy(cfg)  # what follows changes it
-    if args.show or args.show_dir:
-        draw_predictions(cfg, args.show_dir, args.show)
-    if args.tta:
-        augment_test_time(cfg)
     load_checkpoints_safely()
-    require_data(cfg, ("test",))
-    require_known_classes(cfg, ("test",))
+    with form_explained(cfg):
+        if args.show or args.show_dir:
+            draw_predictions(cfg, args.show_dir, args.show)
+        if args.tta:
+            augment_test_time(cfg)
+        require_data(cfg, ("test",))
+        require_known_classes(cfg, ("test",))
     read_checkpoint(args.checkpoint)
     use_gloo_on_cpu(cfg)
 

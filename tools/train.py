@@ -5,20 +5,26 @@ import argparse
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from setformer_mm.hooks import DataCheckHook, ResumeSettingsHook
 from setformer_mm.hooks.non_finite_loss import divergence_explained
 from setformer_mm.optim import cancelled_exemptions
 from setformer_mm.utils.checkpoints import (
     load_checkpoints_safely,
+    require_fitting_weights,
     require_training_state,
 )
-from setformer_mm.utils.config_checks import require_enough_for_batch_norm
+from setformer_mm.utils.config_checks import (
+    require_enough_for_batch_norm,
+    require_parts,
+)
 from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.launch import (
     add_common_arguments,
     build_runner,
+    form_explained,
     hold_work_dir,
     load_config,
     run_tool,
@@ -31,6 +37,9 @@ from setformer_mm.utils.resuming import (
     find_checkpoint,
     last_checkpoint,
 )
+
+# Of a config, without which there is nothing to train.
+PARTS = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 
 
 def parse_args() -> argparse.Namespace:
@@ -91,6 +100,19 @@ def register_checks(runner: Runner) -> None:
             runner.register_hook(hook())
 
 
+def require_same_model(runner: Runner, path: str) -> None:
+    """Check that a training goes on with the model that it began with.
+
+    Raises:
+        UserError: if weights are missing from the checkpoint or have another shape,
+            which mmengine would only warn of.
+    """
+    if isinstance(runner.model, FullyShardedDataParallel):
+        return  # its weights are pieces, and loaded by a way of their own
+    otherwise = f"to start a new training pass --cfg-options load_from={path}"
+    require_fitting_weights(runner, path, otherwise=otherwise)
+
+
 def train(runner: Runner) -> None:
     """Train, and on Ctrl-C say what is kept.
 
@@ -111,17 +133,21 @@ def train(runner: Runner) -> None:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
-    apply_arguments(cfg, args)
+    require_parts(cfg, PARTS)
     load_checkpoints_safely()
-    require_data(cfg, ("train", "val"))
-    require_known_classes(cfg, ("train", "val"))
-    require_pretrained_weights(cfg)
-    require_enough_for_batch_norm(cfg)
+    with form_explained(cfg):
+        apply_arguments(cfg, args)
+        require_data(cfg, ("train", "val"))
+        require_known_classes(cfg, ("train", "val"))
+        require_pretrained_weights(cfg)
+        require_enough_for_batch_norm(cfg)
     if cfg.get("resume") and cfg.get("load_from"):
         require_training_state(cfg.load_from)
     hold_work_dir(cfg)
     use_gloo_on_cpu(cfg)
     runner = build_runner(cfg, ("train", "val"))
+    if cfg.get("resume") and cfg.get("load_from"):
+        require_same_model(runner, cfg.load_from)
     for sentence in cancelled_exemptions(runner.model, cfg.optim_wrapper):
         say(f"warning: {sentence}")
     register_checks(runner)

@@ -37,6 +37,7 @@ from setformer_mm.utils.checkpoints import (
     load_fitting_weights,
     read_checkpoint,
 )
+from setformer_mm.utils.config_checks import require_parts
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.launch import (
@@ -480,6 +481,7 @@ def main() -> None:
     require_writable_folder(args.out, "--out")
     require_picture(args.image)
     cfg = read_config(args.config)
+    require_parts(cfg, ("model", "test_dataloader"))
     load_checkpoints_safely()
     read_checkpoint(args.checkpoint)
     model, backbone = build_with_backbone(cfg, args.config)

@@ -1,5 +1,6 @@
 """Checkpoints that survive a process killed at any moment."""
 
+import inspect
 import os.path as osp
 from collections import deque
 
@@ -48,6 +49,13 @@ class AtomicCheckpointHook(CheckpointHook):
         if max_keep_ckpts > 0:
             max_keep_ckpts = max(max_keep_ckpts, 2)
         super().__init__(*args, max_keep_ckpts=max_keep_ckpts, **kwargs)
+        # What mmengine would find at the first checkpoint, after hours.
+        if not isinstance(self.interval, int):
+            raise TypeError(f"interval must be an integer, got {self.interval!r}")
+        known = inspect.signature(Runner.save_checkpoint).parameters
+        for name in self.args:  # which are passed on to it
+            if name not in known:
+                raise TypeError(f"unexpected argument {name!r} of {type(self)}")
 
     def before_train(self, runner: Runner) -> None:
         """Choose the storage and clear what a killed run left behind."""

@@ -68,6 +68,12 @@ class DataCheckHook(Hook):
             errors += found.errors + too_small
             # Of a class that is missing, one sentence is enough.
             warnings += too_large + found.warnings()
+        trained = [found for found in contents if found.key.startswith("train_")]
+        if trained and all(found.lacks_boxes for found in trained):
+            errors.append(
+                f"nothing is annotated in {', '.join(found.key for found in trained)}: "
+                "a detector would learn that there is nothing"
+            )
         return errors, _unique(warnings), table(contents) if contents else ""
 
 

@@ -183,7 +183,7 @@ def _read(stream: BinaryIO, name: str, map_location: Any) -> dict:
 
 
 def _unpickle(stream: BinaryIO, name: str, map_location: Any) -> Any:
-    is_zip = zipfile.is_zipfile(stream)  # torch's format before 1.6 is not
+    is_zip = stream.read(4) == b"PK\x03\x04"  # as torch tells its format before 1.6
     stream.seek(0)
     try:
         # What mmengine stores besides tensors. It is not allowed once and for all,
@@ -203,13 +203,22 @@ def _unpickle(stream: BinaryIO, name: str, map_location: Any) -> Any:
         else:
             reason = "or is damaged"
         raise UserError(f"{name} is not a checkpoint of weights, {reason}") from error
-    if is_zip:  # torch writes checksums and does not look at them
-        with zipfile.ZipFile(stream) as archive:
-            if damaged := archive.testzip():
-                raise UserError(
-                    f"{name} is damaged: the checksum of {damaged} is wrong"
-                )
+    if is_zip:
+        _require_checksums(stream, name)
     return checkpoint
+
+
+def _require_checksums(stream: BinaryIO, name: str) -> None:
+    """Look at the checksums of a zip file, which torch writes and does not look at."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            damaged = archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # of any type: torch passes over much that is damaged
+        raise UserError(f"{name} is damaged: {error}") from error
+    if damaged:
+        raise UserError(f"{name} is damaged: the checksum of {damaged} is wrong")
 
 
 @contextmanager
@@ -316,17 +325,27 @@ def require_training_state(path: str) -> None:
         )
 
 
+_LEAVE_RANDOM = "--allow-missing leaves them random"  # the flag of most tools
+
+
 def require_fitting_weights(
-    runner: Runner, path: str, allow_missing: bool = False
+    runner: Runner,
+    path: str,
+    allow_missing: bool = False,
+    otherwise: str = _LEAVE_RANDOM,
 ) -> None:
     """Load ``path`` into the runner's model; see :func:`load_fitting_weights`."""
     # Both a distributed wrapper and one for test-time augmentation hold it so.
     model = getattr(runner.model, "module", runner.model)
-    load_fitting_weights(getattr(model, "module", model), path, allow_missing)
+    model = getattr(model, "module", model)
+    load_fitting_weights(model, path, allow_missing, otherwise)
 
 
 def load_fitting_weights(
-    model: nn.Module, path: str, allow_missing: bool = False
+    model: nn.Module,
+    path: str,
+    allow_missing: bool = False,
+    otherwise: str = _LEAVE_RANDOM,
 ) -> None:
     """Load ``path`` into ``model``, which must get all of its weights.
 
@@ -338,6 +357,7 @@ def load_fitting_weights(
         model: on any device.
         path: see :func:`read_checkpoint`.
         allow_missing: let what the checkpoint lacks be random, and say how much it is.
+        otherwise: what to do about missing weights, for the error's sentence.
 
     Raises:
         UserError: if a weight is missing, or has another shape.
@@ -357,7 +377,7 @@ def load_fitting_weights(
         if allow_missing:
             print(f"warning: {path}: {problem}; they stay random", file=sys.stderr)
             return
-        problem += "; --allow-missing leaves them random"
+        problem += f"; {otherwise}"
     raise UserError(
         f"the checkpoint {path} does not fit the model of this config: {problem}"
     )

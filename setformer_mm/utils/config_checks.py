@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
 
@@ -99,6 +99,25 @@ def padding_mistaken(cfg: Config) -> list[str]:
                 "data_preprocessor"
             )
     return found
+
+
+def require_parts(cfg: Config, names: Sequence[str]) -> None:
+    """Check that a config has these parts at its top level, each of them a dict.
+
+    Raises:
+        UserError: naming those that are missing, or one that is something else.
+    """
+    missing = [name for name in names if cfg.get(name) is None]
+    if missing:
+        raise UserError(
+            f"the config {cfg.filename} lacks {', '.join(missing)}; add what is "
+            "missing, or inherit it from a config in configs/_base_"
+        )
+    for name in names:
+        if not isinstance(cfg[name], dict):
+            raise UserError(
+                f"{name} of the config {cfg.filename} must be a dict, got {cfg[name]!r}"
+            )
 
 
 def require_integers(cfg: Config) -> None:

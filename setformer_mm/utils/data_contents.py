@@ -40,6 +40,7 @@ class Contents:
         num_pictures: of all.
         pictures: with each label; of label maps, of those that were opened.
         boxes: of each label; empty if the data set has no boxes.
+        lacks_boxes: whether it is of a detection in which nothing is annotated.
         maps_opened: how many label maps ``pictures`` is of, 0 for other data sets.
         errors: what makes a training stop or go wrong, a sentence each.
         notes: what it goes on without.
@@ -50,6 +51,7 @@ class Contents:
     num_pictures: int
     pictures: Counter = field(default_factory=Counter)
     boxes: Counter = field(default_factory=Counter)
+    lacks_boxes: bool = False
     maps_opened: int = 0
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -103,6 +105,7 @@ def look_into(dataset: BaseDataset, key: str) -> Contents | None:
     if not len(dataset):
         contents.errors.append(f"{key} has no pictures")
     uses_maps = "instances" not in info if len(dataset) else False
+    contents.lacks_boxes = bool(len(dataset)) and not uses_maps and not contents.boxes
     readable = _check_files(contents, "picture", "img_path", paths["img_path"])
     if uses_maps and paths["seg_map_path"]:
         maps = paths["seg_map_path"]

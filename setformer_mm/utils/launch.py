@@ -7,7 +7,8 @@ import os
 import os.path as osp
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from mmengine.config import Config, DictAction
@@ -172,12 +173,29 @@ def load_config(args: argparse.Namespace) -> Config:
         name = osp.splitext(osp.basename(args.config))[0]
         cfg.work_dir = osp.join("work_dirs", name)
     require_writable_folder(cfg.work_dir, "--work-dir")
-    for sentence in (*misspelt_fields(cfg), *padding_mistaken(cfg)):
-        say(f"warning: {sentence}")
-    require_integers(cfg)
+    with form_explained(cfg):
+        for sentence in (*misspelt_fields(cfg), *padding_mistaken(cfg)):
+            say(f"warning: {sentence}")
+        require_integers(cfg)
     cfg.launcher = args.launcher
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return cfg
+
+
+@contextmanager
+def form_explained(cfg: Config) -> Iterator[None]:
+    """For checks before anything is built, which read what may be of any form.
+
+    Raises:
+        UserError: in place of what a dict says that lacks a field, and the like.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the config {cfg.filename} is not of the form of a config: "
+            f"{one_line(error)}; SETFORMER_MM_TRACEBACK=1 shows where"
+        ) from error
 
 
 def hold_work_dir(cfg: Config) -> None:
@@ -220,7 +238,23 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
             getattr(runner, f"{split}_loop")  # builds it
         except BUILD_ERRORS as error:
             raise _unbuildable(f"{split}_dataloader", cfg, error) from error
+    # A runner builds these when it begins to train.
+    for name in ("optim_wrapper", "param_scheduler"):
+        _explain_building(runner, name, cfg)
     return runner
+
+
+def _explain_building(runner: Runner, name: str, cfg: Config) -> None:
+    """Let a runner's ``build_<name>`` raise a :class:`UserError` instead of others."""
+    build = getattr(runner, f"build_{name}")
+
+    def explained(*args, **kwargs):
+        try:
+            return build(*args, **kwargs)
+        except BUILD_ERRORS as error:
+            raise _unbuildable(name, cfg, error) from error
+
+    setattr(runner, f"build_{name}", explained)
 
 
 def _unbuildable(what: str, cfg: Config, error: Exception) -> UserError:

@@ -199,3 +199,11 @@ def test_out_dir(toy_runner, tmp_path):
     runner.train()
     assert names(tmp_path / "elsewhere" / "run") == ["epoch_3.pth", "epoch_4.pth"]
     assert pointed_to(runner.work_dir) == "epoch_4.pth"
+
+
+@pytest.mark.parametrize("wrong", [dict(widht=1), dict(interval=None)])
+def test_arguments_are_looked_at_before_the_first_checkpoint(wrong):
+    (name,) = wrong
+    with pytest.raises(TypeError, match=name):
+        AtomicCheckpointHook(**wrong)
+    AtomicCheckpointHook(by_epoch=False, interval=3, backend_args=None)

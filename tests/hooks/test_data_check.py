@@ -1,10 +1,12 @@
 """The data are looked at before a training, and faults stop it."""
 
+import json
+
 import pytest
 
 pytest.importorskip("mmpretrain")
 
-from data_sets import listed
+from data_sets import coco, listed
 from mmengine.model import BaseModel
 from torch import nn
 
@@ -88,3 +90,13 @@ def test_wrapped_data_sets(run, dataset, tmp_path):
 
 def test_a_large_head_is_a_warning(run, dataset):
     assert any("num_classes is 80" in line for line in run(dataset, num_classes=80))
+
+
+def test_a_detection_in_which_nothing_is_annotated(run, tmp_path):
+    dataset = coco(tmp_path, ["cat"], ["cat"] * 2, metainfo=dict(classes=("cat",)))
+    path = tmp_path / "boxes.json"
+    content = json.loads(path.read_text())
+    del content["annotations"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="nothing is annotated in train_dataloader"):
+        run(dataset)

@@ -1,26 +1,20 @@
 """Whatever a tool reads a checkpoint for: code in it is refused and never runs."""
 
-import shutil
-from pathlib import Path
 from pickle import UnpicklingError
-from types import SimpleNamespace
 
 import pytest
 import torch
+from checkpoint_readers import READERS, evaluate, resume, train
+from in_process import ROOT
 from malicious import PAYLOADS, PLACES, write
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.fileio.backends.registry_utils import backends, prefix_to_backends
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
-from PIL import Image
 
-from setformer_mm.hooks import KMeansReferenceInitHook
-from setformer_mm.models import SeTformer
 from setformer_mm.utils.checkpoints import load_checkpoints_safely, read_checkpoint
 from setformer_mm.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-DIGITS = ROOT / "configs/mini/setformer_digits.py"
 # A call, a chain of attributes, and a state, each in another part of a checkpoint.
 CASES = {
     "a call": "weights",
@@ -29,108 +23,6 @@ CASES = {
     "a persistent id": "weights",
     "nested containers": "optimizer",
 }
-
-
-def train(tool, toy, folder, path, *options):
-    work_dir = ["--work-dir", folder / "run"]
-    tool("train", toy / "toy_epochs.py", *work_dir, *options)
-
-
-def resume(tool, toy, folder, path):
-    train(tool, toy, folder, path, "--resume", path)
-
-
-def leave_as_the_last(folder, path):
-    """As if a training had written it: others than in its folder are not read."""
-    (folder / "run").mkdir(exist_ok=True)
-    path = str(path)
-    copy = path if "://" in path else shutil.copy(path, folder / "run")
-    (folder / "run" / "last_checkpoint").write_text(str(copy))
-
-
-def resume_the_last(tool, toy, folder, path):
-    leave_as_the_last(folder, path)
-    train(tool, toy, folder, path, "--resume")
-
-
-def resume_by_the_config(tool, toy, folder, path):
-    """No flag: mmengine's own way."""
-    leave_as_the_last(folder, path)
-    train(tool, toy, folder, path, "--cfg-options", "resume=True")
-
-
-def load_from(tool, toy, folder, path):
-    train(tool, toy, folder, path, "--cfg-options", f"load_from={path}")
-
-
-def init_cfg(tool, toy, folder, path):
-    options = ["model.init_cfg.type=Pretrained", f"model.init_cfg.checkpoint={path}"]
-    train(tool, toy, folder, path, "--cfg-options", *options)
-
-
-def ablate(tool, toy, folder, path):
-    config = folder / "warm_start.py"
-    config.write_text(
-        f"_base_ = {str(toy / 'toy_epochs.py')!r}\nload_from = {path!r}\n"
-    )
-    tool("ablate", config, "--out", folder / "ablation")
-
-
-def evaluate(tool, toy, folder, path):
-    tool("test", toy / "toy_epochs.py", path, "--work-dir", folder / "run")
-
-
-def picture(folder):
-    Image.new("RGB", (32, 32)).save(folder / "picture.png")
-    return folder / "picture.png"
-
-
-def predict(tool, toy, folder, path):
-    flags = ["--config", DIGITS, "--checkpoint", path, "--out-dir", folder / "out"]
-    tool("predict", picture(folder), *flags)
-
-
-def visualize(tool, toy, folder, path):
-    flags = ["--config", DIGITS, "--checkpoint", path, "--out", folder / "out"]
-    tool("visualize_transport", picture(folder), *flags)
-
-
-def publish(tool, toy, folder, path):
-    tool("publish_checkpoint", path, folder / "out.pth")
-
-
-def convert(tool, toy, folder, path):
-    tool("convert_checkpoint", path, folder / "out.pth", "--config", DIGITS)
-
-
-def measure_padding(tool, toy, folder, path):
-    tool("measure_padding", toy / "toy_iters.py", path)
-
-
-def k_means(tool, toy, folder, path):
-    """The hook looks for anchors in weights that a user's own runner has loaded."""
-    attention = dict(reference_shape=(2, 2))
-    arch = dict(embed_dims=8, depths=(1,) * 4, num_heads=(1,) * 4, mlp_ratio=1)
-    model = SeTformer(arch, out_indices=(0,), attention=attention)
-    model.init_cfg = dict(type="Pretrained", checkpoint=path)
-    KMeansReferenceInitHook().before_train(SimpleNamespace(model=model, iter=0))
-
-
-READERS = [
-    resume,
-    resume_the_last,
-    resume_by_the_config,
-    load_from,
-    init_cfg,
-    ablate,
-    evaluate,
-    predict,
-    visualize,
-    publish,
-    convert,
-    measure_padding,
-    k_means,
-]
 
 
 @pytest.mark.parametrize("payload", CASES)

@@ -271,3 +271,40 @@ def test_two_processes_on_cpus(toy, tmp_path, config):
         )
     assert "accuracy" in read_result(tmp_path / "train_result.json").metrics
     assert "accuracy" in read_result(tmp_path / "test_result.json").metrics
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("optim_wrapper.type=Nothing", "^optim_wrapper cannot be built .*Nothing"),
+        ("param_scheduler.type=Nothing", "^param_scheduler cannot be built .*Nothing"),
+        ("optim_wrapper=None", "toy_epochs.py lacks optim_wrapper; add"),
+        ("model=None", "toy_epochs.py lacks model; add"),
+        ("model.type=[1]", "toy_epochs.py is not of the form .* unhashable type"),
+        ("val_dataloader.dataset=None", "toy_epochs.py is not of the form of a config"),
+    ],
+)
+def test_what_a_training_lacks(tool, toy, tmp_path, option, message):
+    """mmengine builds optimiser and schedule as late as it begins to train."""
+    arguments = "--work-dir", tmp_path, "--cfg-options", option
+    with pytest.raises(UserError, match=message) as error:
+        tool("train", toy / "toy_epochs.py", *arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("bias", "message"),
+    [(None, "1 parameters are missing.* to start"), (torch.ones(3), "head.bias")],
+    ids=["missing", "of another shape"],
+)
+def test_a_training_goes_on_with_its_model(tool, toy, trained, bias, message):
+    """mmengine warns, and goes on from random weights."""
+    checkpoint = read_checkpoint(trained)
+    del checkpoint["state_dict"]["head.bias"]
+    if bias is not None:
+        checkpoint["state_dict"]["head.bias"] = bias
+    path, work_dir = trained.with_name("changed.pth"), trained.parent / "another"
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match=f"does not fit the model .*{message}"):
+        tool("train", toy / "toy_epochs.py", "--work-dir", work_dir, "--resume", path)
+    assert not list(work_dir.glob("*.pth"))

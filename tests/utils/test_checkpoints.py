@@ -243,3 +243,14 @@ def test_what_must_fit(tmp_path, capsys):
     torch.save(weights, path)
     with pytest.raises(UserError, match="size mismatch for 0.weight"):
         load_fitting_weights(model, path, allow_missing=True)
+
+
+def test_zip_file_with_a_damaged_end(tmp_path):
+    """torch does not look at how many disks the archive spans; Python does."""
+    path = tmp_path / "damaged.pth"
+    torch.save(dict(weight=torch.ones(2)), path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x06\x07") + 16] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged.pth is"):
+        read_checkpoint(path)

@@ -13,6 +13,7 @@ from setformer_mm.utils.config_checks import (
     padding_mistaken,
     require_enough_for_batch_norm,
     require_integers,
+    require_parts,
 )
 from setformer_mm.utils.errors import UserError
 
@@ -110,3 +111,13 @@ def test_padding_that_a_backbone_cannot_tell(place, change, sentence):
 def test_padding_of_other_backbones_is_their_own():
     model = dict(backbone=dict(type="ResNet"), data_preprocessor=dict(pad_value=114))
     assert padding_mistaken(Config(dict(model=model))) == []
+
+
+def test_parts_that_a_tool_needs(tmp_path):
+    require_parts(UPERNET, ["model", "train_dataloader"])
+    (tmp_path / "a.py").write_text("model = None\ntrain_cfg = 'by epochs'\n")
+    cfg = Config.fromfile(tmp_path / "a.py")
+    with pytest.raises(UserError, match="a.py lacks model, optim_wrapper; add"):
+        require_parts(cfg, ["model", "train_cfg", "optim_wrapper"])
+    with pytest.raises(UserError, match="^train_cfg of .* dict, got 'by epochs'$"):
+        require_parts(cfg, ["train_cfg"])

@@ -160,16 +160,17 @@ class SeTStage(nn.Module):
 
         Returns:
             tuple[Tensor, Tensor | None]: The output of the stage, of the same shape,
-            and, downsampled, what the next stage takes.
+            with anything in what is padding; and, downsampled, what the next stage
+            takes.
         """
         for block, prepared in zip(self.blocks, self._prepare()):
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(block, x, prepared, valid_shape, use_reentrant=False)
             else:
                 x = block(x, prepared, valid_shape)
-        # Blocks leave anything in what is padding.
-        x = zero_padding(x, valid_shape)
-        return x, None if self.downsample is None else self.downsample(x)
+        if self.downsample is None:
+            return x, None
+        return x, self.downsample(zero_padding(x, valid_shape))
 
     def _prepare(self) -> list:
         """See :meth:`TokenMixer.prepare`.

@@ -6,7 +6,7 @@ Each run is ``tools/train.py`` in a process of its own and leaves
 ``FOLDER/<config>/seed_<seed>``. Started again, the grid skips what is finished and
 continues what was interrupted. A config says by its field ``ablation`` where it stands
 in the tables, and perhaps how many seeds it wants and which learning rates
-(:mod:`setformer_mm.utils.ablation`): these are tried with the first seed, in
+(:mod:`toolkit.ablation.runs`): these are tried with the first seed, in
 ``FOLDER/<config>/lr_<rate>/seed_<seed>``, and the best one goes on with the others.
 """
 
@@ -25,14 +25,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
-from setformer_mm.utils.ablation import (
-    AblationRun,
-    place_in_ablation,
-    read_runs,
-    wish_of,
-    write_runs,
-)
-from setformer_mm.utils.ablation_jobs import (
+from setformer_mm.utils.complexity import count_model
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.results import config_sha256
+from toolkit.ablation.jobs import (
     LOG,
     Contender,
     Job,
@@ -40,16 +37,19 @@ from setformer_mm.utils.ablation_jobs import (
     plan,
     without_worse_rates,
 )
-from setformer_mm.utils.ablation_report import draw, draw_progress, markdown
-from setformer_mm.utils.child_processes import start_child
-from setformer_mm.utils.complexity import count_model
-from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.files import write_atomically
-from setformer_mm.utils.folder_lock import hold_folder
-from setformer_mm.utils.launch import build_model, read_config, run_tool
-from setformer_mm.utils.outputs import require_writable_folder
-from setformer_mm.utils.preflight import require_data, require_pretrained_weights
-from setformer_mm.utils.results import config_sha256
+from toolkit.ablation.report import draw, draw_progress, markdown
+from toolkit.ablation.runs import (
+    AblationRun,
+    place_in_ablation,
+    read_runs,
+    wish_of,
+    write_runs,
+)
+from toolkit.child_processes import start_child
+from toolkit.folder_lock import hold_folder
+from toolkit.launch import build_model, read_config, run_tool
+from toolkit.outputs import require_writable_folder
+from toolkit.preflight import require_data, require_pretrained_weights
 
 TRAIN = Path(__file__).resolve().with_name("train.py")
 POLL_SECONDS = 0.5

@@ -48,13 +48,13 @@ from setformer_mm.data.digits import (
     random_stroke,
 )
 from setformer_mm.data.relations import NUM_CLASSES, relational_scenes
-from setformer_mm.utils.folders import replace_folder, require_replaceable
-from setformer_mm.utils.launch import run_tool
-from setformer_mm.utils.outputs import (
+from toolkit.folders import replace_folder, require_replaceable
+from toolkit.launch import run_tool
+from toolkit.outputs import (
     require_writable_file,
     require_writable_folder,
 )
-from setformer_mm.utils.pictures import SUFFIXES, save_picture
+from toolkit.pictures import SUFFIXES, save_picture
 
 GENERATOR_VERSION = 3  # raise it with every change of what is written
 SCENE_SIZE, SCENE_HEIGHTS, MAX_DIGITS = 128, (20, 64), 6  # pixels

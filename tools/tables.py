@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from setformer_mm.utils.complexity import count_model
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import build_model, read_config, run_tool
-from setformer_mm.utils.model_tables import (
+from setformer_mm.utils.results import Result, config_sha256, read_results
+from toolkit.launch import build_model, read_config, run_tool
+from toolkit.model_tables import (
     FORMATS,
     LEGEND,
     SETFORMERS,
@@ -42,12 +43,11 @@ from setformer_mm.utils.model_tables import (
     rows_of,
     write_computed,
 )
-from setformer_mm.utils.outputs import require_writable_file
-from setformer_mm.utils.results import Result, config_sha256, read_results
-from setformer_mm.utils.timing import environment, interleave, quartiles
+from toolkit.outputs import require_writable_file
+from toolkit.timing import environment, interleave, quartiles
 
 ROOT = Path(__file__).resolve().parents[1]
-PUBLISHED = ROOT / "results" / "published.yaml"
+PUBLISHED = ROOT / "docs" / "data" / "published.yaml"
 # Library of each task's configs; mmpretrain has the peers' backbones, too.
 LIBRARIES = dict(imagenet="mmpretrain", coco="mmdet", ade20k="mmseg")
 VERSIONS = ("torch", "mmpretrain", "mmdet", "mmseg", "timm")

@@ -21,10 +21,10 @@ from mmengine.config import Config
 from setformer_mm.utils.complexity import DenseDetector, count_multiply_adds
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
-from setformer_mm.utils.launch import build_model, run_tool
 from setformer_mm.utils.markdown import markdown_table
-from setformer_mm.utils.model_tables import SETFORMERS, TASKS
-from setformer_mm.utils.outputs import require_writable_file
+from toolkit.launch import build_model, run_tool
+from toolkit.model_tables import SETFORMERS, TASKS
+from toolkit.outputs import require_writable_file
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VARIANTS = [key.removeprefix("setformer_") for key in SETFORMERS]

@@ -1,11 +1,11 @@
-"""Write what lies in ``results/`` into the documents: ``python tools/update_docs.py``.
+"""Write what lies in ``docs/data`` into the documents: ``python tools/update_docs.py``.
 
 A document holds a section between two marks, ``<!-- begin NAME: ... -->`` and
 ``<!-- end NAME -->``, where NAME is one of :func:`sections`; nothing between them is to
 be edited by hand. ``model-index.yml`` is written as a whole, and the picture of the
 ablations is drawn with their tables. Nothing is computed here:
-``tools/tables.py imagenet coco ade20k --json results/computed.json`` does that, and
-``tools/ablate.py`` leaves an ``ablation.json`` for ``results/ablation``.
+``tools/tables.py imagenet coco ade20k --json docs/data/computed.json`` does that, and
+``tools/ablate.py`` leaves an ``ablation.json`` for ``docs/data/ablation``.
 """
 
 import argparse
@@ -18,13 +18,14 @@ from pathlib import Path
 
 import yaml
 
-from setformer_mm.utils.ablation import AblationRun, read_runs
-from setformer_mm.utils.ablation_report import draw, markdown
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
-from setformer_mm.utils.launch import run_tool
 from setformer_mm.utils.markdown import markdown_table
-from setformer_mm.utils.model_tables import (
+from setformer_mm.utils.results import Result, read_result
+from toolkit.ablation.report import draw, markdown
+from toolkit.ablation.runs import AblationRun, read_runs
+from toolkit.launch import run_tool
+from toolkit.model_tables import (
     FAILS,
     HOLDS,
     SETFORMERS,
@@ -37,7 +38,6 @@ from setformer_mm.utils.model_tables import (
     read_published,
     rows_of,
 )
-from setformer_mm.utils.results import Result, read_result
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/tables.md", "docs/ablations.md")
@@ -60,7 +60,7 @@ DATA_SETS = dict(imagenet="ImageNet-1k", coco="COCO", ade20k="ADE20K")
 
 @dataclass(frozen=True)
 class Data:
-    """What lies in ``results/``.
+    """What lies in ``docs/data/``.
 
     Attributes:
         measured: By name of the config.
@@ -85,7 +85,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; exit with 1 if a document is not what results/ say",
+        help="write nothing; exit with 1 if a document is not what docs/data/ says",
     )
     return parser.parse_args()
 
@@ -322,7 +322,7 @@ INDEX_METRICS = {
 
 def main() -> None:
     args = parse_args()
-    data = read_data(ROOT / "results")
+    data = read_data(ROOT / "docs" / "data")
     wanted = {MODEL_INDEX: model_index(data)}
     for name in DOCUMENTS:
         text = (ROOT / name).read_text(encoding="utf-8")
@@ -338,7 +338,7 @@ def main() -> None:
     ]
     if args.check and differing:
         raise UserError(
-            f"{', '.join(differing)} differ from what results/ say; run "
+            f"{', '.join(differing)} differ from what docs/data/ says; run "
             "`python tools/update_docs.py`"
         )
     for name in differing:
@@ -348,7 +348,7 @@ def main() -> None:
         draw(data.all_ablations, ROOT / ABLATIONS_PICTURE)
         print(f"Drawn: {ABLATIONS_PICTURE}")
     if not differing:
-        print("All documents are what results/ say")
+        print("All documents are what docs/data/ says")
 
 
 if __name__ == "__main__":

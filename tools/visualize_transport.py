@@ -37,17 +37,8 @@ from setformer_mm.utils.checkpoints import (
     load_fitting_weights,
     read_checkpoint,
 )
-from setformer_mm.utils.config_checks import require_parts
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure
-from setformer_mm.utils.launch import (
-    add_allow_missing,
-    build_model,
-    read_config,
-    run_tool,
-)
-from setformer_mm.utils.outputs import require_writable_folder
-from setformer_mm.utils.pictures import read_picture
 from setformer_mm.utils.transport import (
     WAYS,
     Transport,
@@ -55,11 +46,20 @@ from setformer_mm.utils.transport import (
     marginal_violation,
     record_transports,
 )
+from toolkit.config_checks import require_parts
+from toolkit.launch import (
+    add_allow_missing,
+    build_model,
+    read_config,
+    run_tool,
+)
+from toolkit.outputs import require_writable_folder
+from toolkit.pictures import read_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 DPI = 120
-CONFIG = ROOT / "configs/mini/mask_rcnn_setformer_digits.py"
-CHECKPOINT = ROOT / "checkpoints/mask_rcnn_setformer_digits.pth"
+CONFIG = ROOT / "configs/digits/mask_rcnn_setformer_digits.py"
+CHECKPOINT = ROOT / "configs/digits/checkpoints/mask_rcnn_setformer_digits.pth"
 
 # Two rows of three points (x, y), as fractions of width and height.
 SPREAD = tuple((x / 6, y / 4) for y in (1, 3) for x in (1, 3, 5))

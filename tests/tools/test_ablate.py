@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.folder_lock import hold_folder
 from setformer_mm.utils.results import Result, read_result, write_result
+from toolkit.folder_lock import hold_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = Result(

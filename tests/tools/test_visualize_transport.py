@@ -13,8 +13,8 @@ from PIL import Image
 
 from setformer_mm.models import SeTformer
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import read_config
 from setformer_mm.utils.transport import record_transports
+from toolkit.launch import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "tools" / "visualize_transport.py"
@@ -67,7 +67,7 @@ def test_draws_the_committed_detector(tool, image, tmp_path, capsys):
 @pytest.mark.parametrize("name", MINI)
 def test_shows_what_the_backbone_sees(image, name):
     """The picture is that of the pipeline and the preprocessor, in colour and size."""
-    path = str(ROOT / f"configs/mini/{name}.py")
+    path = str(ROOT / f"configs/digits/{name}.py")
     cfg = read_config(path)
     model, backbone = visualize.build_with_backbone(cfg, path)
     inputs, picture = visualize.preprocess(cfg, model, str(image))
@@ -80,7 +80,7 @@ def test_shows_what_the_backbone_sees(image, name):
 
 
 def test_shows_the_padding(image):
-    path = str(ROOT / "configs/mini/mask_rcnn_setformer_digits.py")
+    path = str(ROOT / "configs/digits/mask_rcnn_setformer_digits.py")
     cfg = read_config(path)
     cfg.model.data_preprocessor.pad_size_divisor = 32
     model, _ = visualize.build_with_backbone(cfg, path)
@@ -166,8 +166,8 @@ def test_mistakes_in_files(tool, image, tmp_path):
     text.write_text("no picture")
     with pytest.raises(UserError, match="text.png is no picture"):
         tool("visualize_transport", text, "--out", out)
-    config = ROOT / "configs/mini/setformer_digits.py"
-    other = ROOT / "checkpoints/upernet_setformer_digits.pth"
+    config = ROOT / "configs/digits/setformer_digits.py"
+    other = ROOT / "configs/digits/checkpoints/upernet_setformer_digits.pth"
     flags = ["--out", out, "--config", config]
     with pytest.raises(UserError, match="does not fit the model"):
         tool("visualize_transport", image, *flags, "--checkpoint", other)
@@ -195,7 +195,7 @@ def test_points(text):
     ],
 )
 def test_other_models(fields, message):
-    cfg = read_config(str(ROOT / "configs/mini/setformer_digits.py"))
+    cfg = read_config(str(ROOT / "configs/digits/setformer_digits.py"))
     cfg.model.backbone = (
         dict(type="SeTformer", arch=ARCH) if "type" not in fields else {}
     )

@@ -20,7 +20,6 @@ from statistics import median
 
 import torch
 
-from bench_op import STAGES, TURN_SECONDS
 from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.json_text import json_text
 from toolkit.benchmarks.contenders import (
@@ -34,13 +33,13 @@ from toolkit.benchmarks.contenders import (
     SDPA,
     SET,
     TOLERANCES,
-    Problem,
     bind,
     make_inputs,
     prepare,
     through_op,
 )
-from toolkit.benchmarks.measuring import backends_on, peak_memory, queued
+from toolkit.benchmarks.measuring import TURN_SECONDS, backends_on, peak_memory, queued
+from toolkit.benchmarks.problems import STAGES, Problem
 from toolkit.benchmarks.reporting import start
 from toolkit.benchmarks.roofline import Ceilings, cost, floors
 from toolkit.timing import Call, environment, interleave

@@ -23,12 +23,7 @@ from setformer_mm.utils.checkpoints import (
 )
 from setformer_mm.utils.errors import UserError
 from toolkit.config_checks import require_parts
-from toolkit.launch import (
-    add_allow_missing,
-    build_model,
-    read_config,
-    run_tool,
-)
+from toolkit.launch import add_allow_missing, build_model, read_config, run_tool
 from toolkit.outputs import require_writable_folder
 from toolkit.pictures import (
     UnreadablePicture,

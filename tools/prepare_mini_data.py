@@ -50,10 +50,7 @@ from setformer_mm.data.digits import (
 from setformer_mm.data.relations import NUM_CLASSES, relational_scenes
 from toolkit.folders import replace_folder, require_replaceable
 from toolkit.launch import run_tool
-from toolkit.outputs import (
-    require_writable_file,
-    require_writable_folder,
-)
+from toolkit.outputs import require_writable_file, require_writable_folder
 from toolkit.pictures import SUFFIXES, save_picture
 
 GENERATOR_VERSION = 3  # raise it with every change of what is written

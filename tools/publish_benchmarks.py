@@ -10,9 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-import bench_backbone
-import bench_op
 from setformer_mm.utils.files import replace_section, save_figure, write_atomically
+from toolkit.benchmarks import backbone_tables, operator_tables
 from toolkit.benchmarks.reporting import DPI, describe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +20,10 @@ BEGIN = "<!-- begin {}: written by tools/publish_benchmarks.py -->"
 END = "<!-- end {} -->"
 RESULTS = Path("docs/data/benchmarks")
 IMAGES = Path("docs/images")
-BENCHMARKS = dict(op=bench_op, backbone=bench_backbone, backbone_bf16=bench_backbone)
+# What makes tables of the figures of each.
+BENCHMARKS = dict(
+    op=operator_tables, backbone=backbone_tables, backbone_bf16=backbone_tables
+)
 
 
 def updated_documents(results: dict[str, dict]) -> dict[str, str]:

@@ -26,22 +26,24 @@ from setformer_mm.utils.complexity import count_model
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import Result, config_sha256, read_results
 from toolkit.launch import build_model, read_config, run_tool
+from toolkit.model_figures import (
+    SETFORMERS,
+    TASKS,
+    Computed,
+    Published,
+    Task,
+    read_published,
+    write_computed,
+)
 from toolkit.model_tables import (
     FORMATS,
     LEGEND,
-    SETFORMERS,
-    TASKS,
     Cell,
-    Computed,
-    Published,
     Row,
     Table,
-    Task,
     claims_table,
     models_table,
-    read_published,
     rows_of,
-    write_computed,
 )
 from toolkit.outputs import require_writable_file
 from toolkit.timing import environment, interleave, quartiles

@@ -22,10 +22,7 @@ from setformer_mm.utils.resuming import (
     find_checkpoint,
     last_checkpoint,
 )
-from toolkit.config_checks import (
-    require_enough_for_batch_norm,
-    require_parts,
-)
+from toolkit.config_checks import require_enough_for_batch_norm, require_parts
 from toolkit.launch import (
     add_common_arguments,
     build_runner,

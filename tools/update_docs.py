@@ -25,19 +25,15 @@ from setformer_mm.utils.results import Result, read_result
 from toolkit.ablation.report import draw, markdown
 from toolkit.ablation.runs import AblationRun, read_runs
 from toolkit.launch import run_tool
-from toolkit.model_tables import (
-    FAILS,
-    HOLDS,
+from toolkit.model_figures import (
     SETFORMERS,
     TASKS,
     Computed,
     Published,
-    claims_table,
-    models_table,
     read_computed,
     read_published,
-    rows_of,
 )
+from toolkit.model_tables import FAILS, HOLDS, claims_table, models_table, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/tables.md", "docs/ablations.md")

@@ -9,23 +9,25 @@ import pytest
 
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import Result
-from toolkit.model_tables import (
-    ABOUT,
-    CLEARLY,
-    DERIVED,
+from toolkit.model_figures import (
     FIGURES,
     TASKS,
     Claim,
     Computed,
     Model,
     Published,
-    claims_table,
     measured_metrics,
-    models_table,
     read_computed,
     read_published,
-    rows_of,
     write_computed,
+)
+from toolkit.model_tables import (
+    ABOUT,
+    CLEARLY,
+    DERIVED,
+    claims_table,
+    models_table,
+    rows_of,
 )
 
 RESULTS = Path(__file__).parents[2] / "docs" / "data"

@@ -11,6 +11,11 @@ from setformer_mm.models import SeTAttention
 
 timm = pytest.importorskip("timm")
 import bench_backbone  # noqa: E402  # needs timm
+from toolkit.benchmarks import (  # noqa: E402
+    backbone_checks,
+    backbone_tables,
+    backbones,
+)
 
 TINY = ("--batch", 2, "--rounds", 1, "--no-memory", "--sizes", 32, "32x64")
 
@@ -31,8 +36,8 @@ def test_tables_picture_and_figures(run_module, capsys, tmp_path):
     assert out.endswith(text)
     assert "SeTformer's backends agree" in out
     result = json.loads(files["json"].read_text())
-    assert bench_backbone.render(result) + "\n" == text
-    settings = [bench_backbone.Setting(**r["setting"]) for r in result["records"]]
+    assert backbone_tables.render(result) + "\n" == text
+    settings = [backbones.Setting(**r["setting"]) for r in result["records"]]
     assert list(map(str, settings)) == [
         "32 x 32, batch 2, inference",
         "32 x 32, batch 2, training",
@@ -140,7 +145,7 @@ def test_nothing_is_measured_if_backends_disagree(refused, monkeypatch):
                 module.backend = "reference"
                 module.epsilon = 0.1 if backend == "reference" else 0.2
 
-    monkeypatch.setattr(bench_backbone, "use_backend", use_backend)
+    monkeypatch.setattr(backbone_checks, "use_backend", use_backend)
     monkeypatch.setattr(
         bench_backbone, "backends_on", lambda device: (["quick", "reference"], {})
     )
@@ -162,16 +167,16 @@ def test_no_speed_of_a_compiled_model_that_is_wrong(run_module, capsys, monkeypa
 
 def classifier_setting(training):
     sizes = dict(height=32, width=32, batch=1)
-    return bench_backbone.Setting(
+    return backbones.Setting(
         **sizes, dense=False, training=training, device="cpu", bf16=False
     )
 
 
 def test_wrong_gradients_are_caught(monkeypatch):
     setting = classifier_setting(training=False)
-    entry = bench_backbone.Entry("setformer_mini", backend="quick")
-    monkeypatch.setattr(bench_backbone, "use_backend", lambda model, backend: None)
-    backpropagate = bench_backbone.backpropagate
+    entry = backbones.Entry("setformer_mini", backend="quick")
+    monkeypatch.setattr(backbone_checks, "use_backend", lambda model, backend: None)
+    backpropagate = backbones.backpropagate
     calls = []
 
     def wrong_the_second_time(model, images, setting):
@@ -180,9 +185,9 @@ def test_wrong_gradients_are_caught(monkeypatch):
         if len(calls) == 2:
             model.backbone.stages[0].blocks[0].attn.references.grad *= 2
 
-    monkeypatch.setattr(bench_backbone, "backpropagate", wrong_the_second_time)
+    monkeypatch.setattr(backbone_checks, "backpropagate", wrong_the_second_time)
     with pytest.raises(SystemExit, match="gradients of references differ"):
-        bench_backbone.gate(entry, setting)
+        backbone_checks.gate(entry, setting)
 
 
 def test_compiled_models_are_rows_of_their_own():
@@ -201,8 +206,8 @@ def test_compiled_models_are_rows_of_their_own():
 
 def test_models_never_skip_branches():
     """Some of timm's models drop paths by default, which is less work."""
-    entry = bench_backbone.Entry(bench_backbone.BASELINE)
-    model = bench_backbone.build(entry, classifier_setting(training=True))
+    entry = backbones.Entry(backbones.BASELINE)
+    model = backbones.build(entry, classifier_setting(training=True))
     drops = [m for m in model.modules() if isinstance(m, timm.layers.DropPath)]
     assert drops and not any(m.drop_prob for m in drops)
 

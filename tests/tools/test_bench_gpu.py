@@ -7,7 +7,8 @@ import torch
 
 import bench_gpu
 from toolkit.benchmarks import roofline
-from toolkit.benchmarks.contenders import BOTH, FORWARD, Problem
+from toolkit.benchmarks.contenders import BOTH, FORWARD
+from toolkit.benchmarks.problems import Problem
 from toolkit.benchmarks.roofline import Ceilings, cost, floors
 
 STAGE_1 = bench_gpu.CLASSIFIER[0].problem

@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 
 import bench_op
-from toolkit.benchmarks import contenders
+from toolkit.benchmarks import contenders, operator_tables
 from toolkit.benchmarks.contenders import (
     AGENT,
     CONTENDERS,
     DIRECTIONS,
     EAGER,
     SDPA,
-    Problem,
 )
+from toolkit.benchmarks.problems import Problem, single_image
 
 TINY = ("--tokens", 4, 49, "--batch", 0, "--rounds", 2, "--quick")
 
@@ -38,7 +38,7 @@ def test_tables_picture_and_figures(run_module, capsys, tmp_path):
     assert "agree with their formulas" in out
 
     result = json.loads(files["json"].read_text())
-    assert bench_op.render(result) + "\n" == text
+    assert operator_tables.render(result) + "\n" == text
     assert [(r["problem"]["side"], r["direction"]) for r in result["records"]] == [
         (side, direction) for side in (2, 7) for direction in DIRECTIONS
     ]
@@ -54,7 +54,8 @@ def test_tables_picture_and_figures(run_module, capsys, tmp_path):
 
 
 def test_stages_come_with_their_ratios(run_module, capsys, monkeypatch):
-    monkeypatch.setattr(bench_op, "STAGES", ((6, 2, 2), (5, 4, 2)))
+    for module in (bench_op, operator_tables):
+        monkeypatch.setattr(module, "STAGES", ((6, 2, 2), (5, 4, 2)))
     names = ("--contenders", "reference", EAGER, SDPA)
     run_module(bench_op, "--tokens", "--rounds", 2, "--no-memory", *names)
     rows = [r for r in capsys.readouterr().out.splitlines() if r.startswith("| stage")]
@@ -76,8 +77,9 @@ def test_growth_is_that_of_the_two_longest():
         for n, seconds in times.items()
     ]
     result = dict(contenders=["ours"], records=records, batch=8)
-    assert "262144 tokens / with 65536: 4.20 (4.20 to 4.20)" in bench_op.headline(
-        result
+    assert (
+        "262144 tokens / with 65536: 4.20 (4.20 to 4.20)"
+        in operator_tables.headline(result)
     )
 
 
@@ -149,7 +151,7 @@ def test_prediction_follows_the_growth_of_the_contender():
 
 
 def test_compiled_reference_is_measured_where_asked_for():
-    problems = Problem(8, 56, 2, 4), bench_op.single_image(49)
+    problems = Problem(8, 56, 2, 4), single_image(49)
     for choice, expected in dict(stages=[True, False], all=[True, True]).items():
         args = bench_op.argparse.Namespace(compile=choice)
         names = [contenders.COMPILED]

@@ -14,7 +14,18 @@ import pytest
 import torch
 
 import gpu_check
-from gpu_check import FAILED, PASSED, SKIPPED, TIMED_OUT, Check, Step
+from toolkit.benchmarks.gpu_steps import (
+    FAILED,
+    PASSED,
+    SHORTEST,
+    SKIPPED,
+    TIMED_OUT,
+    Check,
+    Step,
+    run_limited,
+)
+from toolkit.benchmarks.gpu_tables import render
+from toolkit.benchmarks.kernel_resources import read_cuobjdump, read_ptxas
 
 ROOT = Path(__file__).parents[2]
 MADE_UP_MACHINE = dict(
@@ -91,21 +102,21 @@ def test_without_a_gpu_one_sentence_and_status_1():
     assert torch.__version__ in sentence
 
 
-def test_whole_way_on_the_cpu(run, tmp_path, capfd):
+def test_whole_way_on_the_cpu(run_module, tmp_path, capfd):
     target = tmp_path / "new" / "check.json"
     with pytest.raises(SystemExit) as end:
-        run(gpu_check, "--device", "cpu", "--quick", "--json", target)
+        run_module(gpu_check, "--device", "cpu", "--quick", "--json", target)
     out = capfd.readouterr().out
     assert end.value.code == 0, out
     result = json.loads(target.read_text())
     assert result["steps"]["operator"]["outcome"] == PASSED
     assert result["steps"]["build"]["outcome"] == SKIPPED
     assert {"torch", "date", "commit", "device"} <= result["machine"].keys()
-    assert out.endswith(gpu_check.render(result) + "\n")
+    assert out.endswith(render(result) + "\n")
 
 
 def test_table(result):
-    text = gpu_check.render(result)
+    text = render(result)
     forward, both = (
         line.split() for line in text.splitlines() if line.startswith("224, stage 1")
     )
@@ -119,7 +130,7 @@ def test_table(result):
 
 def test_table_without_figures(result):
     result |= dict(operator={}, compiled={}, backbone={})
-    assert "build: passed" in gpu_check.render(result)
+    assert "build: passed" in render(result)
 
 
 def test_backbones_have_their_table(result):
@@ -128,14 +139,14 @@ def test_backbones_have_their_table(result):
         parameters=dict(setformer_tiny=1, swin=2),
         records=[dict(setting=setting, times=dict(setformer_tiny=[0.032]))],
     )
-    text = gpu_check.render(result)
+    text = render(result)
     assert "224x224 training" in text
     assert any(line.split() == ["setformer_tiny", "2000"] for line in text.splitlines())
 
 
 @pytest.mark.parametrize(
     "read, lines",
-    [(gpu_check.read_ptxas, PTXAS), (gpu_check.read_cuobjdump, CUOBJDUMP)],
+    [(read_ptxas, PTXAS), (read_cuobjdump, CUOBJDUMP)],
 )
 def test_registers_and_spills(read, lines):
     assert read(lines) == [
@@ -159,15 +170,13 @@ def test_outcome_of_a_step(tmp_path, code, outcome):
 def test_a_step_ends_at_its_limit_with_all_that_it_started(tmp_path):
     begin = time.monotonic()
     command = ["sh", "-c", "echo begun; sleep 60 & sleep 60"]
-    outcome, lines = gpu_check.run_limited(
-        command, 0.5, tmp_path, dict(os.environ), echo=False
-    )
+    outcome, lines = run_limited(command, 0.5, tmp_path, dict(os.environ), echo=False)
     assert outcome == TIMED_OUT and lines == ["begun"]
     assert time.monotonic() - begin < 20
 
 
 def test_no_step_begins_without_time(tmp_path):
-    check = Check(gpu_check.SHORTEST - 1, tmp_path)
+    check = Check(SHORTEST - 1, tmp_path)
     assert check.run("tests", ["false"]) == []
     assert check.steps["tests"].why == "no time was left"
 

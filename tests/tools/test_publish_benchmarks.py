@@ -5,7 +5,9 @@ import json
 import pytest
 
 pytest.importorskip("timm")
-import publish_benchmarks  # noqa: E402  # needs timm
+import bench_backbone  # noqa: E402  # needs timm
+import bench_op  # noqa: E402
+import publish_benchmarks  # noqa: E402
 from publish_benchmarks import (  # noqa: E402
     BEGIN,
     BENCHMARKS,
@@ -16,6 +18,7 @@ from publish_benchmarks import (  # noqa: E402
     RESULTS,
     ROOT,
 )
+from toolkit.benchmarks import operator_tables  # noqa: E402
 
 DOCUMENTS = README, DOCUMENT
 
@@ -24,16 +27,15 @@ DOCUMENTS = README, DOCUMENT
 def results(run_module, monkeypatch, tmp_path, capsys):
     """Small results of all benchmarks, in a folder."""
     flags = ("--rounds", 1, "--no-memory", "--json")
-    monkeypatch.setattr(publish_benchmarks.bench_op, "STAGES", ((6, 2, 2),))
+    for module in (bench_op, operator_tables):
+        monkeypatch.setattr(module, "STAGES", ((6, 2, 2),))
     names = ("--contenders", "reference", "eager", "--tokens", 4, 49, "--batch", 1)
-    run_module(publish_benchmarks.bench_op, *names, *flags, tmp_path / "op.json")
+    run_module(bench_op, *names, *flags, tmp_path / "op.json")
     names = ("--models", "resnet10t", "--sizes", 32)
-    run_module(
-        publish_benchmarks.bench_backbone, *names, *flags, tmp_path / "backbone.json"
-    )
+    run_module(bench_backbone, *names, *flags, tmp_path / "backbone.json")
     flags = ("--bf16", *flags)
     run_module(
-        publish_benchmarks.bench_backbone,
+        bench_backbone,
         *names,
         *flags,
         tmp_path / "backbone_bf16.json",

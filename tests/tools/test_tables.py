@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import config_sha256
-from toolkit.model_tables import TASKS, read_computed, read_published
+from toolkit.model_figures import TASKS, read_computed, read_published
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = read_computed(ROOT / "docs" / "data" / "computed.json")

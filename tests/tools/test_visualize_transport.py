@@ -14,6 +14,7 @@ from PIL import Image
 from setformer_mm.models import SeTformer
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.transport import record_transports
+from toolkit import inspected_model, transport_pictures
 from toolkit.launch import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,8 +70,8 @@ def test_shows_what_the_backbone_sees(image, name):
     """The picture is that of the pipeline and the preprocessor, in colour and size."""
     path = str(ROOT / f"configs/digits/{name}.py")
     cfg = read_config(path)
-    model, backbone = visualize.build_with_backbone(cfg, path)
-    inputs, picture = visualize.preprocess(cfg, model, str(image))
+    model, backbone = inspected_model.build_with_backbone(cfg, path)
+    inputs, picture = inspected_model.preprocess(cfg, model, str(image))
     assert isinstance(backbone, SeTformer)
     assert inputs.shape[2:] == picture.shape[:2]
     preprocessor = model.data_preprocessor
@@ -83,8 +84,8 @@ def test_shows_the_padding(image):
     path = str(ROOT / "configs/digits/mask_rcnn_setformer_digits.py")
     cfg = read_config(path)
     cfg.model.data_preprocessor.pad_size_divisor = 32
-    model, _ = visualize.build_with_backbone(cfg, path)
-    inputs, picture = visualize.preprocess(cfg, model, str(image))
+    model, _ = inspected_model.build_with_backbone(cfg, path)
+    inputs, picture = inspected_model.preprocess(cfg, model, str(image))
     assert picture.shape == (96, 128, 3) and inputs.shape[2:] == (96, 128)
     # 90 x 150 is resized to 77 x 128.
     assert picture[:77].any(-1).all() and not picture[77:].any()
@@ -93,7 +94,7 @@ def test_shows_the_padding(image):
 def test_maps_are_those_of_the_transport(monkeypatch, tmp_path):
     figures = {}
     monkeypatch.setattr(
-        visualize,
+        transport_pictures,
         "save_figure",
         lambda figure, path, dpi: figures.update({path.name: figure}),
     )
@@ -104,8 +105,10 @@ def test_maps_are_those_of_the_transport(monkeypatch, tmp_path):
     picture = np.zeros((64, 96, 3), np.uint8)
     views = choose(backbone, stage=1, block=0, head=[1], references=[9, 2])
     for way in ("in", "back"):
-        visualize.draw_references("", views, transports, way, picture, Path(way))
-    visualize.draw_attention(
+        transport_pictures.draw_references(
+            "", views, transports, way, picture, Path(way)
+        )
+    transport_pictures.draw_attention(
         "", views, transports, picture, [(0.5, 0.99)], Path("attention")
     )
 
@@ -201,10 +204,12 @@ def test_other_models(fields, message):
     )
     cfg.model.backbone.update(fields)
     with pytest.raises(UserError, match=message):
-        visualize.build_with_backbone(cfg, "a.py")
+        inspected_model.build_with_backbone(cfg, "a.py")
 
 
 def test_config_without_model():
     init_default_scope("mmengine")
     with pytest.raises(UserError, match="the config a.py has no field model"):
-        visualize.build_with_backbone(Config(dict(test_dataloader=dict())), "a.py")
+        inspected_model.build_with_backbone(
+            Config(dict(test_dataloader=dict())), "a.py"
+        )

@@ -11,10 +11,10 @@ from toolkit.benchmarks.contenders import (
     DIRECTIONS,
     POT,
     SDPA,
-    Problem,
     check,
 )
 from toolkit.benchmarks.opponents import eager_attention, position_weights
+from toolkit.benchmarks.problems import Problem
 
 GRIDS = dict(spatial_shape=(5, 4), reference_shape=(2, 3))
 

@@ -18,6 +18,14 @@ from setformer_mm.ops import Folded, available_backends, fold, set_attention_fol
 
 from ..timing import Call
 from .opponents import agent_attention, eager_attention, position_weights, pot_plan
+from .problems import Problem
+
+try:
+    import ot.batch  # noqa: F401
+except ImportError:
+    POT_MISSING = "POT 0.9.6 or newer is not installed"
+else:
+    POT_MISSING = None
 
 FORWARD, BOTH = "forward", "forward + backward"
 DIRECTIONS = FORWARD, BOTH
@@ -33,40 +41,6 @@ TOLERANCES = {
 }
 # Both passes in float64 take too long beyond so many tokens.
 MOST_TOKENS_BOTH = 16384
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A batch of grids of tokens, and heads with as many anchors as channels.
-
-    Grids have ``side`` rows, and as many columns unless they have a ``width``.
-    """
-
-    batch: int
-    side: int
-    heads: int
-    reference_side: int
-    dim: int = 32
-    width: int | None = None
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens ``N`` of an image."""
-        return math.prod(self.grids[0])
-
-    @property
-    def references(self) -> int:
-        """Number of references ``M`` of a head."""
-        return self.reference_side**2
-
-    @property
-    def grids(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The shapes of the grids of tokens and of references."""
-        return (self.side, self.width or self.side), (self.reference_side,) * 2
-
-    def __str__(self) -> str:
-        return f"{self.batch} x {self.tokens} tokens, {self.heads} heads"
-
 
 Function = Callable[..., Tensor]
 
@@ -233,13 +207,6 @@ def _with_heads_first(attention: Function) -> Function:
 def _softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1) @ v
 
-
-try:
-    import ot.batch  # noqa: F401
-except ImportError:
-    POT_MISSING = "POT 0.9.6 or newer is not installed"
-else:
-    POT_MISSING = None
 
 SET = Family(set_inputs, partial(through_op, backend="reference"), math.inf, growth=1)
 SOFTMAX = Family(softmax_inputs, dense_softmax, 1024, growth=2)

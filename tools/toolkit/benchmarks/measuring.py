@@ -28,6 +28,9 @@ from setformer_mm.ops import available_backends
 
 from ..timing import Call, seconds_a_call
 
+# A turn of a contender: it repeats calls that are shorter, which the clock and the
+# scheduler would blur.
+TURN_SECONDS = 0.02
 # What takes long to import.
 _SLOW = ("torch", "setformer_mm", "timm", "ot.batch")
 # No GPU's clock is faster.

@@ -11,7 +11,8 @@ import torch
 
 from setformer_mm.ops.flops import backward_multiply_adds, forward_multiply_adds
 
-from .contenders import FORWARD, NUM_ITERS, Problem
+from .contenders import FORWARD, NUM_ITERS
+from .problems import Problem
 
 
 class Cost(NamedTuple):

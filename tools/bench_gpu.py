@@ -10,13 +10,10 @@ written after every case, so that a run that is cut short keeps what it had.
 
 import argparse
 import math
-import shutil
-import subprocess
 import sys
 import time
 import warnings
-from dataclasses import asdict, dataclass, replace
-from statistics import median
+from dataclasses import asdict, replace
 
 import torch
 
@@ -38,52 +35,16 @@ from toolkit.benchmarks.contenders import (
     prepare,
     through_op,
 )
+from toolkit.benchmarks.gpu_cases import CASES, COMPILED_CASES, QUICK_CASES, SMALL, Case
 from toolkit.benchmarks.measuring import TURN_SECONDS, backends_on, peak_memory, queued
-from toolkit.benchmarks.problems import STAGES, Problem
 from toolkit.benchmarks.reporting import start
-from toolkit.benchmarks.roofline import Ceilings, cost, floors
-from toolkit.timing import Call, environment, interleave
+from toolkit.benchmarks.roofline import Ceilings, cost, floors, measure_ceilings
+from toolkit.timing import environment, interleave
 
 # More tokens than these, and softmax attention takes too long to wait for.
 MOST_TOKENS_SDPA = 3136
 # Inputs take turns until their memory is so many times the cache; see prepare().
 CACHES, MOST_COPIES = 4, 64
-# Exponentials a clock of a multiprocessor: "Throughput of Native Arithmetic
-# Instructions" in NVIDIA's CUDA C++ Programming Guide, for every capability from 5.0.
-EXPONENTIALS_A_CLOCK = 16
-
-
-@dataclass(frozen=True)
-class Case:
-    """A problem in a dtype, with a name for the tables."""
-
-    name: str
-    problem: Problem
-    dtype: str = "bfloat16"
-
-    def __str__(self) -> str:
-        return f"{self.name}, {self.problem}, {self.dtype}"
-
-
-CLASSIFIER = [
-    Case(f"224, stage {number}", Problem(64, *stage))
-    for number, stage in enumerate(STAGES, 1)
-]
-DETECTOR = [
-    Case("800x1280, stage 1", Problem(2, 200, 2, 4, width=320)),
-    Case("800x1280, stage 2", Problem(2, 100, 4, 4, width=160)),
-]
-LONG = Case("70,000 tokens", Problem(1, 250, 2, 4, width=280))
-CASES = [
-    *CLASSIFIER,
-    *DETECTOR,
-    LONG,
-    *(replace(case, dtype="float32") for case in (CLASSIFIER[0], DETECTOR[0])),
-]
-# Compiling takes up to a minute each: what matters most comes first.
-COMPILED_CASES = [CLASSIFIER[0], DETECTOR[0], *CLASSIFIER[1:], DETECTOR[1], LONG]
-SMALL = Case("small", Problem(2, 14, 2, 4, width=12))
-QUICK_CASES = [SMALL, replace(SMALL, dtype="float32")]
 
 
 def parse_args() -> argparse.Namespace:
@@ -187,51 +148,6 @@ def copies_for(case: Case, device: str) -> int:
     cache = torch.cuda.get_device_properties(0).L2_cache_size
     inputs = cost(case.problem, FORWARD, DTYPES[case.dtype]).moved_bytes
     return min(MOST_COPIES, max(2, math.ceil(CACHES * cache / inputs)))
-
-
-def measure_ceilings(device: str, quick: bool) -> dict[str, Ceilings]:
-    """Measure the rates of a large copy and of large matrix products, by dtype."""
-    copied = copy_rate(2**24 if quick else 2**31, device)
-    exponentials = None
-    if device == "cuda" and (clock := clock_rate()):
-        processors = torch.cuda.get_device_properties(0).multi_processor_count
-        exponentials = processors * EXPONENTIALS_A_CLOCK * clock
-    side = 256 if quick else 8192
-    # The kernels multiply float32 in TF32, and so does what they are held against.
-    torch.set_float32_matmul_precision("high")
-    ceilings = {}
-    for name, dtype in DTYPES.items():
-        a, b = torch.randn(2, side, side, device=device).to(dtype)
-        rate = side**3 / timed(lambda a=a, b=b: a @ b, device)
-        ceilings[name] = Ceilings(copied, exponentials, rate)
-    torch.set_float32_matmul_precision("highest")
-    return ceilings
-
-
-def copy_rate(size: int, device: str) -> float:
-    """Bytes a second that a copy of ``size`` bytes reads and writes."""
-    source = torch.zeros(size, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * size / timed(lambda: target.copy_(source), device)
-
-
-def timed(call: Call, device: str) -> float:
-    """Median seconds of a call after some that do not count."""
-    for _ in range(3):
-        call()
-    return median(interleave({"": call}, device, 7)[""])
-
-
-def clock_rate() -> float | None:
-    """Highest clock of the multiprocessors in Hz, as the driver states it."""
-    if shutil.which("nvidia-smi") is None:
-        return None
-    query = ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, encoding="utf-8")
-    try:
-        return float(done.stdout.split()[0]) * 1e6
-    except (IndexError, ValueError):
-        return None
 
 
 def contenders_for(case: Case, direction: str, backend: str) -> list[str]:

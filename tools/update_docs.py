@@ -12,27 +12,19 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-import yaml
 
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.markdown import markdown_table
-from setformer_mm.utils.results import Result, read_result
 from toolkit.ablation.report import draw, markdown
-from toolkit.ablation.runs import AblationRun, read_runs
+from toolkit.ablation.runs import AblationRun
+from toolkit.documented_data import DATA_SETS, DIGITS, Data, read_data
 from toolkit.launch import run_tool
-from toolkit.model_figures import (
-    SETFORMERS,
-    TASKS,
-    Computed,
-    Published,
-    read_computed,
-    read_published,
-)
+from toolkit.model_figures import SETFORMERS, TASKS
+from toolkit.model_index import model_index
 from toolkit.model_tables import FAILS, HOLDS, claims_table, models_table, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,32 +42,6 @@ SHOWN = (
 )
 
 
-# By task, as metafiles spell them.
-DATA_SETS = dict(imagenet="ImageNet-1k", coco="COCO", ade20k="ADE20K")
-
-
-@dataclass(frozen=True)
-class Data:
-    """What lies in ``docs/data/``.
-
-    Attributes:
-        measured: By name of the config.
-        demos: Likewise, what short runs measured.
-        ablations: By name of the grid.
-    """
-
-    published: Published
-    computed: dict[str, dict[str, Computed]]
-    measured: dict[str, Result]
-    demos: dict[str, dict]
-    ablations: dict[str, list[AblationRun]]
-
-    @property
-    def all_ablations(self) -> list[AblationRun]:
-        """The runs of all grids."""
-        return [run for runs in self.ablations.values() for run in runs]
-
-
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -84,29 +50,6 @@ def parse_args() -> argparse.Namespace:
         help="write nothing; exit with 1 if a document is not what docs/data/ says",
     )
     return parser.parse_args()
-
-
-def read_data(folder: Path) -> Data:
-    """Read all results.
-
-    Raises:
-        UserError: naming the first file that is missing or wrong.
-    """
-    results = [read_result(path) for path in sorted(folder.glob("measured/*.json"))]
-    try:
-        demos = yaml.safe_load((folder / "demos.yaml").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist; restore it by git") from None
-    return Data(
-        published=read_published(folder / "published.yaml"),
-        computed=read_computed(folder / "computed.json"),
-        measured={Path(result.config).stem: result for result in results},
-        demos=demos,
-        ablations={
-            path.stem: read_runs([path])
-            for path in sorted(folder.glob("ablation/*.json"))
-        },
-    )
 
 
 def short_table(name: str, data: Data) -> str:
@@ -159,18 +102,6 @@ def sources_list(data: Data) -> str:
         title = f"[{source['title']}]({source['url']})"
         lines.append(f"- {', '.join(names)}: {title}")
     return "\n".join(lines)
-
-
-# The jobs on the embedded data: what they do, and the metrics that count.
-DIGITS = dict(
-    mask_rcnn_setformer_digits=(
-        "Mask R-CNN",
-        {"coco/bbox_mAP": "box mAP", "coco/segm_mAP": "mask mAP"},
-        "{:.3f}",
-    ),
-    upernet_setformer_digits=("UperNet", {"mIoU": "mIoU"}, "{:.1f} %"),
-    setformer_digits=("classifier", {"accuracy/top1": "top-1"}, "{:.1f} %"),
-)
 
 
 def digits_table(data: Data) -> str:
@@ -238,82 +169,6 @@ def updated(text: str, data: Data) -> str:
         except ValueError as error:
             raise UserError(str(error)) from error
     return text
-
-
-def model_index(data: Data) -> str:
-    """``model-index.yml``, as mim and modelindex read it."""
-    models = []
-    for name, label in DATA_SETS.items():
-        for key in SETFORMERS:
-            computed = data.computed[name][key]
-            metadata = {
-                "Training Data": label,
-                "Parameters": computed.parameters,
-                "FLOPs": computed.multiply_adds,
-            }
-            models.append(index_entry(computed.config, metadata))
-    for name in DIGITS:
-        result = data.measured[name]
-        metadata = {
-            "Training Data": "digits in photographs (embedded)",
-            "Parameters": result.num_parameters,
-        }
-        models.append(index_entry(result.config, metadata, digits_results(result)))
-    content = dict(Collections=[COLLECTION], Models=models)
-    return INDEX_HEADER + yaml.safe_dump(content, sort_keys=False)
-
-
-def index_entry(config: str, metadata: dict, results: list | None = None) -> dict:
-    entry = {
-        "Name": Path(config).stem,
-        "In Collection": COLLECTION["Name"],
-        "Config": config,
-        "Metadata": metadata,
-    }
-    return entry | (dict(Results=results) if results else {})
-
-
-def digits_results(result: Result) -> list[dict]:
-    """What a committed checkpoint reached, in the metafiles' terms."""
-    entries = []
-    for logged, (task, metric, scale) in INDEX_METRICS.items():
-        if (value := result.metrics.get(logged)) is not None:
-            entries.append(
-                {
-                    "Task": task,
-                    "Dataset": "digits in photographs (embedded)",
-                    "Metrics": {metric: round(scale * value, 2)},
-                }
-            )
-    return entries
-
-
-INDEX_HEADER = """\
-# Written by tools/update_docs.py. Parameters and FLOPs (multiply-adds of an image) are
-# computed by tools/tables.py: at 224 x 224, with Mask R-CNN at 1280 x 800, with UperNet
-# at 512 x 2048. Results are measured; weights are listed once they have an address.
-"""
-COLLECTION = {
-    "Name": "SeTformer",
-    "Metadata": {
-        "Architecture": [
-            "Convolutional stem",
-            "SeT attention (entropic optimal transport onto learned references)",
-        ]
-    },
-    "Paper": {
-        "Title": "SeTformer Is What You Need for Vision and Language",
-        "URL": "https://arxiv.org/abs/2401.03540",
-    },
-    "README": "README.md",
-}
-# Task, metric, and what makes a percentage of it, by what the host libraries log.
-INDEX_METRICS = {
-    "accuracy/top1": ("Image Classification", "Top 1 Accuracy", 1),
-    "coco/bbox_mAP": ("Object Detection", "box AP", 100),
-    "coco/segm_mAP": ("Instance Segmentation", "mask AP", 100),
-    "mIoU": ("Semantic Segmentation", "mIoU", 1),
-}
 
 
 def main() -> None:

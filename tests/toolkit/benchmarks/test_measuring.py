@@ -62,7 +62,9 @@ def test_results_that_share_memory_count_once():
 
 def test_progress_tells_the_time_left(capsys, monkeypatch):
     clock = iter([0, 1, 1.5, 2, 50])
-    monkeypatch.setattr("reporting.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(
+        "toolkit.benchmarks.reporting.time.monotonic", lambda: next(clock)
+    )
     progress = Progress(total=4)
     progress.now("first")
     progress.now("too soon after it")

@@ -5,14 +5,22 @@ the exponentials of the kernel features and of the Gibbs kernel, and multiplies 
 what the formula says. Maps of the parameters are small beside the tokens and left out.
 """
 
+import shutil
+import subprocess
+from statistics import median
 from typing import NamedTuple
 
 import torch
 
 from setformer_mm.ops.flops import backward_multiply_adds, forward_multiply_adds
 
-from .contenders import FORWARD, NUM_ITERS
+from ..timing import Call, interleave
+from .contenders import DTYPES, FORWARD, NUM_ITERS
 from .problems import Problem
+
+# Exponentials a clock of a multiprocessor: "Throughput of Native Arithmetic
+# Instructions" in NVIDIA's CUDA C++ Programming Guide, for every capability from 5.0.
+EXPONENTIALS_A_CLOCK = 16
 
 
 class Cost(NamedTuple):
@@ -69,3 +77,48 @@ def floors(cost: Cost, ceilings: Ceilings) -> dict[str, float]:
         for kind, ceiling in ceilings._asdict().items()
         if ceiling is not None
     }
+
+
+def measure_ceilings(device: str, quick: bool) -> dict[str, Ceilings]:
+    """Measure the rates of a large copy and of large matrix products, by dtype."""
+    copied = copy_rate(2**24 if quick else 2**31, device)
+    exponentials = None
+    if device == "cuda" and (clock := clock_rate()):
+        processors = torch.cuda.get_device_properties(0).multi_processor_count
+        exponentials = processors * EXPONENTIALS_A_CLOCK * clock
+    side = 256 if quick else 8192
+    # The kernels multiply float32 in TF32, and so does what they are held against.
+    torch.set_float32_matmul_precision("high")
+    ceilings = {}
+    for name, dtype in DTYPES.items():
+        a, b = torch.randn(2, side, side, device=device).to(dtype)
+        rate = side**3 / timed(lambda a=a, b=b: a @ b, device)
+        ceilings[name] = Ceilings(copied, exponentials, rate)
+    torch.set_float32_matmul_precision("highest")
+    return ceilings
+
+
+def copy_rate(size: int, device: str) -> float:
+    """Bytes a second that a copy of ``size`` bytes reads and writes."""
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / timed(lambda: target.copy_(source), device)
+
+
+def timed(call: Call, device: str) -> float:
+    """Median seconds of a call after some that do not count."""
+    for _ in range(3):
+        call()
+    return median(interleave({"": call}, device, 7)[""])
+
+
+def clock_rate() -> float | None:
+    """Highest clock of the multiprocessors in Hz, as the driver states it."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits"]
+    done = subprocess.run(query, capture_output=True, encoding="utf-8")
+    try:
+        return float(done.stdout.split()[0]) * 1e6
+    except (IndexError, ValueError):
+        return None

@@ -145,7 +145,8 @@ def test_nothing_is_measured_if_backends_disagree(refused, monkeypatch):
                 module.backend = "reference"
                 module.epsilon = 0.1 if backend == "reference" else 0.2
 
-    monkeypatch.setattr(backbone_checks, "use_backend", use_backend)
+    for module in (backbones, backbone_checks):
+        monkeypatch.setattr(module, "use_backend", use_backend)
     monkeypatch.setattr(
         bench_backbone, "backends_on", lambda device: (["quick", "reference"], {})
     )
@@ -175,7 +176,8 @@ def classifier_setting(training):
 def test_wrong_gradients_are_caught(monkeypatch):
     setting = classifier_setting(training=False)
     entry = backbones.Entry("setformer_mini", backend="quick")
-    monkeypatch.setattr(backbone_checks, "use_backend", lambda model, backend: None)
+    for module in (backbones, backbone_checks):
+        monkeypatch.setattr(module, "use_backend", lambda model, backend: None)
     backpropagate = backbones.backpropagate
     calls = []
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import bench_gpu
-from toolkit.benchmarks import roofline
+from toolkit.benchmarks import gpu_cases, roofline
 from toolkit.benchmarks.contenders import BOTH, FORWARD
 from toolkit.benchmarks.problems import Problem
 from toolkit.benchmarks.roofline import Ceilings, cost, floors
 
-STAGE_1 = bench_gpu.CLASSIFIER[0].problem
+STAGE_1 = gpu_cases.CLASSIFIER[0].problem
 
 
 def test_cost_of_stage_1_is_the_one_counted_by_hand():
@@ -39,13 +39,13 @@ def test_floors_divide_by_the_ceilings_that_are_known():
 def test_cases_have_the_sizes_of_the_models():
     sizes = [
         (case.problem.batch, case.problem.tokens, case.problem.heads)
-        for case in bench_gpu.CASES
+        for case in gpu_cases.CASES
     ]
     assert sizes[:7] == [
         *((64, 3136, 2), (64, 784, 4), (64, 196, 8), (64, 49, 16)),
         *((2, 64000, 2), (2, 16000, 4), (1, 70000, 2)),
     ]
-    assert [case.dtype for case in bench_gpu.CASES].count("float32") == 2
+    assert [case.dtype for case in gpu_cases.CASES].count("float32") == 2
 
 
 def test_the_whole_way_writes_its_figures(run_module, tmp_path):
@@ -96,7 +96,7 @@ def test_wrong_results_close_the_gate(refused, monkeypatch, what):
 
 
 def test_one_image_of_odd_batches_is_repeated():
-    case = bench_gpu.Case("odd", Problem(3, 5, 2, 2, width=7), "float32")
+    case = gpu_cases.Case("odd", Problem(3, 5, 2, 2, width=7), "float32")
     errors = bench_gpu.errors_of(case, "reference", "cpu")
     assert max(errors.values()) <= 1
 

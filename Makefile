@@ -1,5 +1,5 @@
 # make install    .venv with torch, the host libraries and this package
-# make test       its tests            (ARGS="-k ops" goes to pytest)
+# make test       its tests            (ARGS="-k ops" goes to pytest; -n0: one process)
 # make faults     a long campaign of damaged files, kills and the like, and its figures
 #                 (ARGS="--cases 5000 --markdown FILE"; docs/reliability.md)
 # make wheel      one wheel in dist/ for many versions of torch and Python
@@ -41,7 +41,7 @@ PACKAGING := setup.py pyproject.toml setformer_mm/version.py \
 install: $(DONE)/package
 
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 faults: install
 	PYTHONPATH=tests:tools $(BIN)/python -m faults $(ARGS)

@@ -8,6 +8,8 @@
 #                 (ARGS=--quick: two minutes)
 # make figures    parameters, multiply-adds and training costs in the documents, computed
 #                 anew after a change of the models; tests pin some of them besides
+# make docs       the documentation as a site in build/site: runs the tutorials, checks
+#                 links, and ends at the first warning
 # make lint       ruff
 # make demo       a Mask R-CNN in minutes on a CPU; demo-seg and demo-cls likewise
 # make clean      removes what builds, tests and lint leave, not .venv
@@ -36,7 +38,7 @@ WITH_EXTENSION := env -u SETFORMER_MM_DISABLE_EXT
 PACKAGING := setup.py pyproject.toml setformer_mm/version.py \
   $(shell find setformer_mm/ops/csrc -type f)
 
-.PHONY: install test faults wheel test-wheel bench figures lint demo demo-seg demo-cls clean
+.PHONY: install test faults wheel test-wheel bench figures docs lint demo demo-seg demo-cls clean
 
 install: $(DONE)/package
 
@@ -72,6 +74,11 @@ figures: install
 	$(BIN)/python tools/tables.py imagenet coco ade20k --json docs/data/computed.json
 	$(BIN)/python tools/training_cost.py --document docs/training_cost.md
 	$(BIN)/python tools/update_docs.py
+
+# Tutorials call `python`, as their readers do.
+docs: install $(DONE)/docs
+	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "$(CURDIR)/build/site/index.html"
 
 lint: $(DONE)/tests
 	$(BIN)/ruff check .
@@ -126,6 +133,10 @@ $(DONE)/mm: requirements/mminstall.txt $(DONE)/runtime
 	@touch $@
 
 $(DONE)/tests: requirements/tests.txt $(DONE)/venv
+	$(PIP_INSTALL) -r $<
+	@touch $@
+
+$(DONE)/docs: requirements/docs.txt $(DONE)/venv
 	$(PIP_INSTALL) -r $<
 	@touch $@
 

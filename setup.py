@@ -267,6 +267,7 @@ setup(
     install_requires=["scipy>=1.13", "torch>=2.4", "torchvision"],
     extras_require={
         "mim": read_requirements("mminstall"),
+        "docs": read_requirements("docs"),
         "optional": read_requirements("optional"),
         "tests": read_requirements("tests"),
     },

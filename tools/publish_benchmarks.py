@@ -2,8 +2,9 @@
 
 ``make bench && python tools/publish_benchmarks.py bench_output`` keeps ``op.json``,
 ``backbone.json`` and ``backbone_bf16.json`` of that folder in ``docs/data/benchmarks``,
-draws the pictures in ``docs/images``, and writes the tables between marks in both
-documents. Nothing between the marks is to be edited by hand.
+draws the pictures in ``docs/images``, and writes the tables between marks: all of them
+in docs/benchmarks.md, the headline in README.md. Nothing between the marks is to be
+edited by hand.
 """
 
 import argparse
@@ -11,8 +12,8 @@ import json
 from pathlib import Path
 
 from setformer_mm.utils.files import replace_section, save_figure, write_atomically
-from toolkit.benchmarks import backbone_tables, operator_tables
-from toolkit.benchmarks.reporting import DPI, describe
+from toolkit.benchmarks import backbone_tables, headline, operator_tables
+from toolkit.benchmarks.reporting import DPI
 
 ROOT = Path(__file__).resolve().parents[1]
 README, DOCUMENT = "README.md", "docs/benchmarks.md"
@@ -24,6 +25,7 @@ IMAGES = Path("docs/images")
 BENCHMARKS = dict(
     op=operator_tables, backbone=backbone_tables, backbone_bf16=backbone_tables
 )
+HEADLINE = "headline"
 
 
 def updated_documents(results: dict[str, dict]) -> dict[str, str]:
@@ -32,14 +34,19 @@ def updated_documents(results: dict[str, dict]) -> dict[str, str]:
     Raises:
         ValueError: if a document lacks a mark.
     """
-    texts = {name: (ROOT / name).read_text("utf-8") for name in (README, DOCUMENT)}
-    for name, benchmark in BENCHMARKS.items():
-        result = results[name]
-        short = f"{benchmark.headline(result)}\n\n{describe(result['environment'])}"
-        sections = {README: short, DOCUMENT: benchmark.render(result)}
-        marks = BEGIN.format(name), END.format(name)
-        for document, section in sections.items():
-            texts[document] = replace_section(texts[document], *marks, section)
+    sections = {
+        README: {HEADLINE: headline.section(results["op"], results["backbone"])},
+        DOCUMENT: {
+            name: benchmark.render(results[name])
+            for name, benchmark in BENCHMARKS.items()
+        },
+    }
+    texts = {}
+    for document, tables in sections.items():
+        texts[document] = (ROOT / document).read_text("utf-8")
+        for name, table in tables.items():
+            marks = BEGIN.format(name), END.format(name)
+            texts[document] = replace_section(texts[document], *marks, table)
     return texts
 
 
@@ -58,12 +65,13 @@ def main() -> None:
     folder = Path(parser.parse_args().folder)
     results = read_results(folder)
     texts = updated_documents(results)
-    for name, benchmark in BENCHMARKS.items():
+    figures = {name: made.draw(results[name]) for name, made in BENCHMARKS.items()}
+    figures[HEADLINE] = headline.draw(results["op"], results["backbone"])
+    for name in BENCHMARKS:
         content = (folder / f"{name}.json").read_bytes()
         write_atomically(ROOT / RESULTS / f"{name}.json", content)
-        save_figure(
-            benchmark.draw(results[name]), ROOT / IMAGES / f"bench_{name}.png", DPI
-        )
+    for name, figure in figures.items():
+        save_figure(figure, ROOT / IMAGES / f"bench_{name}.png", DPI)
     for name, text in texts.items():
         write_atomically(ROOT / name, text)
     print(f"Written: {', '.join(texts)}, {IMAGES}/bench_*.png, {RESULTS}")

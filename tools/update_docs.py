@@ -18,7 +18,7 @@ from pathlib import Path
 
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
-from setformer_mm.utils.markdown import markdown_table
+from setformer_mm.utils.markdown import markdown_table, three_digits
 from toolkit.ablation.report import draw, markdown
 from toolkit.ablation.runs import AblationRun
 from toolkit.documented_data import DATA_SETS, DIGITS, Data, read_data
@@ -28,18 +28,11 @@ from toolkit.model_index import model_index
 from toolkit.model_tables import FAILS, HOLDS, claims_table, models_table, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/tables.md", "docs/ablations.md")
+DOCUMENTS = ("README.md", "docs/tables.md", "docs/datasets.md", "docs/ablations.md")
 ABLATIONS_PICTURE = "docs/images/ablations.png"
 MODEL_INDEX = "model-index.yml"
 BEGIN = "<!-- begin {}: written by tools/update_docs.py -->"
 END = "<!-- end {} -->"
-
-# README.md shows these peers, docs/tables.md all of them.
-SHOWN = (
-    *SETFORMERS,
-    *("swin_t", "swin_b", "convnext_t", "convnext_b"),
-    *("cswin_t", "cswin_b", "nat_t", "nat_b"),
-)
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,15 +45,21 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def short_table(name: str, data: Data) -> str:
-    """A task's table for README.md."""
-    results = list(data.measured.values())
-    rows = rows_of(name, data.published, data.computed[name], results, only=SHOWN)
-    shown = {row.key for row in rows}
-    notes = [
-        note for note, about in data.published.notes[name].items() if shown & set(about)
-    ]
-    return models_table(name, rows, notes).render("markdown")
+def models_overview(data: Data) -> str:
+    """Parameters and multiply-adds of the family, with links to the configs."""
+    header = ["", *(task.title.partition(";")[0] for task in TASKS.values())]
+    rows = []
+    for key in SETFORMERS:
+        row = [data.published.models[key].name]
+        for name in TASKS:
+            computed = data.computed[name][key]
+            sizes = (
+                f"{three_digits(computed.parameters / 1e6)} M, "
+                f"{three_digits(computed.multiply_adds / 1e9)} G"
+            )
+            row.append(f"[{sizes}]({computed.config})")
+        rows.append(row)
+    return markdown_table(header, rows)
 
 
 def whole_table(name: str, data: Data) -> str:
@@ -82,8 +81,7 @@ def claims_sentence(data: Data) -> str:
     rest = total - holding - failing
     return (
         f"Of the paper's {total} statements on size, cost and speed, {holding} hold "
-        f"for these models, {failing} do not, and {rest} cannot be checked here: "
-        "[docs/tables.md](docs/tables.md) has each of them, and more peers."
+        f"for these models, {failing} do not, and {rest} cannot be checked here."
     )
 
 
@@ -105,21 +103,40 @@ def sources_list(data: Data) -> str:
 
 
 def digits_table(data: Data) -> str:
-    """What demos and committed checkpoints reach on the embedded data."""
-    header = ["job", "metric", "short run", "time of the demo", "committed checkpoint"]
+    """The committed checkpoints of the embedded data, with links to what made them."""
+    header = ["job", "metric", "measured", "files"]
     rows = []
     for name, (job, metrics, form) in DIGITS.items():
-        demo, result = data.demos[name], data.measured[name]
-        short, long = (
-            "**" + " / ".join(form.format(measured[key]) for key in metrics) + "**"
-            if measured
-            else "not run yet"
-            for measured in (demo.get("metrics"), result.metrics)
+        checkpoint = f"configs/digits/checkpoints/{name}"
+        files = (
+            f"[config](configs/digits/{name}.py), [checkpoint]({checkpoint}.pth), "
+            f"[curves]({checkpoint}.png)"
         )
-        job = f"{job} (`{demo['command']}`)"
         title = " / ".join(metrics.values())
-        rows.append([job, title, short, demo.get("time", ""), long])
+        measured = reached(data.measured[name].metrics, metrics, form)
+        rows.append([job, title, measured, files])
     return markdown_table(header, rows)
+
+
+def demos_table(data: Data) -> str:
+    """What the demos reach on the embedded data, beside the committed checkpoints."""
+    header = ["command", "job", "metric", "time", "short run", "committed checkpoint"]
+    rows = []
+    for name, (job, metrics, form) in DIGITS.items():
+        demo = data.demos[name]
+        title = " / ".join(metrics.values())
+        short = reached(demo.get("metrics"), metrics, form)
+        long = reached(data.measured[name].metrics, metrics, form)
+        time = demo.get("time", "")
+        rows.append([f"`{demo['command']}`", job, title, time, short, long])
+    return markdown_table(header, rows)
+
+
+def reached(measured: dict | None, metrics: dict[str, str], form: str) -> str:
+    """The values of ``metrics``, bold as all that is measured here."""
+    if not measured:
+        return "not run yet"
+    return "**" + " / ".join(form.format(measured[key]) for key in metrics) + "**"
 
 
 def ablation_tables(grid: str, data: Data) -> str:
@@ -141,11 +158,12 @@ def _within(groups: set[str], run: AblationRun) -> AblationRun:
 def sections(data: Data) -> dict[str, Callable[[], str]]:
     """What may stand between marks, by its name there."""
     return {
-        **{name: partial(short_table, name, data) for name in TASKS},
+        "models": partial(models_overview, data),
         **{f"{name}-all": partial(whole_table, name, data) for name in TASKS},
         "claims": partial(claims_sentence, data),
         "sources": partial(sources_list, data),
         "digits": partial(digits_table, data),
+        "demos": partial(demos_table, data),
         **{
             f"ablation-{grid}": partial(ablation_tables, grid, data)
             for grid in data.ablations

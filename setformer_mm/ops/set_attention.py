@@ -115,12 +115,12 @@ def set_attention_folded(
 ) -> Tensor:
     """:func:`set_attention` for parameters folded beforehand.
 
+    All other arguments are those of :func:`set_attention`.
+
     Args:
         x (Tensor): Tokens of shape ``(B, N, h, D)``.
         folded (Folded): What :func:`fold` returned, in any floating dtype of at least
             float32.
-        spatial_shape, reference_shape, valid_shape, lengths, epsilon, num_iters, tau,
-            backend: See :func:`set_attention`.
 
     Returns:
         Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
@@ -170,15 +170,14 @@ def transport_plan(
     """One of the two transport plans of :func:`set_attention`, before position weights.
 
     For tests and pictures: it is of size ``N x M``, which the operator itself need not
-    store. Rows sum to ``1 / N`` exactly, columns to ``1 / M`` once converged.
+    store. Rows sum to ``1 / N`` exactly, columns to ``1 / M`` once converged. All other
+    arguments are those of :func:`set_attention`; ``spatial_shape``,
+    ``reference_shape``, ``tau`` and ``backend`` are checked, and have no influence on a
+    plan without positions, which the reference computes.
 
     Args:
-        x, anchors, references, return_references, epsilon, num_iters, alpha: See
-            :func:`set_attention`.
         way (str): "in", from tokens to references, or "back", from return references to
             tokens.
-        spatial_shape, reference_shape, tau, backend: Likewise; they are checked, and
-            have no influence on a plan without positions, which the reference computes.
 
     Returns:
         Tensor: ``T`` of shape ``(B, h, N, M)``, float32, or float64 if ``x`` is.

@@ -13,12 +13,13 @@ from publish_benchmarks import (  # noqa: E402
     BENCHMARKS,
     DOCUMENT,
     END,
+    HEADLINE,
     IMAGES,
     README,
     RESULTS,
     ROOT,
 )
-from toolkit.benchmarks import operator_tables  # noqa: E402
+from toolkit.benchmarks import headline, operator_tables  # noqa: E402
 
 DOCUMENTS = README, DOCUMENT
 
@@ -27,9 +28,9 @@ DOCUMENTS = README, DOCUMENT
 def results(run_module, monkeypatch, tmp_path, capsys):
     """Small results of all benchmarks, in a folder."""
     flags = ("--rounds", 1, "--no-memory", "--json")
-    for module in (bench_op, operator_tables):
+    for module in (bench_op, operator_tables, headline):
         monkeypatch.setattr(module, "STAGES", ((6, 2, 2),))
-    names = ("--contenders", "reference", "eager", "--tokens", 4, 49, "--batch", 1)
+    names = ("--contenders", "reference", "SDPA", "--tokens", 4, 49, "--batch", 1)
     run_module(bench_op, *names, *flags, tmp_path / "op.json")
     names = ("--models", "resnet10t", "--sizes", 32)
     run_module(bench_backbone, *names, *flags, tmp_path / "backbone.json")
@@ -49,11 +50,11 @@ def root(monkeypatch, tmp_path):
     """Documents with old figures, in a folder that the script takes for its own."""
     root = tmp_path / "root"
     (root / "docs").mkdir(parents=True)
-    sections = "\n".join(
-        f"{BEGIN.format(name)}\nold figures\n{END.format(name)}" for name in BENCHMARKS
-    )
-    for name in DOCUMENTS:
-        (root / name).write_text(f"# Title\n{sections}\nLicence\n")
+    for document, names in {README: [HEADLINE], DOCUMENT: BENCHMARKS}.items():
+        sections = "\n".join(
+            f"{BEGIN.format(name)}\nold figures\n{END.format(name)}" for name in names
+        )
+        (root / document).write_text(f"# Title\n{sections}\nLicence\n")
     monkeypatch.setattr(publish_benchmarks, "ROOT", root)
     return root
 
@@ -65,9 +66,11 @@ def test_sections_take_the_place_of_the_former_ones(run_module, results, root):
         assert text.startswith("# Title\n") and text.endswith("\nLicence\n")
         assert "old figures" not in text
         assert "resnet10t" in text
-        assert "| stage 1, forward " in text
+    assert "With 36 tokens, torch's fused softmax attention takes " in readme
+    assert "| stage 1, forward " in document
     assert "1 x 49 tokens, 2 heads" in document
     assert "1 x 49 tokens, 2 heads" not in readme
+    assert (root / IMAGES / f"bench_{HEADLINE}.png").exists()
     for name in BENCHMARKS:
         assert (root / IMAGES / f"bench_{name}.png").exists()
         kept = json.loads((root / RESULTS / f"{name}.json").read_text())
@@ -76,12 +79,12 @@ def test_sections_take_the_place_of_the_former_ones(run_module, results, root):
     assert [(root / name).read_text() for name in DOCUMENTS] == texts
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_nothing_is_written_if_a_mark_is_missing(run_module, root, name):
+@pytest.mark.parametrize(("name", "section"), [(README, HEADLINE), (DOCUMENT, "op")])
+def test_nothing_is_written_if_a_mark_is_missing(run_module, root, name, section):
     path = root / name
-    path.write_text(path.read_text().replace(END.format("backbone"), ""))
+    path.write_text(path.read_text().replace(END.format(section), ""))
     before = {file: file.read_bytes() for file in root.rglob("*.*")}
-    with pytest.raises(ValueError, match="end backbone"):
+    with pytest.raises(ValueError, match=f"end {section}"):
         run_module(publish_benchmarks, ROOT / RESULTS)
     assert {file: file.read_bytes() for file in root.rglob("*.*")} == before
 
@@ -94,8 +97,9 @@ def test_document_is_up_to_date(name):
     assert (ROOT / name).read_text("utf-8") == updated[name]
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_readme_shows_the_pictures(name):
-    picture = IMAGES / f"bench_{name}.png"
-    assert f"]({picture})" in (ROOT / README).read_text("utf-8")
-    assert (ROOT / picture).exists()
+def test_documents_show_the_pictures():
+    pictures = {f"docs/images/bench_{HEADLINE}.png": README}
+    pictures |= {f"images/bench_{name}.png": DOCUMENT for name in BENCHMARKS}
+    for picture, document in pictures.items():
+        assert f"]({picture})" in (ROOT / document).read_text("utf-8")
+        assert ((ROOT / document).parent / picture).exists()

@@ -1,6 +1,7 @@
 """Documents say what lies in docs/data/, and nothing else."""
 
 import json
+import re
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_a_changed_figure_reaches_every_document(copied, run):
     run()
     for name, text in (
         ("model-index.yml", "Parameters: 66600000"),
-        ("README.md", "66.6 M"),
+        ("README.md", "[66.6 M, 375 G](configs/mask_rcnn_setformer_b.py)"),
         ("docs/tables.md", "66.6 M, 40 % fewer"),
     ):
         assert text in (copied / name).read_text(), name
@@ -105,20 +106,36 @@ def test_a_measured_figure_takes_its_place(copied, run):
     content["metrics"] = {"accuracy/top1": 83.21}
     source.with_name("setformer_s_in1k.json").write_text(json.dumps(content))
     run()
-    lines = (copied / "README.md").read_text().splitlines()
+    lines = (copied / "docs" / "tables.md").read_text().splitlines()
     (row,) = [x for x in lines if x.startswith("| SeTformer-S") and "*84.7*" in x]
     assert row.replace(" ", "").endswith("|*84.7*|**83.2**|")
 
 
-def test_readme_has_the_notes_on_the_rows_that_it_shows(tool_module):
+def test_readme_links_what_exists(tool_module):
     data = tool_module.read_data(ROOT / "docs" / "data")
-    table = tool_module.short_table("coco", data)
-    assert "Swin-B's published figures are those that CSWin's paper" in table
-    assert "FocalNet" not in table
+    table = tool_module.models_overview(data) + tool_module.digits_table(data)
+    links = re.findall(r"\]\(([^)]+)\)", table)
+    assert len(links) == 4 * 3 + 3 * 3
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_demos_stand_beside_the_committed_checkpoints(tool_module):
+    data = tool_module.read_data(ROOT / "docs" / "data")
+    data.demos["setformer_digits"].pop("metrics")
+    rows = tool_module.demos_table(data).splitlines()
+    box, mask = detector_metrics(ROOT)
+    (detector,) = [row for row in rows if "`make demo`" in row]
+    assert f"**{box:.3f} / {mask:.3f}**" in detector
+    (classifier,) = [row for row in rows if "`make demo-cls`" in row]
+    assert "not run yet" in classifier
+
+
+def test_tables_have_notes_on_their_rows(tool_module):
+    data = tool_module.read_data(ROOT / "docs" / "data")
     assert "FocalNet's detectors" in tool_module.whole_table("coco", data)
-    assert "mIoU of SeTformer-B as NAT-B + 3.5" in tool_module.short_table(
-        "ade20k", data
-    )
+    note = "mIoU of SeTformer-B as NAT-B + 3.5"
+    assert note in tool_module.whole_table("ade20k", data)
 
 
 def test_sources_credit_figures_that_are_from_elsewhere(tool_module):
@@ -168,9 +185,9 @@ def test_a_grid_without_runs_says_so(copied, run):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("begin coco:", "begin pets:", "section pets, which does not exist"),
-        ("end coco -", "end pets -", "'<!-- end coco -->' once each"),
-        ("begin coco:", "coco:", "no document has marks for the section coco"),
+        ("begin models:", "begin pets:", "section pets, which does not exist"),
+        ("end models -", "end pets -", "'<!-- end models -->' once each"),
+        ("begin models:", "models:", "no document has marks for the section models"),
     ],
 )
 def test_wrong_marks_end_with_a_sentence(copied, run, old, new, sentence):

@@ -6,7 +6,7 @@ what lies in ``docs/data``.
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -99,7 +99,6 @@ def rows_of(
     computed: Mapping[str, Computed],
     results: Sequence[Result] = (),
     missing: Mapping[str, str] | None = None,
-    only: Iterable[str] | None = None,
 ) -> list[Row]:
     """Gather what is known of the models of a task, in the order of ``published``.
 
@@ -109,12 +108,9 @@ def rows_of(
         computed: by model, those that could be.
         results: of all runs.
         missing: why others could not.
-        only: keys of the models to gather; all by default.
     """
     rows = []
     for key, model in published.models.items():
-        if only is not None and key not in only:
-            continue
         if name not in model.figures and key not in computed:
             continue
         variant = key.removeprefix("setformer_")

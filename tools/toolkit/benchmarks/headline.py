@@ -86,8 +86,8 @@ def growth(op: dict) -> list[str]:
         if SDPA in times.get(problem, {}):
             longer = ratio(times[problem][SDPA], times[problem][ours])[0]
             sentences.append(
-                f"With {problem.tokens:,} tokens, torch's fused softmax attention takes "
-                f"{three_digits(longer)} times as long."
+                f"With {problem.tokens:,} tokens, torch's fused softmax attention "
+                f"takes {three_digits(longer)} times as long."
             )
     return sentences
 

@@ -40,8 +40,8 @@ def require_data(cfg: Config, splits: tuple[str, ...]) -> None:
         hint = DIGITS_HINT
         if fields:
             hint = (
-                "put the data set there (README.md says how) or name its place with "
-                f"--cfg-options {' '.join(dict.fromkeys(fields))}"
+                "put the data set there (docs/datasets.md says how) or name its place "
+                f"with --cfg-options {' '.join(dict.fromkeys(fields))}"
             )
         parts = [
             f"the {split} data are not complete: {', '.join(paths)} "

@@ -65,7 +65,7 @@ def speeds_table(backbone: dict) -> str:
 def growth(op: dict) -> list[str]:
     """How the operator's time grows, and where softmax attention is slower, or faster.
 
-    One sentence for each that was measured.
+    A sentence for each of both, if it was measured.
     """
     ours = op["contenders"][0]
     times = {
@@ -81,14 +81,18 @@ def growth(op: dict) -> list[str]:
             f"The attention alone takes {three_digits(longer)} times as long for "
             f"{large.tokens / small.tokens:g} times the tokens."
         )
-    for stage in (STAGES[0], STAGES[-1]):
+    compared = []
+    for stage in dict.fromkeys((STAGES[0], STAGES[-1])):
         problem = Problem(op["batch"], *stage)
         if SDPA in times.get(problem, {}):
             longer = ratio(times[problem][SDPA], times[problem][ours])[0]
-            sentences.append(
-                f"With {problem.tokens:,} tokens, torch's fused softmax attention "
-                f"takes {three_digits(longer)} times as long."
+            compared.append(
+                f"{three_digits(longer)} times as long with {problem.tokens:,} tokens"
             )
+    if compared:
+        sentences.append(
+            f"The fused softmax attention of torch takes {' and '.join(compared)}."
+        )
     return sentences
 
 

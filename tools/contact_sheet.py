@@ -15,11 +15,11 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from setformer_mm.utils.files import save_figure
-from setformer_mm.utils.launch import read_config, run_tool
-from setformer_mm.utils.outputs import require_writable_file
-from setformer_mm.utils.pictures import read_picture
-from setformer_mm.utils.predictions import read_predictions
-from setformer_mm.utils.preflight import require_data
+from toolkit.launch import read_config, run_tool
+from toolkit.outputs import require_writable_file
+from toolkit.pictures import read_picture
+from toolkit.predictions import read_predictions
+from toolkit.preflight import require_data
 
 OPACITY = 0.65
 

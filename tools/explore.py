@@ -17,12 +17,12 @@ import torch
 
 from setformer_mm.utils.checkpoints import load_checkpoints_safely
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import run_tool
+from toolkit.launch import run_tool
 
-ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path(__file__).resolve().parents[1] / "configs/digits"
 HOST = "127.0.0.1"
 COMMITTED = [
-    (str(ROOT / f"configs/mini/{name}.py"), str(ROOT / f"checkpoints/{name}.pth"))
+    (str(FOLDER / f"{name}.py"), str(FOLDER / f"checkpoints/{name}.pth"))
     for name in (
         "mask_rcnn_setformer_digits",
         "upernet_setformer_digits",
@@ -93,6 +93,7 @@ def main() -> None:
     args = parse_args()
     try:
         import uvicorn
+
         from toolkit.explore.models import load_explorable
         from toolkit.explore.server import Explorer, build_app
     except ModuleNotFoundError as error:

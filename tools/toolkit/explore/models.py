@@ -7,28 +7,32 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.models import SeTAttention
 from setformer_mm.utils.checkpoints import load_fitting_weights, read_checkpoint
-from setformer_mm.utils.config_checks import require_parts
 from setformer_mm.utils.data_sources import leaf_datasets
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import build_model, one_line, read_config
-from setformer_mm.utils.pictures import UnreadablePicture, find_pictures, read_picture
 from setformer_mm.utils.transport import WAYS, Recorded, Transport, recording
 
-from .predictions import DESCRIBERS, Prediction, class_names
+from ..class_names import read_class_names
+from ..config_checks import require_parts
+from ..inspected_model import (
+    Block,
+    PicturePipeline,
+    attentions_of,
+    build_with_backbone,
+    seen_picture,
+)
+from ..launch import one_line, read_config
+from ..pictures import UnreadablePicture, find_pictures, read_picture
+from .drawable_predictions import DESCRIBERS, Prediction
 
 # Of what the model sees after its pipeline: 1333 x 800 is one million, and the plans of
 # a first stage have a row for each 16 of them.
 MAX_PIXELS = 4_000_000
 NUM_SAMPLES = 6
-
-# A block by its stage and its number in it, both from 0.
-Block = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class ExplorableModel:
     name: str
     scope: str
     model: nn.Module
-    pipeline: Compose
+    pipeline: PicturePipeline
     attentions: dict[Block, SeTAttention]
     describe: Callable[..., Prediction]
     samples: Sequence[Path]
@@ -75,11 +79,8 @@ class ExplorableModel:
         Raises:
             UserError: if it does not pass the pipeline and the model, or is too large.
         """
-        size = picture.shape[:2]
-        results = dict(img=picture, img_shape=size, ori_shape=size, img_id=0)
         try:
-            with DefaultScope.overwrite_default_scope(self.scope):
-                sample = self.pipeline(results)
+            sample = self.pipeline(picture)
             inputs = sample["inputs"]
             _require_size(inputs, name)
             # Nothing is scaled back: predictions lie where the tokens are.
@@ -95,13 +96,14 @@ class ExplorableModel:
         except UserError:
             raise
         except Exception as error:  # of any type: the config's pipeline is the user's
+            height, width = picture.shape[:2]
             raise UserError(
-                f"{name} of {size[1]} x {size[0]} pixels does not pass the pipeline "
+                f"{name} of {width} x {height} pixels does not pass the pipeline "
                 f"and model of {self.name}: {one_line(error)}"
             ) from error
-        rgb = inputs.flip(0).expand(3, -1, -1)  # the host libraries load BGR
         recorded = {key: seen[attn] for key, attn in self.attentions.items()}
-        return Look(rgb.permute(1, 2, 0).numpy(), self.describe(found), recorded)
+        seen_rgb = seen_picture(inputs).permute(1, 2, 0).numpy()
+        return Look(seen_rgb, self.describe(found), recorded)
 
 
 def load_explorable(
@@ -125,9 +127,8 @@ def load_explorable(
     if scope not in DESCRIBERS:
         known = ", ".join(DESCRIBERS)
         raise UserError(f"default_scope must be one of {known}, got {scope!r}")
-    names = class_names(cfg, read_checkpoint(checkpoint))
-    model = build_model(cfg)
-    attentions = _attentions_of(model, config)
+    names = read_class_names(cfg, read_checkpoint(checkpoint))
+    model, backbone = build_with_backbone(cfg, config)
     load_fitting_weights(model, checkpoint)
 
     def describe(found) -> Prediction:
@@ -137,45 +138,11 @@ def load_explorable(
         name=Path(config).stem,
         scope=scope,
         model=model.to(device),
-        pipeline=_test_pipeline(cfg, scope),
-        attentions=attentions,
+        pipeline=PicturePipeline(cfg),
+        attentions=attentions_of(backbone),
         describe=describe,
         samples=_sample_pictures(cfg),
     )
-
-
-def _attentions_of(model: nn.Module, path: str) -> dict[Block, SeTAttention]:
-    backbone = next((m for m in model.modules() if isinstance(m, SeTformer)), None)
-    if backbone is None:
-        found = type(getattr(model, "backbone", model)).__name__
-        raise UserError(f"the backbone must be SeTformer, got {found} in {path}")
-    attentions = {
-        (i, j): block.attn
-        for i, stage in enumerate(backbone.stages)
-        for j, block in enumerate(stage.blocks)
-    }
-    for attention in attentions.values():
-        if not isinstance(attention, SeTAttention):
-            found = type(attention).__name__
-            raise UserError(
-                f"the attention must be SeTAttention, got {found} in {path}"
-            )
-    return attentions
-
-
-def _test_pipeline(cfg: Config, scope: str) -> Compose:
-    """That of a config for a picture that is decoded already and has no annotation."""
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    left_out = "LoadImage", "Annotations"
-    steps = [
-        step
-        for step in dataset.pipeline
-        if not any(part in str(step.type) for part in left_out)
-    ]
-    with DefaultScope.overwrite_default_scope(scope):
-        return Compose(steps)
 
 
 def _sample_pictures(cfg: Config) -> list[Path]:

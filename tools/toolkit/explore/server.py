@@ -27,9 +27,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.pictures import decode_picture, read_picture
 from setformer_mm.utils.transport import Transport
 
+from ..pictures import decode_picture, read_picture
 from .models import ExplorableModel, Look, layout, reference_view, token_view
 
 PAGE = Path(__file__).parent / "page"

@@ -4,8 +4,6 @@ import colorsys
 from typing import NamedTuple
 
 import numpy as np
-from mmengine.config import Config
-from mmengine.registry import DATASETS
 
 OPACITY = 0.55
 BEST_CLASSES = 5
@@ -25,21 +23,6 @@ class Prediction(NamedTuple):
     kind: str
     items: list[dict]
     overlay: np.ndarray | None
-
-
-def class_names(cfg: Config, checkpoint: dict) -> dict:
-    """Class names and palette: the config's, else its data set's, else the file's.
-
-    Published weights may hold nothing but weights.
-    """
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    return {
-        **(checkpoint.get("meta", {}).get("dataset_meta") or {}),
-        **getattr(DATASETS.get(dataset.type), "METAINFO", {}),
-        **dataset.get("metainfo", {}),
-    }
 
 
 def instances(found, names: dict, score_thr: float) -> Prediction:

@@ -1,7 +1,6 @@
 """A model to look into, and the page's application around it."""
 
 import io
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,23 +8,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "tools"))  # as for a script in it
+from toolkit.explore.models import load_explorable
 
-MINI = ("mask_rcnn_setformer_digits", "upernet_setformer_digits", "setformer_digits")
+FOLDER = Path(__file__).resolve().parents[3] / "configs/digits"
+NAMES = ("mask_rcnn_setformer_digits", "upernet_setformer_digits", "setformer_digits")
 
 
 @pytest.fixture(scope="session")
 def models():
-    """The committed models, loaded once, without samples of data that may be here."""
-    from toolkit.explore.models import load_explorable
+    """The committed models by their library, without samples of data that may be here.
 
-    def load(name: str):
-        files = ROOT / f"configs/mini/{name}.py", ROOT / f"checkpoints/{name}.pth"
+    Read once: no test changes them.
+    """
+    found = {}
+    for name in NAMES:
+        files = FOLDER / f"{name}.py", FOLDER / f"checkpoints/{name}.pth"
         model = load_explorable(*map(str, files), device="cpu", score_thr=0.0)
-        return replace(model, samples=[])
-
-    return {name: load(name) for name in MINI}
+        found[model.scope] = replace(model, samples=[])
+    return found
 
 
 @pytest.fixture

@@ -6,14 +6,12 @@ import threading
 
 import pytest
 import torch
-from conftest import MINI
 
 uvicorn = pytest.importorskip("uvicorn")
 sync_api = pytest.importorskip("playwright.sync_api")
 
-from toolkit.explore.server import Explorer, build_app  # noqa: E402
-
 from setformer_mm.ops import transport_plan  # noqa: E402
+from toolkit.explore.server import Explorer, build_app  # noqa: E402
 
 # The token of the first stage in the middle of the picture.
 CENTRE = 9, 16
@@ -109,8 +107,8 @@ def assert_printed(printed: list[float], exact: torch.Tensor, digits: int) -> No
 
 
 def test_weights_of_a_clicked_token_are_the_operators(page, explorer, models, png):
-    name = MINI[1]
-    page.select_option("#model", name)
+    model = models["mmseg"]
+    page.select_option("#model", model.name)
     drop(page, png)
     shown(page, "0.0.0", CENTRE)
     page.click("[data-block='2.1']")
@@ -120,7 +118,7 @@ def test_weights_of_a_clicked_token_are_the_operators(page, explorer, models, pn
     page.click("#heads button:nth-child(4)")
     key = shown(page, "2.1.3", (2, 5))
 
-    attention = models[name].attentions[2, 1]
+    attention = model.attentions[2, 1]
     tokens = explorer.look(key).recorded[2, 1].tokens
     rows, columns = tokens.shape[:2]
     assert (rows, columns) == (5, 8)
@@ -160,11 +158,11 @@ def test_a_reference_shows_what_it_does(page, png):
     assert page.inner_text("#caption").startswith("Whom reference 7")
 
 
-def test_all_models_and_the_keyboard(page, png):
+def test_all_models_and_the_keyboard(page, models, png):
     drop(page, png)
     shown(page, "0.0.0", CENTRE)
     assert page.locator("#items li").count() >= 1
-    page.select_option("#model", MINI[2])
+    page.select_option("#model", models["mmpretrain"].name)
     page.wait_for_selector("#items li:nth-child(5):last-child")
     page.focus("#picture")
     for key in ("ArrowRight", "ArrowDown", "ArrowRight"):

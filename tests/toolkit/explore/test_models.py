@@ -1,31 +1,35 @@
 """What is looked at is what the model computes, in the picture's coordinates."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from conftest import MINI, ROOT
 from mmengine.config import Config
+
+from setformer_mm.ops import transport_plan
+from setformer_mm.utils.errors import UserError
+from toolkit.class_names import read_class_names
+from toolkit.explore.drawable_predictions import instances, segments
 from toolkit.explore.models import (
     layout,
     load_explorable,
     reference_view,
     token_view,
 )
-from toolkit.explore.predictions import class_names, instances, segments
 
-from setformer_mm.ops import transport_plan
-from setformer_mm.utils.errors import UserError
+FOLDER = Path(__file__).resolve().parents[3] / "configs/digits"
 
 
 def look_at(model, picture):
     return model.look(np.ascontiguousarray(picture[..., ::-1]), "noise.png")
 
 
-@pytest.mark.parametrize("name", MINI)
-def test_the_picture_is_what_the_model_sees(models, picture, name):
-    look = look_at(models[name], picture)
+@pytest.mark.parametrize("scope", ["mmdet", "mmseg", "mmpretrain"])
+def test_the_picture_is_what_the_model_sees(models, picture, scope):
+    look = look_at(models[scope], picture)
     height, width = look.picture.shape[:2]
-    if name == "setformer_digits":
+    if scope == "mmpretrain":
         assert (height, width) == (64, 64)
         assert look.prediction.overlay is None
         scores = [item["score"] for item in look.prediction.items]
@@ -41,12 +45,12 @@ def test_the_picture_is_what_the_model_sees(models, picture, name):
         assert stage["stride"] == 4 * 2**i
         assert stage["rows"] == -(-height // stage["stride"])
         assert stage["columns"] == -(-width // stage["stride"])
-    if name == "upernet_setformer_digits":
+    if scope == "mmseg":
         assert sum(item["score"] for item in look.prediction.items) == pytest.approx(1)
 
 
 def test_boxes_lie_in_the_picture(models, picture, monkeypatch):
-    model = models["mask_rcnn_setformer_digits"]
+    model = models["mmdet"]
     monkeypatch.setitem(model.model.roi_head.test_cfg, "score_thr", 0.0)
     found = look_at(model, picture).prediction
     boxes = np.array([item["box"] for item in found.items])
@@ -57,7 +61,7 @@ def test_boxes_lie_in_the_picture(models, picture, monkeypatch):
 @pytest.mark.parametrize("block", [(0, 0), (2, 1), (3, 0)])
 def test_weights_are_those_of_the_operator(models, picture, block, monkeypatch):
     """Both plans of a padded picture, against the operator on its valid part alone."""
-    model = models["mask_rcnn_setformer_digits"]
+    model = models["mmdet"]
     monkeypatch.setattr(model.model.data_preprocessor, "pad_size_divisor", 64)
     attention, seen = model.attentions[block], {}
     with attention.register_forward_hook(
@@ -89,7 +93,7 @@ def test_weights_are_those_of_the_operator(models, picture, block, monkeypatch):
 
 
 def test_views_fit_together(models, picture):
-    transport = look_at(models[MINI[2]], picture).recorded[1, 0].transport()
+    transport = look_at(models["mmpretrain"], picture).recorded[1, 0].transport()
     token, count = 19, 64
     for head, view in enumerate(token_view(transport, token)):
         for name in ("weight_back", "receives"):
@@ -107,14 +111,14 @@ def test_views_fit_together(models, picture):
 
 
 def test_samples_are_of_the_test_data(models, monkeypatch, tmp_path, png):
-    name = MINI[2]
     folder = tmp_path / "data/digits/classification/val/3"
     folder.mkdir(parents=True)
     for i in range(9):
         (folder / f"{i}.png").write_bytes(png)
     (folder / "2.png").write_text("no picture")
     monkeypatch.chdir(tmp_path)
-    files = [ROOT / f"configs/mini/{name}.py", ROOT / f"checkpoints/{name}.pth"]
+    names = "setformer_digits.py", "checkpoints/setformer_digits.pth"
+    files = [FOLDER / name for name in names]
     model = load_explorable(*map(str, files), device="cpu", score_thr=0.3)
     assert [path.name for path in model.samples] == [
         f"{i}.png" for i in (0, 1, 3, 4, 5)
@@ -122,8 +126,8 @@ def test_samples_are_of_the_test_data(models, monkeypatch, tmp_path, png):
 
 
 def test_mistakes(models, picture, tmp_path):
-    config = ROOT / "configs/mini/setformer_digits.py"
-    other = ROOT / "checkpoints/upernet_setformer_digits.pth"
+    config = FOLDER / "setformer_digits.py"
+    other = FOLDER / "checkpoints/upernet_setformer_digits.pth"
 
     def load(config, checkpoint):
         load_explorable(str(config), str(checkpoint), device="cpu", score_thr=0.3)
@@ -145,21 +149,23 @@ def test_mistakes(models, picture, tmp_path):
         edited = tmp_path / "edited.py"
         edited.write_text(f"_base_ = {str(config)!r}\n{edit}\n")
         with pytest.raises(UserError, match=message):
-            load(edited, ROOT / "checkpoints/setformer_digits.pth")
+            load(edited, FOLDER / "checkpoints/setformer_digits.pth")
     with pytest.raises(UserError, match="noise.png of 0 x 4 pixels does not pass the"):
-        models[MINI[0]].look(np.zeros((4, 0, 3), np.uint8), "noise.png")
+        models["mmdet"].look(np.zeros((4, 0, 3), np.uint8), "noise.png")
 
 
 def test_a_picture_that_the_pipeline_leaves_large(models, monkeypatch, picture):
     monkeypatch.setattr("toolkit.explore.models.MAX_PIXELS", 9000)
     with pytest.raises(UserError, match="reaches the model with 128 x 77 pixels, more"):
-        look_at(models[MINI[1]], picture)
+        look_at(models["mmseg"], picture)
 
 
 def test_names_and_colours():
     dataset = dict(type="CustomDataset", metainfo=dict(classes=("a", "b")))
     cfg = Config(dict(test_dataloader=dict(dataset=dict(type="X", dataset=dataset))))
-    names = class_names(cfg, dict(meta=dict(dataset_meta=dict(palette=[(1, 2, 3)]))))
+    names = read_class_names(
+        cfg, dict(meta=dict(dataset_meta=dict(palette=[(1, 2, 3)])))
+    )
     assert names["classes"] == ("a", "b") and names["palette"] == [(1, 2, 3)]
     segment = pytest.importorskip("mmseg.structures").SegDataSample()
     pixel = pytest.importorskip("mmengine.structures").PixelData

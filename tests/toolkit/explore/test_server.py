@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import MINI
 from PIL import Image
 
 pytest.importorskip("starlette")
 
 from starlette.testclient import TestClient
+
 from toolkit.explore import server
 from toolkit.explore.models import token_view
 
-DETECTOR = MINI[0]
+DETECTOR = "mask_rcnn_setformer_digits"
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_from_a_picture_to_the_weights_of_a_token(client, explorer, png):
 
 def test_the_model_runs_once_a_picture(client, explorer, models, png, monkeypatch):
     runs = []
-    model = models[DETECTOR].model
+    model = models["mmdet"].model
     step = model.test_step
     monkeypatch.setattr(model, "test_step", lambda data: runs.append(1) or step(data))
     base = f"/api/looks/{look(client, png).json()['id']}"
@@ -138,7 +138,7 @@ def test_the_page_loads_nothing_from_elsewhere(client):
 def test_samples(client, explorer, models, picture, tmp_path, monkeypatch):
     path = tmp_path / "sample.png"
     Image.fromarray(picture).save(path)
-    explorer.models[DETECTOR] = replace(models[DETECTOR], samples=[path])
+    explorer.models[DETECTOR] = replace(models["mmdet"], samples=[path])
     listed = client.get("/api/models").json()["models"]
     assert listed[0] == dict(name=DETECTOR, samples=["sample.png"])
     base = f"/api/models/{DETECTOR}"

@@ -109,9 +109,9 @@ def seen_picture(inputs: Tensor) -> Tensor:
         inputs: of a sample, ``(3, H, W)`` or ``(1, H, W)``.
 
     Returns:
-        RGB ``(3, H, W)``.
+        RGB ``(3, H, W)``, uint8.
     """
-    return inputs.flip(0).expand(3, -1, -1)  # the host libraries load BGR
+    return inputs.flip(0).expand(3, -1, -1).byte()  # the host libraries load BGR
 
 
 def preprocess(cfg: Config, model: nn.Module, path: str) -> tuple[Tensor, np.ndarray]:

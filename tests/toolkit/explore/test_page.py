@@ -163,13 +163,14 @@ def test_all_models_and_the_keyboard(page, models, png):
     shown(page, "0.0.0", CENTRE)
     assert page.locator("#items li").count() >= 1
     page.select_option("#model", models["mmpretrain"].name)
-    page.wait_for_selector("#items li:nth-child(5):last-child")
+    shown(page, "0.0.0", (8, 8))  # the same place in 64 x 64 pixels
+    assert page.locator("#items li").count() == 5
     page.focus("#picture")
     for key in ("ArrowRight", "ArrowDown", "ArrowRight"):
         page.keyboard.press(key)
     shown(page, "0.0.0", (9, 10))
     assert page.is_checked("input[value=receives]")
-    page.keyboard.press("B")  # with Shift: backwards, to the last block
+    page.keyboard.press("Shift+B")  # backwards from the first block to the last
     shown(page, "3.0.0", (1, 1))
     page.keyboard.press("h")
     shown(page, "3.0.1", (1, 1))

@@ -77,7 +77,7 @@ export function showReferences(way, head, stage, where, onclick) {
     const cell = grid.children[i];
     const digits = columns > 5 ? 0 : isFactor ? 2 : 1;
     cell.textContent = (isFactor ? value : 100 * value).toFixed(digits);
-    cell.style.setProperty("--heat", `${(100 * value) / most}%`);
+    cell.style.setProperty("--heat", `${((100 * value) / most).toFixed(1)}%`);
     cell.classList.toggle("hot", value / most > 0.6);
     cell.classList.toggle("hottest", value / most > 0.8);
     cell.ariaPressed = where.view === "reference" && where.way === way && where.reference === i;

@@ -160,6 +160,14 @@ def test_a_picture_that_the_pipeline_leaves_large(models, monkeypatch, picture):
         look_at(models["mmseg"], picture)
 
 
+def test_models_that_look_twice(models, picture, monkeypatch):
+    model = models["mmseg"]
+    step = model.model.test_step
+    monkeypatch.setattr(model.model, "test_step", lambda data: [step(data), step(data)])
+    with pytest.raises(UserError, match="must look at one picture, as a whole and onc"):
+        look_at(model, picture)
+
+
 def test_names_and_colours():
     dataset = dict(type="CustomDataset", metainfo=dict(classes=("a", "b")))
     cfg = Config(dict(test_dataloader=dict(dataset=dict(type="X", dataset=dataset))))

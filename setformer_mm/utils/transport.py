@@ -95,8 +95,13 @@ class Transport:
             Tensor: ``(h, N, M)``, non-negative; rows sum to ``1 / N``.
         """
         if num_iters is None:
-            num_iters = self.attention.num_iters
+            return self._plans[way]
         return transport_plan(**self._arguments, way=way, num_iters=num_iters)[0]
+
+    @cached_property
+    def _plans(self) -> dict[str, Tensor]:
+        """Those of the attention's own iterations, by their way."""
+        return {way: self.plan(way, self.attention.num_iters) for way in WAYS}
 
     def output(self, num_iters: int | None = None) -> Tensor:
         """What the attention returns to the tokens (step 8), ``(N, h, K)``.

@@ -1,7 +1,7 @@
 """What the classes of a config's data are called, and their colours."""
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
 
 
 def read_class_names(cfg: Config, checkpoint: dict) -> dict:
@@ -20,8 +20,10 @@ def read_class_names(cfg: Config, checkpoint: dict) -> dict:
     dataset = cfg.test_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
+        known = DATASETS.get(dataset.type)
     return {
         **(checkpoint.get("meta", {}).get("dataset_meta") or {}),
-        **getattr(DATASETS.get(dataset.type), "METAINFO", {}),
+        **getattr(known, "METAINFO", {}),
         **dataset.get("metainfo", {}),
     }

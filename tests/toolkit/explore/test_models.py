@@ -5,12 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 
 from setformer_mm.ops import transport_plan
 from setformer_mm.utils.errors import UserError
-from toolkit.class_names import read_class_names
-from toolkit.explore.drawable_predictions import instances, segments
 from toolkit.explore.models import (
     layout,
     load_explorable,
@@ -166,39 +163,3 @@ def test_models_that_look_twice(models, picture, monkeypatch):
     monkeypatch.setattr(model.model, "test_step", lambda data: [step(data), step(data)])
     with pytest.raises(UserError, match="must look at one picture, as a whole and onc"):
         look_at(model, picture)
-
-
-def test_names_and_colours():
-    dataset = dict(type="CustomDataset", metainfo=dict(classes=("a", "b")))
-    cfg = Config(dict(test_dataloader=dict(dataset=dict(type="X", dataset=dataset))))
-    names = read_class_names(
-        cfg, dict(meta=dict(dataset_meta=dict(palette=[(1, 2, 3)])))
-    )
-    assert names["classes"] == ("a", "b") and names["palette"] == [(1, 2, 3)]
-    segment = pytest.importorskip("mmseg.structures").SegDataSample()
-    pixel = pytest.importorskip("mmengine.structures").PixelData
-    segment.pred_sem_seg = pixel(data=torch.tensor([[[0, 0, 1, 5]]]))
-    found = segments(segment, dict(names, palette=[(0, 0, 0), (9, 8, 7)]), 0.3)
-    assert [item["label"] for item in found.items] == ["a", "b", "class 5"]
-    assert [item["score"] for item in found.items] == [0.5, 0.25, 0.25]
-    assert found.items[1]["color"] == "rgb(9, 8, 7)"
-    assert found.overlay[0, :2].max() == 0 and found.overlay[0, 2].tolist()[:3] == [
-        9,
-        8,
-        7,
-    ]
-    assert found.overlay[0, 3].any()
-
-
-def test_instances_without_masks_and_below_the_threshold():
-    sample = pytest.importorskip("mmdet.structures").DetDataSample()
-    data = pytest.importorskip("mmengine.structures").InstanceData
-    sample.pred_instances = data(
-        scores=torch.tensor([0.9, 0.2]),
-        labels=torch.tensor([1, 0]),
-        bboxes=torch.tensor([[0.0, 1, 2, 3], [0, 0, 1, 1]]),
-    )
-    found = instances(sample, {}, 0.3)
-    assert found.overlay is None
-    (item,) = found.items
-    assert item["label"] == "class 1" and item["box"] == [0, 1, 2, 3]

@@ -59,6 +59,8 @@ def parse_args() -> argparse.Namespace:
 def listen(port: int) -> socket.socket:
     """Take a port of this machine that no other machine reaches.
 
+    Whoever connects before the server runs waits for it.
+
     Raises:
         UserError: if it is taken, or not this user's to take.
     """
@@ -102,16 +104,17 @@ def main() -> None:
         raise UserError(
             f"the page needs {error.name}; `pip install -r requirements/explore.txt`"
         ) from error
-    require_device(args.device)
-    load_checkpoints_safely()
-    models = []
-    for config, checkpoint in args.model or COMMITTED:
-        print(f"Reading {checkpoint}", flush=True)
-        models.append(load_explorable(config, checkpoint, args.device, args.score_thr))
-    name, count = Counter(model.name for model in models).most_common(1)[0]
+    chosen = args.model or COMMITTED
+    name, count = Counter(Path(config).stem for config, _ in chosen).most_common(1)[0]
     if count > 1:
         raise UserError(f"configs must have different names, got {name} {count} times")
+    require_device(args.device)
+    load_checkpoints_safely()
     with listen(args.port) as listening:
+        models = []
+        for files in chosen:
+            print("Reading {1} for {0}".format(*files), flush=True)
+            models.append(load_explorable(*files, args.device, args.score_thr))
         url = f"http://{HOST}:{listening.getsockname()[1]}"
         print(f"Open {url} in a browser; Ctrl-C stops.", flush=True)
         if args.open:

@@ -1,7 +1,7 @@
 """What the classes of a config's data are called, and their colours."""
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS
 
 
 def read_class_names(cfg: Config, checkpoint: dict) -> dict:
@@ -20,8 +20,9 @@ def read_class_names(cfg: Config, checkpoint: dict) -> dict:
     dataset = cfg.test_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
-        known = DATASETS.get(dataset.type)
+    # A registry of mmengine looks into a host library's for what it builds alone.
+    with DATASETS.switch_scope_and_registry(cfg.get("default_scope")) as registry:
+        known = registry.get(dataset.type)
     return {
         **(checkpoint.get("meta", {}).get("dataset_meta") or {}),
         **getattr(known, "METAINFO", {}),

@@ -51,12 +51,14 @@ def installed() -> dict[str, str | None]:
 
 
 def print_libraries() -> None:
+    """Print versions of the libraries."""
     print("Libraries:")
     for name, found in installed().items():
         print(f"  {name:12}{found or 'not installed'}")
 
 
 def print_threads() -> None:
+    """Print how many threads there are, and what for."""
     variable = os.environ.get("OMP_NUM_THREADS", "not set")
     print(
         f"Threads: {torch.get_num_threads()} of torch on {usable_cores()} cores, "
@@ -65,6 +67,7 @@ def print_threads() -> None:
 
 
 def print_data() -> None:
+    """Print which data sets are here."""
     print(f"Data, as the configs name them, below {Path.cwd()}:")
     for root in data_roots():
         print(f"  {root:32}{'found' if Path(root).is_dir() else 'not there'}")
@@ -102,6 +105,7 @@ def _data_roots(config: Path) -> Iterator[str]:
 
 
 def advice_on_backends() -> Iterator[str]:
+    """Tell why a kernel does not run."""
     why_not = available_backends()
     if why_not["cpu"]:
         yield f"the operator runs on the CPU as its reference: {why_not['cpu']}"
@@ -110,6 +114,7 @@ def advice_on_backends() -> Iterator[str]:
 
 
 def advice_on_libraries() -> Iterator[str]:
+    """Tell what cannot be used for want of a library."""
     found = installed()
     if not any(found.values()):
         yield (
@@ -135,6 +140,7 @@ def advice_on_libraries() -> Iterator[str]:
 
 
 def advice_on_threads() -> Iterator[str]:
+    """Tell when threads stand in each other's way."""
     cores, threads = usable_cores(), torch.get_num_threads()
     if threads > cores:
         yield (
@@ -153,6 +159,7 @@ def advice_on_threads() -> Iterator[str]:
 
 
 def advice_on_data() -> Iterator[str]:
+    """Tell how the embedded data are had."""
     if DIGITS in data_roots() and not Path(DIGITS).is_dir():
         yield (
             f"{DIGITS}, the embedded data of the demo, is not here: run `python "

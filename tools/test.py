@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--show-dir",
         metavar="DIR",
-        help="where to draw predictions and ground truth, each under its picture's path",
+        help="where to draw predictions and ground truth, under the paths of pictures",
     )
     parser.add_argument("--show", action="store_true", help="draw them on the screen")
     parser.add_argument(

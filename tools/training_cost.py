@@ -53,7 +53,7 @@ from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.markdown import markdown_table
 from toolkit.launch import run_tool
-from toolkit.model_figures import SETFORMERS, TASKS
+from toolkit.model_figures import TASKS
 from toolkit.outputs import require_writable_file
 from toolkit.training_plans import (
     GPUS_A_NODE,

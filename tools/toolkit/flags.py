@@ -38,6 +38,24 @@ def add_allow_missing(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that both benchmarks share."""
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer contenders, sizes and rounds"
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads (default: as many as torch takes)"
+    )
+    parser.add_argument("--rounds", type=int, help="turns of each contender")
+    parser.add_argument(
+        "--no-memory", action="store_true", help="measure times and no memory"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all figures")
+    parser.add_argument("--markdown", metavar="FILE", help="write the tables")
+    parser.add_argument("--plot", metavar="FILE", help="draw a picture (PNG)")
+
+
 class ConfigOptions(argparse.Action):
     """mmengine's ``DictAction``, imported when there is something for it to read."""
 

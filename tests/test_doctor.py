@@ -1,4 +1,4 @@
-"""``python -m setformer_mm``: what is there, and one advice for each thing that is wrong.
+"""``python -m setformer_mm``: what is there, and an advice for each thing wrong.
 
 The package beside torch alone is tested in test_package.py.
 """

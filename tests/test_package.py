@@ -88,7 +88,14 @@ def test_doctor_needs_torch_alone():
 
 
 def test_importing_leaves_out_what_takes_half_a_second_and_few_need():
-    slow = ("torch._dynamo", "scipy.optimize", "sklearn", "mmcv", "matplotlib.pyplot")
+    slow = (
+        "torch._dynamo",
+        "torchvision",
+        "scipy.optimize",
+        "sklearn",
+        "mmcv",
+        "matplotlib.pyplot",
+    )
     process = run_python(
         f"import setformer_mm, sys; print([n for n in {slow} if n in sys.modules])"
     )

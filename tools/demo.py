@@ -164,6 +164,8 @@ def main() -> None:
     summary = json_text(dict(seconds=seconds, **results), indent=2)
     write_atomically(ROOT / out / "metrics.json", summary)
     print_table(task.metrics, results)
+    if name == "det":
+        print("\n-1.000 above stands for sizes of objects that the data do not have.")
     print(
         f"\nDone in {seconds // 60} min {seconds % 60} s. Pictures, curves and metrics:"
     )

@@ -222,7 +222,8 @@ class BuildExtension(build_ext):
                 return Path(find_spec("torch").origin).parent
         raise SystemExit(
             f"{NAME}: its compiled operator is built against torch {needed} or newer, "
-            f"found {found}; install torch and build with --no-build-isolation, or set "
+            f"found {found}; install torch and run pip with --no-build-isolation, "
+            "without which it builds apart from all that is installed, or set "
             f"{DISABLE_VARIABLE}=1 to do without (the reference in PyTorch runs then)"
         )
 

@@ -78,6 +78,30 @@ def test_ops_need_torch_alone():
     assert last_line(process) == "(1, 9, 2, 8)"
 
 
+def test_doctor_needs_torch_alone():
+    process = run_python(
+        "import runpy; runpy.run_module('setformer_mm', run_name='__main__')",
+        blocked=(*HOST_LIBRARIES, "torchvision", "numpy", "scipy"),
+    )
+    assert "none of the OpenMMLab libraries is installed" in process.stdout
+    assert process.returncode == 0, process.stderr
+
+
+def test_importing_leaves_out_what_takes_half_a_second_and_few_need():
+    slow = (
+        "torch._dynamo",
+        "torchvision",
+        "scipy.optimize",
+        "sklearn",
+        "mmcv",
+        "matplotlib.pyplot",
+    )
+    process = run_python(
+        f"import setformer_mm, sys; print([n for n in {slow} if n in sys.modules])"
+    )
+    assert last_line(process) == "[]"
+
+
 @pytest.mark.parametrize(
     "blocked",
     [
@@ -226,7 +250,10 @@ def test_building_without_a_new_enough_torch_ends_with_a_sentence(
     assert process.returncode != 0
     sentence = process.stderr.splitlines()[-1]
     assert f"built against torch 2.10 or newer, found {found}" in sentence
-    assert "--no-build-isolation" in sentence and DISABLE_VARIABLE in sentence
+    assert "run pip with --no-build-isolation" in sentence
+    assert (
+        "apart from all that is installed" in sentence and DISABLE_VARIABLE in sentence
+    )
     assert list(tmp_path.iterdir()) == []
 
 

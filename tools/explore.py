@@ -13,12 +13,6 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
-from setformer_mm.utils.checkpoints import load_checkpoints_safely
-from setformer_mm.utils.errors import UserError
-from toolkit.launch import run_tool
-
 FOLDER = Path(__file__).resolve().parents[1] / "configs/digits"
 HOST = "127.0.0.1"
 COMMITTED = [
@@ -54,6 +48,16 @@ def parse_args() -> argparse.Namespace:
     if not 0 <= args.port < 65536:
         parser.error(f"--port must be in 0..65535, got {args.port}")
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+import torch
+
+from setformer_mm.utils.checkpoints import load_checkpoints_safely
+from setformer_mm.utils.errors import UserError
+from toolkit.launch import run_tool
 
 
 def listen(port: int) -> socket.socket:

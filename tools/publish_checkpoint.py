@@ -7,6 +7,22 @@ import argparse
 import hashlib
 from pathlib import Path
 
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Keep weights and class names; drop optimiser, EMA and log state."
+    )
+    parser.add_argument("source", help="checkpoint of a training run")
+    parser.add_argument("target", help="checkpoint to write")
+    parser.add_argument(
+        "--dtype", choices=["fp32", "fp16", "bf16"], help="cast floating-point weights"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 import torch
 
 from setformer_mm.utils.checkpoints import (
@@ -20,16 +36,6 @@ from toolkit.launch import run_tool
 from toolkit.outputs import require_another_file, require_writable_file
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Keep weights and class names; drop optimiser, EMA and log state."
-    )
-    parser.add_argument("source", help="checkpoint of a training run")
-    parser.add_argument("target", help="checkpoint to write")
-    parser.add_argument("--dtype", choices=DTYPES, help="cast floating-point weights")
-    return parser.parse_args()
 
 
 def publish(checkpoint: dict, dtype: torch.dtype | None = None) -> dict:

@@ -16,6 +16,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit with 1 if a document is not what docs/data/ says",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.markdown import markdown_table
@@ -40,16 +54,6 @@ SHOWN = (
     *("swin_t", "swin_b", "convnext_t", "convnext_b"),
     *("cswin_t", "cswin_b", "nat_t", "nat_b"),
 )
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing; exit with 1 if a document is not what docs/data/ says",
-    )
-    return parser.parse_args()
 
 
 def short_table(name: str, data: Data) -> str:

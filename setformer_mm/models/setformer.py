@@ -16,7 +16,6 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import StochasticDepth
 
 from ..ops.valid import check_valid
 from ..utils.spelling import did_you_mean
@@ -103,6 +102,8 @@ class SeTBlock(nn.Module):
         self.attn = build_token_mixer(attention, embed_dims, num_heads)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio))
+        from torchvision.ops import StochasticDepth  # seconds, only for those who build
+
         self.drop_path = StochasticDepth(drop_path, mode="row")
 
     def forward(

@@ -2,26 +2,16 @@
 
 ``import setformer_mm`` registers the backbone, the hooks and the optimiser constructor
 in mmengine's root registries, from where mmpretrain, mmdetection and mmsegmentation
-resolve them, and the compiled operator in its FLOP counter. Without mmengine only
-:mod:`setformer_mm.ops` (torch alone) is usable.
+resolve them, and the compiled operator in its FLOP counter. Without mmengine
+:mod:`setformer_mm.ops` is usable (torch alone), and :mod:`setformer_mm.timm`.
 """
 
-from importlib.util import find_spec
-
+from .utils.installed import is_installed
 from .version import __version__
 
 __all__ = ["__version__"]
 
-
-def _mmengine_is_installed() -> bool:
-    """Look for mmengine without importing it: its own import errors must surface."""
-    try:
-        return find_spec("mmengine") is not None
-    except ImportError:
-        return False
-
-
-if _mmengine_is_installed():
+if is_installed("mmengine"):
     # mmengine resolves `type="setformer_mm.SeTformer"` from any library's scope only
     # if the class is found at the top level of the package.
     from .hooks import (

@@ -6,10 +6,11 @@ resolve them, and the compiled operator in its FLOP counter. Without mmengine
 :mod:`setformer_mm.ops` is usable (torch alone), and :mod:`setformer_mm.timm`.
 """
 
+from . import configs
 from .utils.installed import is_installed
 from .version import __version__
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "configs"]
 
 if is_installed("mmengine"):
     # mmengine resolves `type="setformer_mm.SeTformer"` from any library's scope only
@@ -23,6 +24,10 @@ if is_installed("mmengine"):
     from .models import SeTAttention, SeTformer
     from .optim import SeTformerLayerDecayConstructor
     from .utils import complexity  # noqa: F401  tells mmengine's counter the operator
+    from .utils.bases import find_mmseg_bases
+
+    configs.name_folder_for_bases()
+    find_mmseg_bases()
 
     __all__ += [
         "AtomicCheckpointHook",

@@ -19,8 +19,8 @@ from setuptools.command.build_py import build_py
 NAME = "setformer_mm"
 ROOT = Path(__file__).resolve().parent
 MIM_CONTENT = ("configs", "tools", "model-index.yml")
-# Weights beside configs are of the repository, not of its distributions.
-NO_MIM_CONTENT = ("__pycache__", "checkpoints")
+# Weights go with their configs, learning curves do not.
+NO_MIM_CONTENT = ("__pycache__", "*.png")
 
 # One binary serves every torch and every Python since these, on the stable ABI of both.
 MIN_TORCH = (2, 10)

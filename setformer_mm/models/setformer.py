@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from ..ops.valid import check_valid
 from .architectures import resolve_architecture, resolve_out_indices
 from .padding import detect_valid_shape, halved, mean_of_tokens, zero_padding
-from .stages import PatchEmbed, build_stages, init_linear, place_in_depth
+from .stages import (
+    OutputNorm,
+    PatchEmbed,
+    build_stages,
+    init_linear,
+    place_in_depth,
+)
 
 
 @MODELS.register_module()
@@ -35,7 +41,9 @@ class SeTformer(BaseModule):
         in_channels (int): Channels of the images.
         out_indices (int | Sequence[int], optional): Stages to return, rising from 0,
             or negative, counted from the last; all by default. Each gets a norm
-            ``norm{i}`` of its own. Stages after the last one are not built.
+            ``norm{i}`` of its own, so name those alone that neck and heads use: under
+            DistributedDataParallel a norm without a gradient is an error. Stages after
+            the last one are not built.
         attention (dict, optional): ``dict(type=..., **fields)``: what stands in the
             attention slot of the blocks, :class:`SeTAttention` by default, or another
             one of ``TOKEN_MIXERS``. Each field is one for all stages, or a list or
@@ -94,7 +102,7 @@ class SeTformer(BaseModule):
             block.attn.handles_padding for s in self.stages for block in s.blocks
         )
         for i in self.out_indices:
-            self.add_module(f"norm{i}", nn.LayerNorm(self.embed_dims[i]))
+            self.add_module(f"norm{i}", OutputNorm(self.embed_dims[i]))
         self.apply(init_linear)
         self._freeze()
 
@@ -137,8 +145,7 @@ class SeTformer(BaseModule):
                 if self.gap_before_final_norm:
                     outs.append(norm(mean_of_tokens(out, valid_shape)))
                 else:
-                    out = zero_padding(norm(out), valid_shape)
-                    outs.append(out.permute(0, 3, 1, 2).contiguous())
+                    outs.append(norm(out, valid_shape))
             valid_shape = halved(valid_shape)
         return tuple(outs)
 

@@ -54,6 +54,20 @@ class Downsample(nn.Module):
         return self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
+class OutputNorm(nn.LayerNorm):
+    """The norm of what a stage returns, and its form for others.
+
+    Takes tokens ``(B, H, W, C)`` to maps ``(B, C, H, W)``, and vectors ``(B, C)`` to
+    vectors. Whoever hooks it, as Grad-CAM does, gets maps.
+    """
+
+    def forward(self, x: Tensor, valid_shape: Tensor | None = None) -> Tensor:
+        x = super().forward(x)
+        if x.dim() == 2:
+            return x
+        return zero_padding(x, valid_shape).permute(0, 3, 1, 2).contiguous()
+
+
 class SeTBlock(nn.Module):
     """Pre-norm block: attention and an MLP, each with a residual connection.
 
@@ -150,17 +164,21 @@ class SeTStage(nn.Module):
     def _prepare(self) -> list:
         """See :meth:`TokenMixer.prepare`.
 
-        Whoever wraps blocks or replaces their class, as FSDP and adapters do, may have
-        their parameters ready in their own forward pass alone; there they prepare
-        themselves.
+        Whoever wraps blocks, replaces their class or their forward pass, as FSDP,
+        adapters and mmengine's checkpointing do, may have their parameters ready in
+        that pass alone, or repeat it; there they prepare themselves.
         """
         as_built = (
-            type(block) is SeTBlock and type(block.attn) is self._mixer_type
+            _is_as_built(block, SeTBlock) and _is_as_built(block.attn, self._mixer_type)
             for block in self.blocks
         )
         if not all(as_built):
             return [None] * len(self.blocks)
         return self._mixer_type.prepare([block.attn for block in self.blocks])
+
+
+def _is_as_built(module: nn.Module, kind: type) -> bool:
+    return type(module) is kind and "forward" not in module.__dict__
 
 
 def build_stages(

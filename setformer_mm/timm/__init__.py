@@ -1,8 +1,8 @@
 """The family in timm's registry, and on the Hugging Face Hub.
 
 ``import setformer_mm.timm`` registers ``setformer_mini``, ``setformer_tiny``,
-``setformer_small`` and ``setformer_base`` for ``timm.create_model``. It needs timm and
-torch, and no library of OpenMMLab.
+``setformer_small``, ``setformer_base`` and ``setformer_digits`` for
+``timm.create_model``. It needs timm and torch, and no library of OpenMMLab.
 """
 
 from .setformer import SeTformerClassifier

@@ -15,6 +15,7 @@ from timm.models import (
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from ..configs import root
 from ..models.architectures import resolve_architecture
 from ..models.stages import (
     PatchEmbed,
@@ -250,9 +251,22 @@ def _cfg(**fields: Any) -> dict:
     )
 
 
+# Those of the classifier of digits are committed.
+_WEIGHTS = root() / "configs/digits/checkpoints/setformer_digits.pth"
+
 # Interpolation, crop and normalisation are timm's defaults and those of the configs.
 default_cfgs = generate_default_cfgs(
     {f"setformer_{name}": _cfg() for name in ("mini", "tiny", "small", "base")}
+    | {
+        "setformer_digits": _cfg(
+            file=str(_WEIGHTS) if _WEIGHTS.exists() else None,
+            input_size=(3, 64, 64),
+            pool_size=(2, 2),
+            num_classes=10,
+            interpolation="bilinear",
+            crop_pct=1.0,
+        )
+    }
 )
 
 
@@ -301,3 +315,10 @@ def setformer_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 def setformer_base(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """SeTformer-B."""
     return _create("setformer_base", "base", pretrained, **kwargs)
+
+
+@register_model
+def setformer_digits(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """The small classifier of ``configs/digits``, whose weights are committed."""
+    arch = dict(embed_dims=32, depths=(1, 1, 3, 1), num_heads=(1, 2, 4, 8), mlp_ratio=2)
+    return _create("setformer_digits", arch, pretrained, **kwargs)

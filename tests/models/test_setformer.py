@@ -260,13 +260,13 @@ def test_averaging_before_the_norm():
     model = build(gap_before_final_norm=True)
     maps = build()
     maps.load_state_dict(model.state_dict())
-    for i in range(4):  # so that the maps are those before the norm
+    for i in range(4):  # so that these are the tokens before the norm
         setattr(maps, f"norm{i}", nn.Identity())
     images = torch.randn(2, 3, 50, 70)
-    for i, (vector, feature_map) in enumerate(zip(model(images), maps(images))):
+    for i, (vector, tokens) in enumerate(zip(model(images), maps(images))):
         assert vector.shape == (2, 8 * 2**i)
         norm = getattr(model, f"norm{i}")
-        torch.testing.assert_close(vector, norm(feature_map.mean((2, 3))))
+        torch.testing.assert_close(vector, norm(tokens.mean((1, 2))))
 
 
 @pytest.mark.parametrize("frozen_stages", range(-1, 5))

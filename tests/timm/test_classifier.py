@@ -47,14 +47,12 @@ SeTformerClassifier({SMALL}).load_state_dict(source)
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 95), (1, 200)])
 def test_logits_are_those_of_mmpretrain(size):
-    mmpretrain = pytest.importorskip("mmpretrain.registry")
-    there = mmpretrain.MODELS.build(
-        dict(
-            type="mmpretrain.ImageClassifier",
-            backbone=dict(type="SeTformer", arch=SMALL, out_indices=-1),
-            neck=dict(type="mmpretrain.GlobalAveragePooling"),
-            head=dict(type="mmpretrain.LinearClsHead", num_classes=5, in_channels=64),
-        )
+    models = pytest.importorskip("mmpretrain.models")
+    there = models.ImageClassifier(
+        dict(type="SeTformer", arch=SMALL, out_indices=-1),
+        neck=dict(type="mmpretrain.GlobalAveragePooling"),
+        head=dict(type="mmpretrain.LinearClsHead", num_classes=5, in_channels=64),
+        data_preprocessor=dict(type="mmpretrain.ClsDataPreprocessor"),
     ).eval()
     here = build().eval()
     images = torch.randn(2, 3, *size)
@@ -185,3 +183,20 @@ def test_deployed_model_is_the_same():
         expected = model(images)
         model.switch_to_deploy()
         torch.testing.assert_close(model(images), expected)
+
+
+def test_committed_weights(tmp_path):
+    """What timm's suite checks of models with weights, and the logits of mmpretrain."""
+    mmpretrain = pytest.importorskip("setformer_mm.mmpretrain")
+    from mmpretrain import get_model
+
+    assert mmpretrain and timm.is_model_pretrained("setformer_digits")
+    model = timm.create_model("setformer_digits", pretrained=True).eval()
+    images = torch.randn(2, 3, *model.default_cfg["input_size"][1:])
+    with torch.no_grad():
+        features = model.forward_features(images)
+        assert features.shape[2:] == model.default_cfg["pool_size"]
+        there = get_model("setformer_digits", pretrained=True)
+        torch.testing.assert_close(model(images), there(images))
+    for fields in (dict(num_classes=5), dict(num_classes=0), dict(features_only=True)):
+        timm.create_model("setformer_digits", pretrained=True, in_chans=1, **fields)

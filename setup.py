@@ -263,8 +263,9 @@ setup(
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     python_requires=">=" + ".".join(map(str, MIN_PYTHON)),
     # mmengine and the host libraries are left to the user, who has them in versions of
-    # their choice, and would be given opencv-python, which needs libGL, by pip.
-    install_requires=["scipy>=1.13", "torch>=2.4", "torchvision"],
+    # their choice, and would be given opencv-python, which needs libGL, by pip. So is
+    # torchvision, a release of which would replace the torch at hand by its own.
+    install_requires=["scipy>=1.13", "torch>=2.4"],
     extras_require={
         "mim": read_requirements("mminstall"),
         "optional": read_requirements("optional"),

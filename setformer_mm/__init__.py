@@ -7,12 +7,12 @@ resolve them, and the compiled operator in its FLOP counter. Without mmengine
 """
 
 from . import configs
-from .utils.installed import is_installed
+from .utils.installed import mmengine_is_usable
 from .version import __version__
 
 __all__ = ["__version__", "configs"]
 
-if is_installed("mmengine"):
+if mmengine_is_usable():
     # mmengine resolves `type="setformer_mm.SeTformer"` from any library's scope only
     # if the class is found at the top level of the package.
     from .hooks import (

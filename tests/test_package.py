@@ -78,17 +78,24 @@ def test_ops_need_torch_alone():
     assert last_line(process) == "(1, 9, 2, 8)"
 
 
-@pytest.mark.parametrize(
-    "blocked",
-    [
-        pytest.param("setformer_mm.models.setformer", id="in the package"),
-        pytest.param("addict", id="in mmengine"),
-    ],
-)
-def test_errors_of_the_registration_are_not_swallowed(blocked):
+def test_errors_of_the_registration_are_not_swallowed():
+    blocked = "setformer_mm.models.setformer"
     process = run_python("import setformer_mm", blocked=[blocked])
     assert process.returncode != 0
     assert f"No module named '{blocked}'" in process.stderr
+
+
+@pytest.mark.parametrize("missing", ["cv2", "addict"])
+def test_an_mmengine_that_lacks_something_leaves_the_operator(missing):
+    process = run_python(
+        "import torch; from setformer_mm.ops import set_attention; "
+        "a = torch.randn(2, 8, 32); x = torch.randn(1, 9, 2, 32); "
+        "print(tuple(set_attention(x, a, a[:, :4]).shape))",
+        blocked=[missing],
+    )
+    assert last_line(process) == "(1, 9, 2, 8)"
+    sentence = f"cannot be imported (No module named '{missing}'): SeTformer is not"
+    assert process.stderr.count(sentence) == 1
 
 
 @pytest.mark.parametrize("scope", ["mmdet", "mmseg", "mmpretrain"])
@@ -406,6 +413,13 @@ def test_wheel_holds_the_package_and_mim_content(source, tmp_path):
     assert {p for p in modules if ".mim" not in p.parts} == {
         p.relative_to(source) for p in (source / "setformer_mm").rglob("*.py")
     }
+    required = [
+        line.removeprefix("Requires-Dist: ")
+        for line in metadata.splitlines()
+        if line.startswith("Requires-Dist") and "extra ==" not in line
+    ]
+    # A torch of long ago stays; torchvision would bring another one.
+    assert required == ["scipy>=1.13", "torch>=2.4"]
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.10" in metadata
     assert not (source / "setformer_mm" / ".mim").exists()

@@ -3,7 +3,7 @@
 The backbone itself needs mmengine; everything else here does not.
 """
 
-from ..utils.installed import is_installed
+from ..utils.installed import mmengine_is_usable
 from .mixers import (
     AgentAttention,
     CosFormerAttention,
@@ -39,7 +39,7 @@ __all__ = [
     "WindowAttention",
 ]
 
-if is_installed("mmengine"):
+if mmengine_is_usable():
     from .setformer import SeTformer
 
     __all__ += ["SeTformer"]

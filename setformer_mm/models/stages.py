@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import StochasticDepth
 
 from .mlp import MLP
 from .padding import halved, zero_padding
+from .stochastic_depth import StochasticDepth
 from .token_mixer import build_token_mixer, spread_over_stages
 
 
@@ -92,7 +92,7 @@ class SeTBlock(nn.Module):
         self.attn = build_token_mixer(attention, embed_dims, num_heads)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio))
-        self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.drop_path = StochasticDepth(drop_path)
 
     def forward(
         self, x: Tensor, prepared: Any = None, valid_shape: Tensor | None = None

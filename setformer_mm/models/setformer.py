@@ -145,7 +145,8 @@ class SeTformer(BaseModule):
                 if self.gap_before_final_norm:
                     outs.append(norm(mean_of_tokens(out, valid_shape)))
                 else:
-                    outs.append(norm(out, valid_shape))
+                    valid = () if valid_shape is None else (valid_shape,)
+                    outs.append(norm(out, *valid))
             valid_shape = halved(valid_shape)
         return tuple(outs)
 

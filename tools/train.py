@@ -1,6 +1,7 @@
 """Train any model: ``python tools/train.py CONFIG [--work-dir DIR] [--resume] ...``."""
 
 import argparse
+import os
 import os.path as osp
 
 from toolkit.flags import add_common_arguments
@@ -53,6 +54,7 @@ from setformer_mm.utils.resuming import (
     find_checkpoint,
     last_checkpoint,
 )
+from toolkit.backbone_checks import require_known_constructor, unused_outputs
 from toolkit.config_checks import require_enough_for_batch_norm, require_parts
 from toolkit.launch import (
     build_runner,
@@ -156,6 +158,17 @@ def print_outputs(runner: Runner) -> None:
         print(f"  {name:12}{path or 'none'}")
 
 
+def require_used_outputs(cfg: Config) -> None:
+    """Warn of outputs of the backbone that nobody takes; refuse where torch would."""
+    sentence = unused_outputs(cfg)
+    if sentence is None:
+        return
+    is_distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if is_distributed and not cfg.get("find_unused_parameters"):
+        raise UserError(f"{sentence}; or set find_unused_parameters=True")
+    say(f"warning: {sentence}")
+
+
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
@@ -167,6 +180,8 @@ def main() -> None:
         require_known_classes(cfg, ("train", "val"))
         require_pretrained_weights(cfg)
         require_enough_for_batch_norm(cfg)
+        require_known_constructor(cfg)
+        require_used_outputs(cfg)
     checkpoint = None
     if cfg.get("resume") and cfg.get("load_from"):
         checkpoint = require_training_state(cfg.load_from)

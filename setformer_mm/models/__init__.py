@@ -1,5 +1,9 @@
-"""The backbone family, its attention, and what that is compared with."""
+"""The backbone family, its attention, and what that is compared with.
 
+The backbone itself needs mmengine; everything else here does not.
+"""
+
+from ..utils.installed import mmengine_is_usable
 from .mixers import (
     AgentAttention,
     CosFormerAttention,
@@ -15,7 +19,6 @@ from .mixers import (
     WindowAttention,
 )
 from .set_attention import SeTAttention
-from .setformer import SeTformer
 from .token_mixer import TOKEN_MIXERS, TokenMixer
 
 __all__ = [
@@ -29,10 +32,14 @@ __all__ = [
     "RankAugmentedAttention",
     "SOFTAttention",
     "SeTAttention",
-    "SeTformer",
     "SinkhornAttention",
     "SoftmaxAttention",
     "SpatialReductionAttention",
     "TokenMixer",
     "WindowAttention",
 ]
+
+if mmengine_is_usable():
+    from .setformer import SeTformer
+
+    __all__ += ["SeTformer"]

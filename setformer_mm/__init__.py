@@ -30,7 +30,7 @@ if _mmengine_is_installed():
         KMeansReferenceInitHook,
         TrainResultHook,
     )
-    from .models import SeTAttention, SeTformer
+    from .models import SeTAttention, SeTEncoder, SeTformer
     from .optim import SeTformerLayerDecayConstructor
     from .utils import complexity  # noqa: F401  tells mmengine's counter the operator
 
@@ -39,6 +39,7 @@ if _mmengine_is_installed():
         "ExactResumeHook",
         "KMeansReferenceInitHook",
         "SeTAttention",
+        "SeTEncoder",
         "SeTformer",
         "SeTformerLayerDecayConstructor",
         "TrainResultHook",

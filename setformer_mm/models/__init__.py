@@ -15,6 +15,7 @@ from .mixers import (
     WindowAttention,
 )
 from .set_attention import SeTAttention
+from .set_encoder import SeTEncoder
 from .setformer import SeTformer
 from .token_mixer import TOKEN_MIXERS, TokenMixer
 
@@ -29,6 +30,7 @@ __all__ = [
     "RankAugmentedAttention",
     "SOFTAttention",
     "SeTAttention",
+    "SeTEncoder",
     "SeTformer",
     "SinkhornAttention",
     "SoftmaxAttention",

@@ -291,7 +291,7 @@ class SeTformer(BaseModule):
         )
         for i in self.out_indices:
             self.add_module(f"norm{i}", nn.LayerNorm(self.embed_dims[i]))
-        self.apply(_init_linear)
+        self.apply(init_linear)
         self._freeze()
 
     def forward(
@@ -401,7 +401,8 @@ class SeTformer(BaseModule):
                 parameter.requires_grad = False
 
 
-def _init_linear(module: nn.Module) -> None:
+def init_linear(module: nn.Module) -> None:
+    """Initialise a linear layer; for ``module.apply``."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

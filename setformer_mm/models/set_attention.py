@@ -71,12 +71,10 @@ class SeTAttention(TokenMixer):
         self.in_proj = PointwiseLinear(embed_dims, embed_dims)
         self.out_proj = PointwiseLinear(embed_dims, embed_dims)
         num_references = math.prod(self.reference_shape)
-        self.anchors = nn.Parameter(self._random_unit_vectors(self.head_dim))
-        self.references = nn.Parameter(self._random_unit_vectors(num_references))
+        self.anchors = self._random_directions(self.head_dim)
+        self.references = self._random_directions(num_references)
         self.return_references = (
-            nn.Parameter(self._random_unit_vectors(num_references))
-            if return_references
-            else None
+            self._random_directions(num_references) if return_references else None
         )
         self._cached_fold: _CachedFold | None = None
         self._deployed_fold: Folded | None = None
@@ -86,8 +84,9 @@ class SeTAttention(TokenMixer):
         """Whether its references lie on a grid, for pictures."""
         return len(self.reference_shape) == 2
 
-    def _random_unit_vectors(self, count: int) -> Tensor:
-        return F.normalize(torch.randn(self.num_heads, count, self.head_dim), dim=-1)
+    def _random_directions(self, count: int) -> nn.Parameter:
+        directions = torch.empty(self.num_heads, count, self.head_dim)
+        return nn.Parameter(init_directions(directions))
 
     @classmethod
     def prepare(cls, mixers: Sequence["SeTAttention"]) -> list[Folded]:
@@ -306,6 +305,12 @@ class SeTAttention(TokenMixer):
             f"epsilon={self.epsilon}, num_iters={self.num_iters}, alpha={self.alpha}, "
             f"tau={self.tau}, backend={self.backend!r}"
         )
+
+
+@torch.no_grad()
+def init_directions(vectors: Tensor) -> Tensor:
+    """Draw vectors ``(..., D)`` anew, in place, evenly on the unit sphere."""
+    return vectors.copy_(F.normalize(vectors.normal_(), dim=-1))
 
 
 @contextmanager

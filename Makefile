@@ -1,5 +1,5 @@
 # make install    .venv with torch, the host libraries and this package
-# make test       its tests            (ARGS="-k ops" goes to pytest)
+# make test       its tests            (ARGS="-k ops" goes to pytest; -n0: one process)
 # make faults     a long campaign of damaged files, kills and the like, and its figures
 #                 (ARGS="--cases 5000 --markdown FILE"; docs/reliability.md)
 # make wheel      one wheel in dist/ for many versions of torch and Python
@@ -41,10 +41,10 @@ PACKAGING := setup.py pyproject.toml setformer_mm/version.py \
 install: $(DONE)/package
 
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 faults: install
-	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
+	PYTHONPATH=tests:tools $(BIN)/python -m faults $(ARGS)
 
 wheel: $(DONE)/wheel
 	@ls -t $(CURDIR)/dist/*.whl | head -n 1
@@ -58,7 +58,7 @@ test-wheel: $(DONE)/wheel
 	cd $(TORCH_VENV) && bin/python -m setformer_mm.ops
 	cd $(TORCH_VENV) && bin/python -m pytest $(ARGS) $(CURDIR)/tests/ops
 
-BENCH := $(BIN)/python benchmarks/bench_
+BENCH := $(BIN)/python tools/bench_
 BF16_MODELS := setformer_tiny swin_tiny_patch4_window7_224 convnext_tiny resnet50
 BENCH_TO = $(ARGS) --json bench_output/$(1).json --markdown bench_output/$(1).md \
   --plot bench_output/$(1).png
@@ -69,7 +69,7 @@ bench: install
 	$(BENCH)backbone.py --bf16 --models $(BF16_MODELS) $(call BENCH_TO,backbone_bf16)
 
 figures: install
-	$(BIN)/python tools/tables.py imagenet coco ade20k --json results/computed.json
+	$(BIN)/python tools/tables.py imagenet coco ade20k --json docs/data/computed.json
 	$(BIN)/python tools/training_cost.py --document docs/training_cost.md
 	$(BIN)/python tools/update_docs.py
 
@@ -88,7 +88,7 @@ demo-cls: install
 
 clean:
 	rm -rf build dist $(DONE)/wheel *.egg-info .pytest_cache .ruff_cache
-	find setformer_mm configs tools tests benchmarks -name __pycache__ -prune -exec rm -r {} +
+	find setformer_mm configs tools tests -name __pycache__ -prune -exec rm -r {} +
 
 # $(call need,COMMAND,SENTENCE WITHOUT COMMAS) ends with the sentence if COMMAND fails.
 need = @$(1) >/dev/null 2>&1 || { echo "make install: $(2)." >&2; exit 1; }

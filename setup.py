@@ -19,6 +19,8 @@ from setuptools.command.build_py import build_py
 NAME = "setformer_mm"
 ROOT = Path(__file__).resolve().parent
 MIM_CONTENT = ("configs", "tools", "model-index.yml")
+# Weights beside configs are of the repository, not of its distributions.
+NO_MIM_CONTENT = ("__pycache__", "checkpoints")
 
 # One binary serves every torch and every Python since these, on the stable ABI of both.
 MIN_TORCH = (2, 10)
@@ -244,7 +246,7 @@ class BuildPyWithMim(build_py):
             if self.editable_mode:
                 target.symlink_to(os.path.relpath(source, mim))
             elif source.is_dir():
-                ignored = shutil.ignore_patterns("__pycache__")
+                ignored = shutil.ignore_patterns(*NO_MIM_CONTENT)
                 shutil.copytree(source, target, ignore=ignored)
             else:
                 shutil.copy(source, target)

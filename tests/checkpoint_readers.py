@@ -13,7 +13,7 @@ from PIL import Image
 from setformer_mm.hooks import KMeansReferenceInitHook
 from setformer_mm.models import SeTformer
 
-DIGITS = ROOT / "configs/mini/setformer_digits.py"
+DIGITS = ROOT / "configs/digits/setformer_digits.py"
 
 
 def train(tool, toy, folder, path, *options):

@@ -17,9 +17,14 @@ import torch
 SEED_VARIABLE = "SETFORMER_MM_TEST_SEED"
 # New in every session, so that tests hold for any; set the variable to repeat one.
 SEED = int(os.environ.get(SEED_VARIABLE) or random.SystemRandom().randrange(2**32))
+os.environ[SEED_VARIABLE] = str(SEED)  # pytest-xdist's workers have the same
 
 # The tensors of the tests are small, and processes often share the cores.
-torch.set_num_threads(min(torch.get_num_threads(), 2))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
+    torch.set_num_threads(1)
+else:
+    torch.set_num_threads(min(torch.get_num_threads(), 2))
 
 
 def pytest_report_header() -> str:

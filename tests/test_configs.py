@@ -33,7 +33,7 @@ EXAMPLES = [
 ABLATIONS = sorted(path.stem for path in (CONFIGS / "ablation").glob("*.py"))
 FILES = {
     **{name: CONFIGS / f"{name}.py" for name in REAL},
-    **{name: CONFIGS / "mini" / f"{name}.py" for name in MINI + RELATIONS + DEMO},
+    **{name: CONFIGS / "digits" / f"{name}.py" for name in MINI + RELATIONS + DEMO},
     **{name: CONFIGS / "examples" / f"{name}.py" for name in EXAMPLES},
     **{name: CONFIGS / "ablation" / f"{name}.py" for name in ABLATIONS},
 }

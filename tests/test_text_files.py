@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 import setformer_mm
-from setformer_mm.utils.launch import run_tool
+from toolkit.launch import run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("setformer_mm", "tools", "benchmarks", "configs")
+FOLDERS = ("setformer_mm", "tools", "configs")
 FILES = [ROOT / "setup.py", *(p for f in FOLDERS for p in (ROOT / f).rglob("*.py"))]
 FILES = [path for path in FILES if ".mim" not in path.parts]
 

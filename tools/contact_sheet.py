@@ -6,7 +6,6 @@ are those of ``tools/test.py --out``.
 
 import argparse
 
-import mmengine
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,10 +15,11 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from setformer_mm.utils.files import save_figure
-from setformer_mm.utils.launch import read_config, run_tool
-from setformer_mm.utils.outputs import require_writable_file
-from setformer_mm.utils.pictures import read_picture
-from setformer_mm.utils.preflight import require_data
+from toolkit.launch import read_config, run_tool
+from toolkit.outputs import require_writable_file
+from toolkit.pictures import read_picture
+from toolkit.predictions import read_predictions
+from toolkit.preflight import require_data
 
 OPACITY = 0.65
 
@@ -150,10 +150,11 @@ def main() -> None:
     require_writable_file(args.out, "OUT")
     cfg = read_config(args.config)
     require_data(cfg, ("test",))
+    predictions = read_predictions(args.predictions)
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     dataset.full_init()
-    samples = {sample["img_path"]: sample for sample in mmengine.load(args.predictions)}
+    samples = {sample["img_path"]: sample for sample in predictions}
 
     chosen = np.linspace(0, len(dataset) - 1, min(args.count, len(dataset))).astype(int)
     rows = -(-len(chosen) // 2)

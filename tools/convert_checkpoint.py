@@ -27,12 +27,8 @@ from setformer_mm.models import SeTformer
 from setformer_mm.utils.checkpoints import load_checkpoints_safely, read_checkpoint
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_checkpoint
-from setformer_mm.utils.launch import (
-    build_model,
-    read_config,
-    run_tool,
-)
-from setformer_mm.utils.outputs import require_another_file, require_writable_file
+from toolkit.launch import build_model, read_config, run_tool
+from toolkit.outputs import require_another_file, require_writable_file
 
 # Parts of our names and what NAT calls them, in its classification/nat.py.
 NAT_NAMES = {

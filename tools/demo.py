@@ -14,13 +14,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from setformer_mm.utils.child_processes import run_child
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
-from setformer_mm.utils.folder_lock import LOCK_NAME, hold_folder
 from setformer_mm.utils.json_text import json_text
-from setformer_mm.utils.launch import run_tool
 from setformer_mm.utils.results import FILE_NAMES, read_result
+from toolkit.child_processes import run_child
+from toolkit.folder_lock import LOCK_NAME, hold_folder
+from toolkit.launch import run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 # All that a demo leaves in its folder.
@@ -45,15 +45,15 @@ class Task:
 
     @property
     def short_config(self) -> str:
-        return f"configs/mini/{self.name}_demo.py"
+        return f"configs/digits/{self.name}_demo.py"
 
     @property
     def full_config(self) -> str:
-        return f"configs/mini/{self.name}.py"
+        return f"configs/digits/{self.name}.py"
 
     @property
     def committed_checkpoint(self) -> str:
-        return f"checkpoints/{self.name}.pth"
+        return f"configs/digits/checkpoints/{self.name}.pth"
 
 
 TASKS = dict(

@@ -5,4 +5,4 @@
 # network. Another Python than python3: PYTHON=... tools/gpu_check.sh
 set -euo pipefail
 
-exec "${PYTHON:-python3}" "$(dirname "$0")/../benchmarks/gpu_check.py" "$@"
+exec "${PYTHON:-python3}" "$(dirname "$0")/gpu_check.py" "$@"

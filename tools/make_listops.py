@@ -17,8 +17,8 @@ from tqdm import tqdm
 from setformer_mm.data.listops import listops
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
-from setformer_mm.utils.launch import run_tool
-from setformer_mm.utils.outputs import require_writable_file
+from toolkit.launch import run_tool
+from toolkit.outputs import require_writable_file
 
 SHORTEST_LIST = 4  # tokens: operator, two digits, bracket
 

@@ -28,9 +28,9 @@ from setformer_mm.utils.checkpoints import (
     read_checkpoint,
 )
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import add_allow_missing, read_config, run_tool
 from setformer_mm.utils.markdown import markdown_table
-from setformer_mm.utils.preflight import require_data
+from toolkit.launch import add_allow_missing, read_config, run_tool
+from toolkit.preflight import require_data
 
 PADDED_SHARES = (0.125, 0.25, 0.5, 1.0)
 DOUBLE = 2**0.5 - 1  # longer sides by this make twice the area

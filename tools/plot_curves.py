@@ -5,10 +5,10 @@ import argparse
 import numpy as np
 from matplotlib.figure import Figure
 
-from setformer_mm.utils.curves import Curve, read_records, to_curves
 from setformer_mm.utils.files import save_figure
-from setformer_mm.utils.launch import run_tool
-from setformer_mm.utils.outputs import require_writable_file
+from toolkit.ablation.curves import Curve, read_records, to_curves
+from toolkit.launch import run_tool
+from toolkit.outputs import require_writable_file
 
 # The metrics worth a curve, with the unit in which the host libraries log them.
 METRICS = {

@@ -21,16 +21,11 @@ from setformer_mm.utils.checkpoints import (
     load_fitting_weights,
     read_checkpoint,
 )
-from setformer_mm.utils.config_checks import require_parts
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import (
-    add_allow_missing,
-    build_model,
-    read_config,
-    run_tool,
-)
-from setformer_mm.utils.outputs import require_writable_folder
-from setformer_mm.utils.pictures import (
+from toolkit.config_checks import require_parts
+from toolkit.launch import add_allow_missing, build_model, read_config, run_tool
+from toolkit.outputs import require_writable_folder
+from toolkit.pictures import (
     UnreadablePicture,
     find_pictures,
     read_picture,

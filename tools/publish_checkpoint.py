@@ -16,8 +16,8 @@ from setformer_mm.utils.checkpoints import (
 )
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_checkpoint
-from setformer_mm.utils.launch import run_tool
-from setformer_mm.utils.outputs import require_another_file, require_writable_file
+from toolkit.launch import run_tool
+from toolkit.outputs import require_another_file, require_writable_file
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 

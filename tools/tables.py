@@ -14,40 +14,41 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from setformer_mm.utils.complexity import count_model
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import build_model, read_config, run_tool
-from setformer_mm.utils.model_tables import (
-    FORMATS,
-    LEGEND,
+from setformer_mm.utils.results import Result, config_sha256, read_results
+from toolkit.launch import build_model, read_config, run_tool
+from toolkit.model_figures import (
     SETFORMERS,
     TASKS,
-    Cell,
     Computed,
     Published,
-    Row,
-    Table,
     Task,
-    claims_table,
-    models_table,
     read_published,
-    rows_of,
     write_computed,
 )
-from setformer_mm.utils.outputs import require_writable_file
-from setformer_mm.utils.results import Result, config_sha256, read_results
-from setformer_mm.utils.timing import environment, interleave, quartiles
+from toolkit.model_tables import (
+    FORMATS,
+    LEGEND,
+    Cell,
+    Row,
+    Table,
+    claims_table,
+    models_table,
+    rows_of,
+)
+from toolkit.outputs import require_writable_file
+from toolkit.peers import PEERS, config_path, load_config, models_of
+from toolkit.timing import environment, interleave, quartiles
 
 ROOT = Path(__file__).resolve().parents[1]
-PUBLISHED = ROOT / "results" / "published.yaml"
+PUBLISHED = ROOT / "docs" / "data" / "published.yaml"
 # Library of each task's configs; mmpretrain has the peers' backbones, too.
 LIBRARIES = dict(imagenet="mmpretrain", coco="mmdet", ade20k="mmseg")
 VERSIONS = ("torch", "mmpretrain", "mmdet", "mmseg", "timm")
@@ -56,49 +57,6 @@ VERSIONS = ("torch", "mmpretrain", "mmdet", "mmseg", "timm")
 LEAST_SIDE = 7 * 32
 # A model's turn repeats its forward pass for about so long.
 TURN_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A backbone that takes the place of ours.
-
-    Attributes:
-        backbone: Config, without the stages to return.
-        channels: Of the first stage; each of the other three doubles them.
-        library: What it takes beside mmpretrain.
-    """
-
-    backbone: dict
-    channels: int
-    library: str | None = None
-
-
-def swin(arch: str, channels: int) -> Peer:
-    return Peer(dict(type="mmpretrain.SwinTransformer", arch=arch), channels)
-
-
-def convnext(arch: str, channels: int) -> Peer:
-    # Heads average as those of SeTformer do.
-    backbone = dict(type="mmpretrain.ConvNeXt", arch=arch, gap_before_final_norm=False)
-    return Peer(backbone, channels)
-
-
-def from_timm(name: str, channels: int) -> Peer:
-    backbone = dict(type="mmpretrain.TIMMBackbone", model_name=name, features_only=True)
-    return Peer(backbone, channels, library="timm")
-
-
-PEERS = dict(
-    swin_t=swin("tiny", 96),
-    swin_s=swin("small", 96),
-    swin_b=swin("base", 128),
-    convnext_t=convnext("tiny", 96),
-    convnext_s=convnext("small", 96),
-    convnext_b=convnext("base", 128),
-    focalnet_t=from_timm("focalnet_tiny_lrf", 96),
-    focalnet_s=from_timm("focalnet_small_lrf", 96),
-    focalnet_b=from_timm("focalnet_base_lrf", 128),
-)
 
 
 def parse_args() -> argparse.Namespace:
@@ -149,51 +107,6 @@ def require_libraries(tasks: list[str], device: str) -> None:
                 raise UserError(f"the table {task} needs {library}, not installed here")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda needs a GPU and torch sees none")
-
-
-def models_of(name: str, published: Published) -> tuple[list[str], dict[str, str]]:
-    """Keys of the models that can be built here, and why other peers cannot."""
-    keys, missing = list(SETFORMERS), {}
-    for key, model in published.models.items():
-        if model.is_setformer:
-            continue
-        if key not in PEERS:
-            missing[key] = "–"
-        elif (library := PEERS[key].library) and not importlib.util.find_spec(library):
-            missing[key] = f"{library} is not installed"
-        else:
-            keys.append(key)
-    return keys, missing
-
-
-def config_path(task: Task, key: str) -> Path:
-    """The config of a SeTformer, or of the one of a peer's size."""
-    return ROOT / "configs" / f"{task.config.format(key[-1])}.py"
-
-
-def load_config(task: Task, key: str) -> Config:
-    """The config of a model, without weights to start from."""
-    cfg = Config.fromfile(config_path(task, key))
-    cfg.model.backbone.init_cfg = None
-    if key in PEERS:
-        replace_backbone(cfg, PEERS[key])
-    return cfg
-
-
-def replace_backbone(cfg: Config, peer: Peer) -> None:
-    """Put a peer's backbone in the place of ours, and fit what follows it."""
-    model = cfg.model
-    classifies = cfg.default_scope == "mmpretrain"
-    out_indices = (3,) if classifies else (0, 1, 2, 3)
-    model.backbone = dict(**peer.backbone, out_indices=out_indices)
-    channels = [peer.channels * 2**stage for stage in range(4)]
-    if classifies:
-        model.head.in_channels = channels[-1]
-    elif cfg.default_scope == "mmdet":
-        model.neck.in_channels = channels
-    else:
-        model.decode_head.in_channels = channels
-        model.auxiliary_head.in_channels = channels[model.auxiliary_head.in_index]
 
 
 def departures(task: Task, published: Published, results: list[Result]) -> list[str]:

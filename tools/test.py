@@ -15,10 +15,11 @@ from setformer_mm.utils.checkpoints import (
     read_checkpoint,
     require_fitting_weights,
 )
-from setformer_mm.utils.config_checks import require_parts
 from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import (
+from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
+from toolkit.config_checks import require_parts
+from toolkit.launch import (
     add_allow_missing,
     add_common_arguments,
     build_runner,
@@ -27,9 +28,8 @@ from setformer_mm.utils.launch import (
     run_tool,
     use_gloo_on_cpu,
 )
-from setformer_mm.utils.outputs import require_writable_file, require_writable_folder
-from setformer_mm.utils.preflight import require_data
-from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
+from toolkit.outputs import require_writable_file, require_writable_folder
+from toolkit.preflight import require_data
 
 
 def parse_args() -> argparse.Namespace:

@@ -15,13 +15,15 @@ from setformer_mm.utils.checkpoints import (
     require_fitting_weights,
     require_training_state,
 )
-from setformer_mm.utils.config_checks import (
-    require_enough_for_batch_norm,
-    require_parts,
-)
 from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import (
+from setformer_mm.utils.resuming import (
+    checkpoint_folder,
+    find_checkpoint,
+    last_checkpoint,
+)
+from toolkit.config_checks import require_enough_for_batch_norm, require_parts
+from toolkit.launch import (
     add_common_arguments,
     build_runner,
     form_explained,
@@ -31,12 +33,7 @@ from setformer_mm.utils.launch import (
     say,
     use_gloo_on_cpu,
 )
-from setformer_mm.utils.preflight import require_data, require_pretrained_weights
-from setformer_mm.utils.resuming import (
-    checkpoint_folder,
-    find_checkpoint,
-    last_checkpoint,
-)
+from toolkit.preflight import require_data, require_pretrained_weights
 
 # Of a config, without which there is nothing to train.
 PARTS = ("model", "train_dataloader", "train_cfg", "optim_wrapper")

@@ -1,43 +1,31 @@
-"""Write what lies in ``results/`` into the documents: ``python tools/update_docs.py``.
+"""Write what lies in ``docs/data`` into the documents: ``python tools/update_docs.py``.
 
 A document holds a section between two marks, ``<!-- begin NAME: ... -->`` and
 ``<!-- end NAME -->``, where NAME is one of :func:`sections`; nothing between them is to
 be edited by hand. ``model-index.yml`` is written as a whole, and the picture of the
 ablations is drawn with their tables. Nothing is computed here:
-``tools/tables.py imagenet coco ade20k --json results/computed.json`` does that, and
-``tools/ablate.py`` leaves an ``ablation.json`` for ``results/ablation``.
+``tools/tables.py imagenet coco ade20k --json docs/data/computed.json`` does that, and
+``tools/ablate.py`` leaves an ``ablation.json`` for ``docs/data/ablation``.
 """
 
 import argparse
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import yaml
-
-from setformer_mm.utils.ablation import AblationRun, read_runs
-from setformer_mm.utils.ablation_report import draw, markdown
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
-from setformer_mm.utils.launch import run_tool
 from setformer_mm.utils.markdown import markdown_table
-from setformer_mm.utils.model_tables import (
-    FAILS,
-    HOLDS,
-    SETFORMERS,
-    TASKS,
-    Computed,
-    Published,
-    claims_table,
-    models_table,
-    read_computed,
-    read_published,
-    rows_of,
-)
-from setformer_mm.utils.results import Result, read_result
+from toolkit.ablation.report import draw, markdown
+from toolkit.ablation.runs import AblationRun
+from toolkit.documented_data import DATA_SETS, DIGITS, Data, read_data
+from toolkit.launch import run_tool
+from toolkit.model_figures import SETFORMERS, TASKS
+from toolkit.model_index import model_index
+from toolkit.model_tables import FAILS, HOLDS, claims_table, models_table, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/tables.md", "docs/ablations.md")
@@ -54,63 +42,14 @@ SHOWN = (
 )
 
 
-# By task, as metafiles spell them.
-DATA_SETS = dict(imagenet="ImageNet-1k", coco="COCO", ade20k="ADE20K")
-
-
-@dataclass(frozen=True)
-class Data:
-    """What lies in ``results/``.
-
-    Attributes:
-        measured: By name of the config.
-        demos: Likewise, what short runs measured.
-        ablations: By name of the grid.
-    """
-
-    published: Published
-    computed: dict[str, dict[str, Computed]]
-    measured: dict[str, Result]
-    demos: dict[str, dict]
-    ablations: dict[str, list[AblationRun]]
-
-    @property
-    def all_ablations(self) -> list[AblationRun]:
-        """The runs of all grids."""
-        return [run for runs in self.ablations.values() for run in runs]
-
-
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; exit with 1 if a document is not what results/ say",
+        help="write nothing; exit with 1 if a document is not what docs/data/ says",
     )
     return parser.parse_args()
-
-
-def read_data(folder: Path) -> Data:
-    """Read all results.
-
-    Raises:
-        UserError: naming the first file that is missing or wrong.
-    """
-    results = [read_result(path) for path in sorted(folder.glob("measured/*.json"))]
-    try:
-        demos = yaml.safe_load((folder / "demos.yaml").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} does not exist; restore it by git") from None
-    return Data(
-        published=read_published(folder / "published.yaml"),
-        computed=read_computed(folder / "computed.json"),
-        measured={Path(result.config).stem: result for result in results},
-        demos=demos,
-        ablations={
-            path.stem: read_runs([path])
-            for path in sorted(folder.glob("ablation/*.json"))
-        },
-    )
 
 
 def short_table(name: str, data: Data) -> str:
@@ -163,18 +102,6 @@ def sources_list(data: Data) -> str:
         title = f"[{source['title']}]({source['url']})"
         lines.append(f"- {', '.join(names)}: {title}")
     return "\n".join(lines)
-
-
-# The jobs on the embedded data: what they do, and the metrics that count.
-DIGITS = dict(
-    mask_rcnn_setformer_digits=(
-        "Mask R-CNN",
-        {"coco/bbox_mAP": "box mAP", "coco/segm_mAP": "mask mAP"},
-        "{:.3f}",
-    ),
-    upernet_setformer_digits=("UperNet", {"mIoU": "mIoU"}, "{:.1f} %"),
-    setformer_digits=("classifier", {"accuracy/top1": "top-1"}, "{:.1f} %"),
-)
 
 
 def digits_table(data: Data) -> str:
@@ -244,85 +171,9 @@ def updated(text: str, data: Data) -> str:
     return text
 
 
-def model_index(data: Data) -> str:
-    """``model-index.yml``, as mim and modelindex read it."""
-    models = []
-    for name, label in DATA_SETS.items():
-        for key in SETFORMERS:
-            computed = data.computed[name][key]
-            metadata = {
-                "Training Data": label,
-                "Parameters": computed.parameters,
-                "FLOPs": computed.multiply_adds,
-            }
-            models.append(index_entry(computed.config, metadata))
-    for name in DIGITS:
-        result = data.measured[name]
-        metadata = {
-            "Training Data": "digits in photographs (embedded)",
-            "Parameters": result.num_parameters,
-        }
-        models.append(index_entry(result.config, metadata, digits_results(result)))
-    content = dict(Collections=[COLLECTION], Models=models)
-    return INDEX_HEADER + yaml.safe_dump(content, sort_keys=False)
-
-
-def index_entry(config: str, metadata: dict, results: list | None = None) -> dict:
-    entry = {
-        "Name": Path(config).stem,
-        "In Collection": COLLECTION["Name"],
-        "Config": config,
-        "Metadata": metadata,
-    }
-    return entry | (dict(Results=results) if results else {})
-
-
-def digits_results(result: Result) -> list[dict]:
-    """What a committed checkpoint reached, in the metafiles' terms."""
-    entries = []
-    for logged, (task, metric, scale) in INDEX_METRICS.items():
-        if (value := result.metrics.get(logged)) is not None:
-            entries.append(
-                {
-                    "Task": task,
-                    "Dataset": "digits in photographs (embedded)",
-                    "Metrics": {metric: round(scale * value, 2)},
-                }
-            )
-    return entries
-
-
-INDEX_HEADER = """\
-# Written by tools/update_docs.py. Parameters and FLOPs (multiply-adds of an image) are
-# computed by tools/tables.py: at 224 x 224, with Mask R-CNN at 1280 x 800, with UperNet
-# at 512 x 2048. Results are measured; weights are listed once they have an address.
-"""
-COLLECTION = {
-    "Name": "SeTformer",
-    "Metadata": {
-        "Architecture": [
-            "Convolutional stem",
-            "SeT attention (entropic optimal transport onto learned references)",
-        ]
-    },
-    "Paper": {
-        "Title": "SeTformer Is What You Need for Vision and Language",
-        "URL": "https://arxiv.org/abs/2401.03540",
-    },
-    "README": "README.md",
-}
-# Task, metric, and what makes a percentage of it, by what the host libraries log.
-INDEX_METRICS = {
-    "accuracy/top1": ("Image Classification", "Top 1 Accuracy", 1),
-    "coco/bbox_mAP": ("Object Detection", "box AP", 100),
-    "coco/segm_mAP": ("Instance Segmentation", "mask AP", 100),
-    "mIoU": ("Semantic Segmentation", "mIoU", 1),
-}
-
-
 def main() -> None:
     args = parse_args()
-    data = read_data(ROOT / "results")
+    data = read_data(ROOT / "docs" / "data")
     wanted = {MODEL_INDEX: model_index(data)}
     for name in DOCUMENTS:
         text = (ROOT / name).read_text(encoding="utf-8")
@@ -338,7 +189,7 @@ def main() -> None:
     ]
     if args.check and differing:
         raise UserError(
-            f"{', '.join(differing)} differ from what results/ say; run "
+            f"{', '.join(differing)} differ from what docs/data/ says; run "
             "`python tools/update_docs.py`"
         )
     for name in differing:
@@ -348,7 +199,7 @@ def main() -> None:
         draw(data.all_ablations, ROOT / ABLATIONS_PICTURE)
         print(f"Drawn: {ABLATIONS_PICTURE}")
     if not differing:
-        print("All documents are what results/ say")
+        print("All documents are what docs/data/ says")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # The recipe of the ablations, and the model that the others are compared with. Each
 # other config here inherits from it and changes what its name says.
-_base_ = "../mini/setformer_digits.py"
+_base_ = "../digits/setformer_digits.py"
 
 ablation = dict(
     group="token mixer",

@@ -1,5 +1,5 @@
 # The relational task as segmentation. Controls cannot tell the two digits apart.
-_base_ = "../mini/fcn_setformer_relations.py"
+_base_ = "../digits/fcn_setformer_relations.py"
 
 ablation = dict(
     group="relational task, segmentation",

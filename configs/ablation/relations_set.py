@@ -1,5 +1,5 @@
 # The relational task, of which window and none, the controls, can learn half at most.
-_base_ = "../mini/setformer_relations.py"
+_base_ = "../digits/setformer_relations.py"
 
 ablation = dict(
     group="relational task",

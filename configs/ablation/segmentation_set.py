@@ -1,6 +1,6 @@
 # Token mixers in UperNet. The backbone starts from what the classifier with the same
 # mixer learns in 120 epochs: run long_set.py, long_softmax.py and long_none.py first.
-_base_ = "../mini/upernet_setformer_digits.py"
+_base_ = "../digits/upernet_setformer_digits.py"
 
 ablation = dict(
     group="token mixer, segmentation",

@@ -210,12 +210,12 @@ class SeTformer(BaseModule):
             linearly from 0 at the first.
         frozen_stages (int): -1 freezes nothing, 0 the stem, ``n`` the stem and the
             first ``n`` stages with their norms.
-        padding (str): "detect" makes the result of a picture its own, however far its
-            batch pads it: see :func:`detect_valid_shape`. "ignore" takes padding for
-            picture, as other backbones do.
         gap_before_final_norm (bool): Average over the grid before the output norm, and
             return vectors ``(B, channels)`` instead of maps.
         with_cp (bool): Trade time for memory: recompute blocks in the backward pass.
+        padding (str): "detect" makes the result of a picture its own, however far its
+            batch pads it: see :func:`detect_valid_shape`. "ignore" takes padding for
+            picture, as other backbones do.
         init_cfg (dict | list[dict], optional): mmengine's initialisation; for weights
             ``dict(type="Pretrained", checkpoint=..., prefix="backbone.")``. References
             trained on another grid are resampled.
@@ -232,9 +232,9 @@ class SeTformer(BaseModule):
         attention: dict | None = None,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
-        padding: str = "detect",
         gap_before_final_norm: bool = False,
         with_cp: bool = False,
+        padding: str = "detect",
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)

@@ -1,1 +1,1 @@
-"""What the hooks and the command-line tools share."""
+"""What hooks, models and the command-line tools share."""

@@ -52,17 +52,19 @@ def main() -> None:
     campaign = Campaign(args.seed)
     numbers = cases_of(args.groups, args.cases)
     cases = campaign.draw(GROUPS, numbers)
-    for name, case in tqdm(cases, total=sum(numbers.values()), unit=" cases"):
-        if failure := campaign.run(name, case):
-            tqdm.write(f"FAILED: {failure}", file=sys.stderr)
-        if time.perf_counter() - start > 60 * args.minutes:
-            break
-    campaign.end()
-    seconds = time.perf_counter() - start
-    text = f"{campaign.markdown()}\n\nSeed {args.seed}, {seconds:.0f} s in all.\n"
-    print(text)
-    if args.markdown:
-        write_atomically(args.markdown, text)
+    try:
+        for name, case in tqdm(cases, total=sum(numbers.values()), unit=" cases"):
+            if failure := campaign.run(name, case):
+                tqdm.write(f"FAILED: {failure}", file=sys.stderr)
+            if time.perf_counter() - start > 60 * args.minutes:
+                break
+    finally:  # also the figures of a campaign that is interrupted
+        campaign.end()
+        seconds = time.perf_counter() - start
+        text = f"{campaign.markdown()}\n\nSeed {args.seed}, {seconds:.0f} s in all.\n"
+        print(text)
+        if args.markdown:
+            write_atomically(args.markdown, text)
     if campaign.failures:
         sys.exit(f"error: {len(campaign.failures)} cases failed (seed {args.seed})")
 

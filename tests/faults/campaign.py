@@ -99,9 +99,9 @@ class Campaign:
         try:
             figures.outcomes[case.run(folder)] += 1
             shutil.rmtree(folder)
-        except Fault as fault:
+        except Exception as error:  # of any type: no other case is lost by it
             figures.failed += 1
-            failure = f"{group}: {case.kind}, {case.name} (see {folder}): {fault}"
+            failure = f"{group}: {case.kind}, {case.name} (see {folder}): {error!r}"
             self.failures.append(failure)
             return failure
         finally:

@@ -12,7 +12,7 @@ import cv2
 import torch
 from in_process import TOY
 
-from setformer_mm.utils.launch import run_tool
+from toolkit.launch import run_tool
 
 from .campaign import Fault
 

@@ -16,7 +16,7 @@ from .campaign import ACCEPTED, Case, Fault
 from .child import run
 from .outputs import products, refused, refused_or_same
 
-SETFORMER = ROOT / "checkpoints" / "setformer_digits.pth"
+SETFORMER = ROOT / "configs/digits/checkpoints/setformer_digits.pth"
 OF_TOY = [readers.resume, readers.load_from, readers.init_cfg, readers.evaluate]
 OF_TOY += [readers.publish]
 OF_SETFORMER = [readers.predict, readers.visualize, readers.publish]

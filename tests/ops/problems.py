@@ -77,9 +77,9 @@ def gradients_of(out: Tensor, inputs: list[Tensor]) -> list[Tensor]:
 def real_features() -> Tensor:
     """Tokens of a trained backbone, of shape ``(1296, 128)``.
 
-    What enters the third attention of the third stage of
-    checkpoints/setformer_digits.pth (its ``in_proj``) for four photographs of
-    scikit-image (astronaut, chelsea, coffee, rocket) at 288x288, in float16.
+    What enters the third attention of the third stage of setformer_digits.pth in
+    configs/digits/checkpoints (its ``in_proj``) for four photographs of scikit-image
+    (astronaut, chelsea, coffee, rocket) at 288x288, in float16.
     """
     with np.load(Path(__file__).parent / "features.npz") as file:
         return torch.from_numpy(file["features"]).double()

@@ -2,20 +2,18 @@
 
 import os
 import re
-import runpy
 import shutil
 import subprocess
 from typing import NamedTuple
 
 import pytest
 
+from toolkit.benchmarks.kernel_resources import read_ptxas
+
 from .cuda_on_cpu import CSRC
 
 _HOME = os.environ.get("CUDA_HOME", "/usr/local/cuda")
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path=f"{_HOME}/bin")
-
-GPU_CHECK = CSRC.parents[2] / "benchmarks" / "gpu_check.py"
-read_ptxas = runpy.run_path(str(GPU_CHECK))["read_ptxas"]
 
 pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc")
 

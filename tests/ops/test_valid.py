@@ -150,7 +150,7 @@ def test_large_padded_heads():
     """Heads that are not kept between passes, in chunks of which some are empty."""
     side = 260
     inputs = [
-        t.detach().float()
+        t.detach().float().requires_grad_()
         for t in random_tensors(1, side**2, 1, 32, anchors=32, references=6)
     ]
     options = dict(spatial_shape=(side, side), reference_shape=REFERENCE_GRID)
@@ -162,6 +162,12 @@ def test_large_padded_heads():
     expected = set_attention(alone, *inputs[1:], backend="reference", **options)
     assert relative_error(part, expected) < 1e-5
     assert out.count_nonzero() == part.numel()
+    weight = torch.randn_like(expected)
+    for actual, e in zip(
+        torch.autograd.grad((part * weight).sum(), inputs),
+        torch.autograd.grad((expected * weight).sum(), inputs),
+    ):
+        assert relative_error(actual, e) < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -32,3 +32,35 @@ def tool(monkeypatch):
         theirs = getattr(mmengine_checkpoint, name)
         monkeypatch.setattr(mmengine_checkpoint, name, theirs)
     return in_process.run_main
+
+
+@pytest.fixture
+def run_module(monkeypatch):
+    """Run an imported tool's ``main``: ``run_module(bench_op, "--quick")``."""
+
+    def run_module(module, *arguments: object) -> None:
+        arguments = [module.__file__, *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        module.main()
+
+    return run_module
+
+
+@pytest.fixture
+def refused(run_module, monkeypatch, capsys):
+    """Run a benchmark whose gate must stay closed; return what it says."""
+
+    def refused(module, *arguments: object) -> str:
+        def measured(*args, **kwargs):
+            raise AssertionError("something was measured")
+
+        monkeypatch.setattr(module, "interleave", measured)
+        monkeypatch.setattr(module, "peak_memory", measured)
+        with pytest.raises(SystemExit) as end:
+            run_module(module, *arguments)
+        assert capsys.readouterr().out == ""
+        # A string ends a process with status 1, on stderr.
+        assert isinstance(end.value.code, str)
+        return end.value.code
+
+    return refused

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.folder_lock import hold_folder
 from setformer_mm.utils.results import Result, read_result, write_result
+from toolkit.ablation import grid
+from toolkit.folder_lock import hold_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = Result(
@@ -50,7 +51,7 @@ def ablate(monkeypatch, load_tool):
         def sleep(seconds: float) -> None:
             module.now += seconds
 
-    monkeypatch.setattr(module, "time", Clock)
+    monkeypatch.setattr(grid, "time", Clock)
     return module
 
 
@@ -180,7 +181,7 @@ def test_interrupted_jobs_go_on(ablate, make_jobs, monkeypatch, capsys):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ablate.time, "sleep", sleep)
+        patch.setattr(grid.time, "sleep", sleep)
         ablate.run_grid(jobs, start, 1, lambda: None)
     assert [process.terminated for process in processes] == [False, True]
     assert jobs[0].run() is not None and jobs[1].run() is None

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from setformer_mm import SeTformer
 from setformer_mm.utils.checkpoints import load_fitting_weights, require_training_state
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.preflight import require_pretrained_weights
+from toolkit.preflight import require_pretrained_weights
 
 ROOT = Path(__file__).parents[2]
 # Channels, MLP ratio, depths and layer scale as in NAT's classification/nat.py, and the

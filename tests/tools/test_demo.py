@@ -3,7 +3,7 @@
 import pytest
 
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.folder_lock import LOCK_NAME, hold_folder
+from toolkit.folder_lock import LOCK_NAME, hold_folder
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.pictures import read_picture
+from toolkit.pictures import read_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,8 +36,13 @@ def test_a_folder_of_good_and_bad_pictures(
         save("pictures" / path, 48, 64)
     Path("pictures/a/page.jpg").write_text("<html>404</html>")
     Path("pictures/empty.png").touch()
-    flags = ["--config", ROOT / f"configs/mini/{name}.py", "--out-dir", "out"]
-    flags += ["--checkpoint", ROOT / f"checkpoints/{name}.pth", "--device", "cpu"]
+    flags = ["--config", ROOT / f"configs/digits/{name}.py", "--out-dir", "out"]
+    flags += [
+        "--checkpoint",
+        ROOT / f"configs/digits/checkpoints/{name}.pth",
+        "--device",
+        "cpu",
+    ]
     # Once more: what was drawn before is replaced, and not drawn upon.
     for _ in range(1 + label_maps):
         with pytest.raises(UserError) as error:

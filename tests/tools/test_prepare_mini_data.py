@@ -19,6 +19,7 @@ from pycocotools.coco import COCO
 from setformer_mm.data import digits
 from setformer_mm.data.relations import NAMED
 from setformer_mm.utils.errors import UserError
+from toolkit import digit_scenes
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tools" / "prepare_mini_data.py"
@@ -97,7 +98,7 @@ def test_every_digit_stays_visible_and_stands_out():
     for _ in range(20):
         background = digits.random_background(sources.photos, 128, rng)
         owner = np.full((128, 128), -1, np.int8)
-        scene = tool.Scene(background.copy(), owner)
+        scene = digit_scenes.Scene(background.copy(), owner)
         full_areas = []
         for label in rng.integers(10, size=6):
             digit = rng.choice(sources.digits[label])
@@ -107,7 +108,10 @@ def test_every_digit_stays_visible_and_stands_out():
                 mask = scene.owner == len(full_areas)
                 full_areas.append(mask.sum())
                 contrast = np.linalg.norm(scene.image - before, axis=-1)[mask]
-                assert np.mean(contrast > tool.MIN_CONTRAST) >= tool.MIN_CONTRAST_SHARE
+                assert (
+                    np.mean(contrast > digit_scenes.MIN_CONTRAST)
+                    >= digit_scenes.MIN_CONTRAST_SHARE
+                )
         visible = [(scene.owner == k).sum() for k in range(len(full_areas))]
         assert visible == scene.visible
         assert np.all(visible >= np.maximum(0.6 * np.array(full_areas), 40))

@@ -10,11 +10,11 @@ from PIL import Image
 from setformer_mm.models import SeTAttention
 from setformer_mm.utils.checkpoints import load_fitting_weights, read_checkpoint
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import build_model, read_config
 from setformer_mm.utils.results import read_result
+from toolkit.launch import build_model, read_config
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMITTED = [path.stem for path in (ROOT / "checkpoints").glob("*.pth")]
+COMMITTED = [path.stem for path in (ROOT / "configs/digits/checkpoints").glob("*.pth")]
 GRIDS = (2, 8), (4, 4), (4, 4)
 
 
@@ -42,8 +42,10 @@ def test_weights_too_large_to_publish(tool, tmp_path):
 @pytest.mark.parametrize("name", COMMITTED)
 def test_committed_checkpoints_load_without_a_word(name, capfd):
     """They were made before the grids of references were stored."""
-    model = build_model(read_config(str(ROOT / f"configs/mini/{name}.py")))
-    weights = read_checkpoint(str(ROOT / f"checkpoints/{name}.pth"))["state_dict"]
+    model = build_model(read_config(str(ROOT / f"configs/digits/{name}.py")))
+    weights = read_checkpoint(str(ROOT / f"configs/digits/checkpoints/{name}.pth"))[
+        "state_dict"
+    ]
     capfd.readouterr()
     mmengine_load(model, weights, strict=True)
     assert capfd.readouterr() == ("", "")
@@ -81,8 +83,8 @@ def test_forms_that_are_tested(form, tool, toy, tmp_path):
 
 
 def test_predict_takes_a_url_and_only_what_fits(tool, tmp_path, served, capsys):
-    config = ROOT / "configs/mini/setformer_digits.py"
-    checkpoint = torch.load(ROOT / "checkpoints/setformer_digits.pth")
+    config = ROOT / "configs/digits/setformer_digits.py"
+    checkpoint = torch.load(ROOT / "configs/digits/checkpoints/setformer_digits.pth")
     torch.save(checkpoint, tmp_path / "whole.pth")
     del checkpoint["state_dict"]["head.fc.weight"]
     torch.save(checkpoint, tmp_path / "partial.pth")

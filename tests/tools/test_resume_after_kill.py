@@ -14,7 +14,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "tests" / "toy"
-MINI = ROOT / "configs" / "mini" / "setformer_digits_demo.py"
+MINI = ROOT / "configs" / "digits" / "setformer_digits_demo.py"
 
 # Runs a tool that kills itself at a moment: no product code knows about it.
 KILLER = """

@@ -15,11 +15,11 @@ pytest.importorskip("mmseg")
 from mmengine.config import Config
 
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.model_tables import TASKS, read_computed, read_published
 from setformer_mm.utils.results import config_sha256
+from toolkit.model_figures import TASKS, read_computed, read_published
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = read_computed(ROOT / "results" / "computed.json")
+COMMITTED = read_computed(ROOT / "docs" / "data" / "computed.json")
 OURS = [f"setformer_{variant}" for variant in "mtsb"]
 QUICK = [*OURS, "swin_t", "convnext_t"]
 
@@ -124,7 +124,7 @@ def test_formats(run, tmp_path):
 
 
 def test_measured_figures_come_from_work_dirs(run, tmp_path):
-    source = ROOT / "results" / "measured" / "setformer_digits.json"
+    source = ROOT / "docs" / "data" / "measured" / "setformer_digits.json"
     content = json.loads(source.read_text())
     content["config"] = "configs/setformer_m_in1k.py"
     content["metrics"] = {"accuracy/top1": 80.04}

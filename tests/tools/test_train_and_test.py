@@ -14,8 +14,8 @@ from mmengine.config import Config
 
 from setformer_mm.utils.checkpoints import read_checkpoint
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.folder_lock import LOCK_NAME, hold_folder
 from setformer_mm.utils.results import read_result
+from toolkit.folder_lock import LOCK_NAME, hold_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 

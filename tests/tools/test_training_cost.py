@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from setformer_mm.utils.errors import UserError
+from toolkit import training_plans
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,13 +29,13 @@ def cost():
 
 
 @pytest.fixture
-def planned(cost):
+def planned():
     def planned(gpus: int, *, least_step: float = 0.0, images_a_core: float = 1e9):
-        return cost.plan(
-            cost.Model(multiply_adds=1e9, parameters=25_000_000),
-            cost.Schedule(images=1_600_000, batch=16, lr=1e-4),
-            cost.Rates(0.5, images_a_core, least_step),
-            cost.Gpu(flops=1.2e12, nvlink=350e6),
+        return training_plans.plan(
+            training_plans.Model(multiply_adds=1e9, parameters=25_000_000),
+            training_plans.Schedule(images=1_600_000, batch=16, lr=1e-4),
+            training_plans.Rates(0.5, images_a_core, least_step),
+            training_plans.Gpu(flops=1.2e12, nvlink=350e6),
             gpus,
             cores=10,
         )
@@ -58,11 +61,13 @@ def test_plan_of_a_node_exchanges_gradients(planned):
     assert plan.gpu_hours == pytest.approx(8 * plan.hours)
 
 
-def test_each_of_many_gpus_gets_an_image_and_lr_follows(planned, cost):
+def test_each_of_many_gpus_gets_an_image_and_lr_follows(planned):
     plan = planned(64)
     assert (plan.batch, plan.steps) == (64, 25_000)
     assert plan.lr == pytest.approx(4e-4)
-    assert plan.exchange == pytest.approx(2 * 63 / 64 * 100e6 / cost.INFINIBAND)
+    assert plan.exchange == pytest.approx(
+        2 * 63 / 64 * 100e6 / training_plans.INFINIBAND
+    )
 
 
 def test_slow_loading_and_launches_are_waited_for(planned):
@@ -80,16 +85,16 @@ def test_ranges(cost, ends, text):
 
 
 def test_schedules_and_sizes_are_those_of_the_configs(cost):
-    configs = {name: cost.load(name, "t") for name in cost.JOBS}
+    configs = {name: training_plans.load(name, "t") for name in cost.JOBS}
     schedules = {
-        name: cost.read_schedule(cfg, cost.JOBS[name].images)
+        name: training_plans.read_schedule(cfg, cost.JOBS[name].images)
         for name, cfg in configs.items()
     }
-    assert schedules["imagenet"] == cost.Schedule(300 * 1_281_167, 1024, 1e-3)
-    assert schedules["coco"] == cost.Schedule(36 * 117_266, 16, 1e-4)
-    assert schedules["ade20k"] == cost.Schedule(160_000 * 16, 16, 6e-5)
+    assert schedules["imagenet"] == training_plans.Schedule(300 * 1_281_167, 1024, 1e-3)
+    assert schedules["coco"] == training_plans.Schedule(36 * 117_266, 16, 1e-4)
+    assert schedules["ade20k"] == training_plans.Schedule(160_000 * 16, 16, 6e-5)
     # 480 to 800 in steps of 32: mean square 640^2 + 10240.
-    assert cost.mean_pixels(configs["coco"]) == pytest.approx(4 / 3 * 419_840)
+    assert training_plans.mean_pixels(configs["coco"]) == pytest.approx(4 / 3 * 419_840)
 
 
 @pytest.fixture
@@ -105,8 +110,8 @@ def measured(tmp_path) -> Path:
     return path
 
 
-def test_measured_times_give_the_utilisation(cost, measured):
-    shares = cost.measured_utilisation(measured, "H100")
+def test_measured_times_give_the_utilisation(measured):
+    shares = training_plans.measured_utilisation(measured, "H100")
     # README: 3.55 G multiply-adds; six FLOPs for each of them in training.
     expected = 6 * 3.55e9 * 64 / 0.1 / 989e12
     assert shares["imagenet"] == pytest.approx(expected, rel=0.01)
@@ -114,14 +119,14 @@ def test_measured_times_give_the_utilisation(cost, measured):
     assert shares["coco"] == pytest.approx(shares["imagenet"] * by_pixels)
 
 
-def test_files_without_backbones_are_refused(cost, tmp_path):
+def test_files_without_backbones_are_refused(tmp_path):
     path = tmp_path / "check.json"
     path.write_text(json.dumps(dict(backbone={})))
-    with pytest.raises(cost.UserError, match="no training of setformer_tiny"):
-        cost.measured_utilisation(path, "H100")
+    with pytest.raises(UserError, match="no training of setformer_tiny"):
+        training_plans.measured_utilisation(path, "H100")
     path.write_text("[]")
-    with pytest.raises(cost.UserError, match="not what tools/gpu_check.sh writes"):
-        cost.measured_utilisation(path, "H100")
+    with pytest.raises(UserError, match="not what tools/gpu_check.sh writes"):
+        training_plans.measured_utilisation(path, "H100")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +171,7 @@ def test_tables_take_their_place_in_a_document(cost, monkeypatch, capsys, tmp_pa
     tables = f"{cost.BEGIN}\n\n{out.strip()}\n\n{cost.END}"
     assert path.read_text() == f"before\n{tables}\nafter\n"
     path.write_text("no marks")
-    with pytest.raises(cost.UserError, match="cost.md: the document must have"):
+    with pytest.raises(UserError, match="cost.md: the document must have"):
         run(cost, monkeypatch, capsys, *flags)
     assert path.read_text() == "no marks"
 

@@ -1,4 +1,4 @@
-"""Documents say what lies in results/, and nothing else."""
+"""Documents say what lies in docs/data/, and nothing else."""
 
 import json
 import shutil
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from setformer_mm.utils.ablation import place_in_ablation
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import read_config
 from setformer_mm.utils.results import config_sha256
+from toolkit.ablation.runs import place_in_ablation
+from toolkit.launch import read_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def copied(tmp_path, tool_module, monkeypatch) -> Path:
     for name in (*tool_module.DOCUMENTS, tool_module.MODEL_INDEX):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "results", tmp_path / "results")
+    shutil.copytree(ROOT / "docs" / "data", tmp_path / "docs" / "data")
     monkeypatch.setattr(tool_module, "ROOT", tmp_path)
     return tmp_path
 
@@ -50,7 +50,7 @@ def test_committed_results_are_of_the_configs_as_they_are(tool_module, monkeypat
     pytest.importorskip("mmdet")
     pytest.importorskip("mmseg")
     monkeypatch.chdir(ROOT)
-    data = tool_module.read_data(ROOT / "results")
+    data = tool_module.read_data(ROOT / "docs" / "data")
     for result in data.measured.values():
         assert result.config_sha256 == config_sha256(read_config(result.config))
     for run in data.all_ablations:
@@ -60,7 +60,7 @@ def test_committed_results_are_of_the_configs_as_they_are(tool_module, monkeypat
 
 
 def test_a_changed_figure_reaches_every_document(copied, run):
-    path = copied / "results" / "computed.json"
+    path = copied / "docs" / "data" / "computed.json"
     content = json.loads(path.read_text())
     content["coco"]["setformer_b"]["parameters"] = 66_600_000
     path.write_text(json.dumps(content))
@@ -81,7 +81,7 @@ def test_a_changed_figure_reaches_every_document(copied, run):
 
 def detector_metrics(copied):
     """Box and mask mAP of the committed detector."""
-    path = copied / "results" / "measured" / "mask_rcnn_setformer_digits.json"
+    path = copied / "docs" / "data" / "measured" / "mask_rcnn_setformer_digits.json"
     metrics = json.loads(path.read_text())["metrics"]
     return metrics["coco/bbox_mAP"], metrics["coco/segm_mAP"]
 
@@ -99,7 +99,7 @@ def test_an_edit_between_marks_is_noticed_and_undone(copied, run):
 
 
 def test_a_measured_figure_takes_its_place(copied, run):
-    source = copied / "results" / "measured" / "setformer_digits.json"
+    source = copied / "docs" / "data" / "measured" / "setformer_digits.json"
     content = json.loads(source.read_text())
     content["config"] = "configs/setformer_s_in1k.py"
     content["metrics"] = {"accuracy/top1": 83.21}
@@ -111,7 +111,7 @@ def test_a_measured_figure_takes_its_place(copied, run):
 
 
 def test_readme_has_the_notes_on_the_rows_that_it_shows(tool_module):
-    data = tool_module.read_data(ROOT / "results")
+    data = tool_module.read_data(ROOT / "docs" / "data")
     table = tool_module.short_table("coco", data)
     assert "Swin-B's published figures are those that CSWin's paper" in table
     assert "FocalNet" not in table
@@ -122,7 +122,7 @@ def test_readme_has_the_notes_on_the_rows_that_it_shows(tool_module):
 
 
 def test_sources_credit_figures_that_are_from_elsewhere(tool_module):
-    data = tool_module.read_data(ROOT / "results")
+    data = tool_module.read_data(ROOT / "docs" / "data")
     lines = tool_module.sources_list(data).splitlines()
     (vmamba,) = [line for line in lines if line.startswith("- VMamba-T")]
     assert vmamba.startswith(
@@ -132,7 +132,7 @@ def test_sources_credit_figures_that_are_from_elsewhere(tool_module):
 
 
 def test_a_grid_is_compared_with_the_baseline_of_another_one(copied, run):
-    folder = copied / "results" / "ablation"
+    folder = copied / "docs" / "data" / "ablation"
     runs = json.loads((folder / "mixers.json").read_text())
     baseline, field = deepcopy(runs[0]), deepcopy(runs[0])
     baseline.update(rows=dict(tau="0.5"), baseline_of=["tau"])
@@ -155,7 +155,7 @@ def test_a_grid_is_compared_with_the_baseline_of_another_one(copied, run):
 
 
 def test_a_grid_without_runs_says_so(copied, run):
-    path = copied / "results" / "ablation" / "mixers.json"
+    path = copied / "docs" / "data" / "ablation" / "mixers.json"
     path.write_text("[]\n")
     run()
     document = (copied / "docs" / "ablations.md").read_text()
@@ -182,14 +182,14 @@ def test_wrong_marks_end_with_a_sentence(copied, run, old, new, sentence):
 
 @pytest.mark.parametrize("name", ["published.yaml", "computed.json", "demos.yaml"])
 def test_a_missing_file_ends_with_a_sentence(copied, run, name):
-    (copied / "results" / name).unlink()
+    (copied / "docs" / "data" / name).unlink()
     with pytest.raises(UserError, match=f"{name} does not exist"):
         run()
 
 
 def test_index_lists_what_committed_checkpoints_reach(tool_module, copied):
     modelindex = pytest.importorskip("modelindex.load_model_index")
-    data = tool_module.read_data(copied / "results")
+    data = tool_module.read_data(copied / "docs" / "data")
     (copied / "model-index.yml").write_text(tool_module.model_index(data))
     index = modelindex.load(str(copied / "model-index.yml"))
     index.build_models_with_collections()

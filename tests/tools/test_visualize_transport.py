@@ -13,8 +13,9 @@ from PIL import Image
 
 from setformer_mm.models import SeTformer
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.launch import read_config
 from setformer_mm.utils.transport import record_transports
+from toolkit import inspected_model, transport_pictures
+from toolkit.launch import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "tools" / "visualize_transport.py"
@@ -67,10 +68,10 @@ def test_draws_the_committed_detector(tool, image, tmp_path, capsys):
 @pytest.mark.parametrize("name", MINI)
 def test_shows_what_the_backbone_sees(image, name):
     """The picture is that of the pipeline and the preprocessor, in colour and size."""
-    path = str(ROOT / f"configs/mini/{name}.py")
+    path = str(ROOT / f"configs/digits/{name}.py")
     cfg = read_config(path)
-    model, backbone = visualize.build_with_backbone(cfg, path)
-    inputs, picture = visualize.preprocess(cfg, model, str(image))
+    model, backbone = inspected_model.build_with_backbone(cfg, path)
+    inputs, picture = inspected_model.preprocess(cfg, model, str(image))
     assert isinstance(backbone, SeTformer)
     assert inputs.shape[2:] == picture.shape[:2]
     preprocessor = model.data_preprocessor
@@ -80,11 +81,11 @@ def test_shows_what_the_backbone_sees(image, name):
 
 
 def test_shows_the_padding(image):
-    path = str(ROOT / "configs/mini/mask_rcnn_setformer_digits.py")
+    path = str(ROOT / "configs/digits/mask_rcnn_setformer_digits.py")
     cfg = read_config(path)
     cfg.model.data_preprocessor.pad_size_divisor = 32
-    model, _ = visualize.build_with_backbone(cfg, path)
-    inputs, picture = visualize.preprocess(cfg, model, str(image))
+    model, _ = inspected_model.build_with_backbone(cfg, path)
+    inputs, picture = inspected_model.preprocess(cfg, model, str(image))
     assert picture.shape == (96, 128, 3) and inputs.shape[2:] == (96, 128)
     # 90 x 150 is resized to 77 x 128.
     assert picture[:77].any(-1).all() and not picture[77:].any()
@@ -93,7 +94,7 @@ def test_shows_the_padding(image):
 def test_maps_are_those_of_the_transport(monkeypatch, tmp_path):
     figures = {}
     monkeypatch.setattr(
-        visualize,
+        transport_pictures,
         "save_figure",
         lambda figure, path, dpi: figures.update({path.name: figure}),
     )
@@ -104,8 +105,10 @@ def test_maps_are_those_of_the_transport(monkeypatch, tmp_path):
     picture = np.zeros((64, 96, 3), np.uint8)
     views = choose(backbone, stage=1, block=0, head=[1], references=[9, 2])
     for way in ("in", "back"):
-        visualize.draw_references("", views, transports, way, picture, Path(way))
-    visualize.draw_attention(
+        transport_pictures.draw_references(
+            "", views, transports, way, picture, Path(way)
+        )
+    transport_pictures.draw_attention(
         "", views, transports, picture, [(0.5, 0.99)], Path("attention")
     )
 
@@ -166,8 +169,8 @@ def test_mistakes_in_files(tool, image, tmp_path):
     text.write_text("no picture")
     with pytest.raises(UserError, match="text.png is no picture"):
         tool("visualize_transport", text, "--out", out)
-    config = ROOT / "configs/mini/setformer_digits.py"
-    other = ROOT / "checkpoints/upernet_setformer_digits.pth"
+    config = ROOT / "configs/digits/setformer_digits.py"
+    other = ROOT / "configs/digits/checkpoints/upernet_setformer_digits.pth"
     flags = ["--out", out, "--config", config]
     with pytest.raises(UserError, match="does not fit the model"):
         tool("visualize_transport", image, *flags, "--checkpoint", other)
@@ -195,16 +198,18 @@ def test_points(text):
     ],
 )
 def test_other_models(fields, message):
-    cfg = read_config(str(ROOT / "configs/mini/setformer_digits.py"))
+    cfg = read_config(str(ROOT / "configs/digits/setformer_digits.py"))
     cfg.model.backbone = (
         dict(type="SeTformer", arch=ARCH) if "type" not in fields else {}
     )
     cfg.model.backbone.update(fields)
     with pytest.raises(UserError, match=message):
-        visualize.build_with_backbone(cfg, "a.py")
+        inspected_model.build_with_backbone(cfg, "a.py")
 
 
 def test_config_without_model():
     init_default_scope("mmengine")
     with pytest.raises(UserError, match="the config a.py has no field model"):
-        visualize.build_with_backbone(Config(dict(test_dataloader=dict())), "a.py")
+        inspected_model.build_with_backbone(
+            Config(dict(test_dataloader=dict())), "a.py"
+        )

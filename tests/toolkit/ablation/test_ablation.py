@@ -1,0 +1,434 @@
+"""The data of an ablation, its tables and its picture, from made-up runs."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from PIL import Image
+
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.results import Result
+from toolkit.ablation.report import (
+    draw,
+    draw_progress,
+    far_below,
+    markdown,
+)
+from toolkit.ablation.runs import (
+    AblationRun,
+    Row,
+    compare,
+    group_runs,
+    place_in_ablation,
+    read_runs,
+    wish_of,
+    write_runs,
+)
+
+TOP1 = "accuracy/top1"
+BASELINES = {"mixer": "SeT", "epsilon": 0.1}
+
+
+def make_run(
+    group: str, name: object, score: float, seed: int = 0, **changes
+) -> AblationRun:
+    """A run of the config that an ablation of ``BASELINES`` would have for it."""
+    cfg = Config(
+        dict(ablation=dict(group=group, name=name, baselines=BASELINES)),
+        filename=None,
+    )
+    rows, baseline_of = place_in_ablation(cfg)
+    result = Result(
+        kind="train",
+        config=f"{group}_{name}.py",
+        config_sha256="0" * 64,
+        checkpoint=None,
+        checkpoint_sha256=None,
+        metrics={"loss": 9.0, TOP1: score},
+        num_parameters=1_234_567,
+        seed=seed,
+        tta=False,
+        versions=dict(python="3.11.7"),
+        date=f"2025-01-0{seed + 1}T00:00:00+00:00",
+    )
+    return AblationRun(
+        rows, baseline_of, 12_345_678, 60.0, dataclasses.replace(result, **changes)
+    )
+
+
+@pytest.fixture
+def runs() -> list[AblationRun]:
+    """Two mixers with three seeds, two values of epsilon with one, shuffled."""
+    runs = [
+        make_run("mixer", name, score, seed)
+        for name, scores in dict(SeT=(80, 81, 82), softmax=(84, 86, 85)).items()
+        for seed, score in enumerate(scores)
+    ]
+    runs += [make_run("epsilon", 0.05, 81.5), make_run("epsilon", 0.5, 73.0)]
+    random.shuffle(runs)
+    return runs
+
+
+def cells(table: str) -> dict[str, list[str]]:
+    """Cells of each line of all tables, by the first one."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {first: rest for first, *rest in found}
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        (dict(group="a", name=1.0), ({"a": "1.0"}, [])),
+        (dict(group="a", name="x", baselines=dict(a="y", b="z")), ({"a": "x"}, [])),
+        (
+            dict(group="a", name=3, baselines=dict(a=3, b="z")),
+            ({"a": "3", "b": "z"}, ["a", "b"]),
+        ),
+    ],
+)
+def test_place_in_ablation(field, expected):
+    assert place_in_ablation(Config(dict(ablation=field))) == expected
+
+
+def test_place_of_a_config_that_says_nothing(tmp_path):
+    (tmp_path / "job.py").write_text("a = 1")
+    cfg = Config.fromfile(tmp_path / "job.py")
+    assert place_in_ablation(cfg) == ({"config": "job"}, [])
+
+
+@pytest.mark.parametrize(
+    "field", [dict(name="a"), dict(group="a", nam="b"), dict(group="a", name="b", c=1)]
+)
+def test_wrong_keys(field):
+    with pytest.raises(UserError, match="has the keys group, name and perhaps"):
+        place_in_ablation(Config(dict(ablation=field)))
+
+
+def test_groups_and_order(runs):
+    groups = group_runs(runs)
+    names = {group: [row.name for row in rows] for group, rows in groups.items()}
+    assert names["mixer"] == ["softmax", "SeT"]  # the better one first
+    assert names["epsilon"] == ["0.05", "0.1", "0.5"]
+    assert [row.is_baseline for row in groups["epsilon"]] == [False, True, False]
+    seeds = [run.result.seed for run in groups["epsilon"][1].runs]
+    assert seeds == [0, 1, 2]
+
+
+def test_order_is_that_of_the_seeds_that_all_rows_have(runs):
+    """By all of its seeds the baseline, with 81 in the mean, would come first."""
+    others = [make_run("mixer", "none", 80.5), make_run("mixer", "agent", 79.5)]
+    baselines = [run for run in runs if run.baseline_of]
+    (rows,) = group_runs([*baselines, *others]).values()
+    assert [row.name for row in rows] == ["none", "SeT", "agent"]
+
+
+def test_tables(runs):
+    rows = cells(markdown(runs))
+    assert rows["mixer"][-1] == "against SeT"
+    assert rows["epsilon"][-1] == "against 0.1"
+    size = ["1.23 M", "12.3 M"]
+    assert rows["softmax"] == [*size, "85.00", "1.00", "84.0, 86.0, 85.0", "**+4.00**"]
+    assert rows["**SeT**"] == [*size, "81.00", "1.00", "80.0, 81.0, 82.0", ""]
+    assert rows["**0.1**"] == rows["**SeT**"]
+    # Against the same seed of the baseline, 80, not against its mean. One seed a side,
+    # of which three have deviation 1: 4.303 sqrt(2) = 6.09 is the least that is bold.
+    assert rows["0.05"] == [*size, "81.50", "–", "81.5", "+1.50"]
+    assert rows["0.5"][-1] == "**−7.00**"
+
+
+def test_legend(runs):
+    legend = markdown(runs).splitlines()[-3:]
+    assert "bold where a t-test" in legend[1]
+    assert legend[2] == (
+        "8 runs, 8 min of training in all; 2025-01-01 to 2025-01-03; python 3.11.7."
+    )
+
+
+def test_few_seeds_may_be_chance():
+    """False alarms come as often as the level says, for equal and unequal spreads."""
+    alarms = []
+    for _ in range(400):
+        baseline = make_row(np.random.normal(0, random.choice([1, 5]), size=3))
+        alarms.append(compare(make_row(np.random.normal(0, 1, size=3)), baseline)[1])
+        baseline = make_row(np.random.normal(0, 1, size=3))
+        one, apart = np.random.normal(0, 1, size=(2, 1))
+        alarms.append(compare(make_row(one), baseline)[1])
+        alarms.append(compare(make_row(apart, first_seed=7), baseline)[1])
+    print(f"{np.mean(alarms)=}")
+    assert 0.015 < np.mean(alarms) < 0.1
+    assert compare(make_row([0.0]), make_row([100.0])) == (-100, False)
+
+
+def make_row(scores, first_seed: int = 0) -> Row:
+    runs = [
+        make_run("mixer", "SeT", score, seed)
+        for seed, score in enumerate(map(float, scores), first_seed)
+    ]
+    return Row("SeT", True, runs)
+
+
+def test_what_is_compared_are_the_seeds_that_both_have():
+    baseline = make_row([80, 90, 100])
+    assert compare(make_row([81, 92]), baseline) == (1.5, False)
+    assert compare(make_row([92], first_seed=1), baseline)[0] == 2
+    assert compare(make_row([92], first_seed=3), baseline)[0] == 2  # none in common
+    assert compare(make_row([80]), make_row([90, 90])) == (-10, False)  # no deviation
+
+
+def test_groups_without_comparison_are_left_out(runs):
+    mixers = [run for run in runs if "mixer" in run.rows]
+    assert list(group_runs(mixers)) == ["mixer"]
+    assert list(group_runs(make_baselines([1, 2]))) == list(BASELINES)
+
+
+def make_baselines(scores) -> list[AblationRun]:
+    return [make_run("mixer", "SeT", score, seed) for seed, score in enumerate(scores)]
+
+
+def test_one_seed_each_claims_nothing():
+    table = markdown([*make_baselines([80]), make_run("mixer", "none", 10)])
+    assert cells(table)["none"][-1] == "−70.00"
+
+
+def test_group_without_baseline(runs):
+    others = [run for run in runs if not run.baseline_of]
+    rows = cells(markdown(others))
+    assert (
+        rows["mixer"][-1] == "each seed" and rows["softmax"][-1] == "84.0, 86.0, 85.0"
+    )
+
+
+def test_never_mixes_versions_of_a_config(runs):
+    runs.append(make_run("mixer", "softmax", 85.0, 3, config_sha256="1" * 64))
+    with pytest.raises(UserError, match="'softmax' in 'mixer' must be of one config"):
+        markdown(runs)
+
+
+def test_never_mixes_configs_of_one_name(runs):
+    runs.append(make_run("mixer", "softmax", 85.0, 3, config="other.py"))
+    with pytest.raises(UserError, match="got 2: mixer_softmax.py, other.py"):
+        markdown(runs)
+
+
+def test_never_mixes_metrics(runs):
+    runs.append(make_run("mixer", "none", 85.0, 3, metrics=dict(mIoU=50.0)))
+    with pytest.raises(UserError, match="got accuracy/top1, mIoU in 'mixer'"):
+        markdown(runs)
+
+
+def test_first_metric_if_none_is_known():
+    run = make_run("mixer", "none", 85.0, metrics=dict(error=0.25, other=1.0))
+    assert (run.metric, run.score) == ("error", 0.25)
+
+
+def test_files(runs, tmp_path):
+    half = len(runs) // 2
+    write_runs(tmp_path / "a" / "1.json", runs[: half + 1])
+    write_runs(tmp_path / "2.json", runs[half:])  # one of them twice
+    read = read_runs([tmp_path / "a" / "1.json", tmp_path / "2.json"])
+    assert read == runs
+
+
+@pytest.mark.parametrize("content", ["", "{", "3", "[3]", "[{}]", '[{"result": {}}]'])
+def test_broken_file(tmp_path, content):
+    (tmp_path / "runs.json").write_text(content)
+    with pytest.raises(UserError, match="runs.json does not hold runs"):
+        read_runs([tmp_path / "runs.json"])
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="none.json do not exist"):
+        read_runs([tmp_path / "none.json"])
+
+
+def test_picture(runs, tmp_path, monkeypatch):
+    drawn = []
+    savefig = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (drawn.append(self), savefig(self, *a))
+    )
+    draw(runs, tmp_path / "new" / "picture.png")
+    assert Image.open(tmp_path / "new" / "picture.png").width > 500
+    mixers, epsilon = drawn[0].axes
+    assert [t.get_text() for t in mixers.get_yticklabels()] == ["SeT", "softmax"]
+    assert mixers.get_xlabel() == epsilon.get_ylabel() == "top-1 accuracy (%)"
+    dots = [line for line in mixers.lines if line.get_marker() == "o"]
+    assert [sorted(line.get_xdata()) for line in dots] == [[80, 81, 82], [84, 85, 86]]
+    curve = next(line for line in epsilon.lines if line.get_marker() != "o")
+    assert list(curve.get_ydata()) == [81.5, 80.0, 73.0]  # of seed 0, which all have
+    colors = {t.get_text(): t.get_color() for t in epsilon.get_xticklabels()}
+    assert [name for name, c in colors.items() if c == "tab:red"] == ["0.1"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([90, 45, 88, 46, 89, 87, 88.5, 89.5], 46),
+        ([90, 45, 88, 46], -np.inf),  # as many as a half
+        ([90, 80, 88, 85, 87], -np.inf),  # no such gap
+        ([50, 90], -np.inf),
+        ([50], -np.inf),
+    ],
+)
+def test_far_below(scores, expected):
+    random.shuffle(scores)
+    assert far_below(scores) == expected
+
+
+def test_picture_of_one_far_below(runs, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self))
+    draw([*runs, make_run("mixer", "none", 12.3)], tmp_path / "picture.png")
+    mixers, _ = drawn[0].axes
+    assert [text.get_text() for text in mixers.texts] == ["◂ 12.3"]
+    assert min(x for line in mixers.lines for x in line.get_xdata()) == 80
+
+
+def test_picture_of_names_alone(tmp_path):
+    draw(make_baselines((1, 2)), tmp_path / "picture.png")
+    assert Image.open(tmp_path / "picture.png").height > 50
+
+
+# Learning curves and learning rates
+
+
+def with_curve(run: AblationRun, scores: list[float], **changes) -> AblationRun:
+    """A run of 24 epochs, with validations at equal distances."""
+    step = 24 // len(scores)
+    curve = [(step * (i + 1), score) for i, score in enumerate(scores)]
+    changes = dict(training_seconds=600.0, images_per_second=250.0) | changes
+    return dataclasses.replace(run, curve=curve, **changes)
+
+
+def test_scores_after_a_share_of_the_training():
+    run = with_curve(make_run("mixer", "SeT", 80.0), [10, 50, 79, 80])
+    assert run.score_after(1) == 80 and run.score_after(0.5) == 50
+    assert run.score_after(1 / 3) is None  # 8 epochs of 24: between 6 and 12
+    assert make_run("mixer", "SeT", 80.0).score_after(1) is None
+
+
+def test_columns_of_learning_curves():
+    runs = [
+        with_curve(make_run("mixer", name, scores[-1], seed), scores)
+        for name in ("SeT", "softmax")
+        for seed, scores in enumerate(([20, 60, 90], [30, 64, 91]))
+    ]
+    rows = cells(markdown(runs))
+    assert rows["mixer"][5:] == [
+        "at a third",
+        "at two thirds",
+        "ms an image",
+        "against SeT",
+    ]
+    assert rows["softmax"][5:] == ["25.00", "62.00", "4.00", "+0.00"]
+    del rows
+    # A column that one row lacks is left out.
+    runs[0] = dataclasses.replace(runs[0], curve=[(24, 90)], images_per_second=None)
+    assert cells(markdown(runs))["mixer"][5:] == ["against SeT"]
+
+
+@pytest.fixture
+def tried() -> list[AblationRun]:
+    """Three rates with seed 0, the best one of each mixer with seed 1 as well."""
+    scores = {
+        ("SeT", 1e-3, 0): 80.0,
+        ("SeT", 2e-3, 0): 85.0,
+        ("SeT", 5e-4, 0): 70.0,
+        ("SeT", 2e-3, 1): 83.0,
+        ("none", 1e-3, 0): 50.0,
+        ("none", 2e-3, 0): 10.0,
+        ("none", 5e-4, 0): 40.0,
+        ("none", 1e-3, 1): 52.0,
+    }
+    runs = []
+    for (name, rate, seed), score in scores.items():
+        sha256 = f"{rate:g}".ljust(64, "0")
+        run = make_run("mixer", name, score, seed, config_sha256=sha256)
+        runs.append(dataclasses.replace(run, learning_rate=rate))
+    random.shuffle(runs)
+    return runs
+
+
+def test_the_best_learning_rate_stands_in_the_tables(tried):
+    rows = {row.name: row for row in group_runs(tried)["mixer"]}
+    assert rows["SeT"].scores == [85, 83] and rows["none"].scores == [50, 52]
+    assert rows["SeT"].tried == {5e-4: 70, 1e-3: 80, 2e-3: 85}
+    text = markdown(tried)
+    first, second, legend = text.split("\n\n")
+    assert cells(first)["none"][2:4] == ["51.00", "1.41"]
+    assert cells(second)["mixer: top-1 accuracy (%) by learning rate"] == [
+        "0.0005",
+        "0.001",
+        "0.002",
+    ]
+    assert cells(second)["none"] == ["40.00", "**50.00**", "10.00"]
+    assert cells(second)["SeT"] == ["70.00", "80.00", "**85.00**"]
+    assert "Learning rates were tried with the first seed" in legend
+
+
+def test_other_rates_of_another_version_do_not_mix(tried):
+    run = make_run("mixer", "none", 53.0, 2, config_sha256="1" * 64)
+    with pytest.raises(UserError, match="must be of one config in one version"):
+        markdown([*tried, dataclasses.replace(run, learning_rate=1e-3)])
+
+
+def test_curves_and_rates_in_files(tried, tmp_path):
+    runs = [with_curve(run, [1.5, 2.5, run.score]) for run in tried]
+    write_runs(tmp_path / "runs.json", runs)
+    assert read_runs([tmp_path / "runs.json"]) == runs
+
+
+def test_progress_picture(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self))
+    assert not draw_progress(make_baselines([80, 81]), tmp_path / "none.png")
+    assert drawn == []
+    runs = [
+        with_curve(make_run("mixer", name, scores[-1], seed), scores)
+        for name in ("SeT", "softmax")
+        for seed, scores in enumerate(([20, 60, 90], [30, 64, 92]))
+    ]
+    runs[0] = dataclasses.replace(runs[0], curve=runs[0].curve[1:])  # one was lost
+    assert draw_progress(runs, tmp_path / "progress.png")
+    by_step, by_time, by_size = drawn[0].axes
+    lines = {len(line.get_xdata()): line for line in by_step.lines}
+    assert list(lines[3].get_ydata()) == [25, 62, 91]
+    assert list(lines[3].get_xdata()) == [8, 16, 24]
+    assert list(lines[2].get_ydata()) == [62, 91]  # what both seeds have
+    assert max(x for line in by_time.lines for x in line.get_xdata()) == 10
+    assert {line.get_label() for line in by_size.lines} == {"SeT", "softmax"}
+    assert sorted(by_size.lines[0].get_ydata()) == [90, 92]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, ((0,), ())),
+        (dict(seeds=3), ((0, 1, 2), ())),
+        (dict(learning_rates=[1e-3, 2e-3]), ((0,), (1e-3, 2e-3))),
+    ],
+)
+def test_wishes(said, expected):
+    cfg = Config(dict(ablation=dict(group="a", name="b", **said)))
+    wish = wish_of(cfg)
+    assert (wish.seeds, wish.learning_rates) == expected
+    assert place_in_ablation(cfg) == ({"a": "b"}, [])
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (dict(seeds=0), "`seeds` .* positive number of seeds, got 0"),
+        (dict(seeds=[1, 2]), r"positive number of seeds, got \[1, 2\]"),
+        (dict(learning_rates=1e-3), "different positive numbers, got 0.001"),
+        (dict(learning_rates=[1e-3, 1e-3]), "different positive numbers"),
+        (dict(learning_rates=[0.0, 1e-3]), "different positive numbers"),
+    ],
+)
+def test_wrong_wishes(said, message):
+    with pytest.raises(UserError, match=message):
+        wish_of(Config(dict(ablation=dict(group="a", name="b", **said))))

@@ -1,0 +1,123 @@
+"""Fields that cannot be meant are named before anything is built."""
+
+import copy
+import functools
+import re
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from setformer_mm.utils.errors import UserError
+from toolkit.config_checks import (
+    misspelt_fields,
+    padding_mistaken,
+    require_enough_for_batch_norm,
+    require_integers,
+    require_parts,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(ROOT.glob("configs/**/[!_]*.py"))
+UPERNET = Config.fromfile(ROOT / "configs" / "upernet_setformer_t.py")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_our_configs_are_meant(path):
+    cfg = Config.fromfile(path)
+    assert misspelt_fields(cfg) == []
+    assert padding_mistaken(cfg) == []
+    require_integers(cfg)
+    require_enough_for_batch_norm(cfg)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("optim_wraper", "optim_wrapper"),
+        ("param_schedulers", "param_scheduler"),
+        ("train_dataloder", "train_dataloader"),
+        ("custom_hook", "custom_hooks"),
+        ("Default_hooks", "default_hooks"),
+        ("load_form", "load_from"),
+    ],
+)
+def test_a_near_miss_is_named(wrong, right):
+    (sentence,) = misspelt_fields(Config({wrong: {}, "my_variable": 3}))
+    assert (
+        sentence == f"the config's field {wrong} has no effect; did you mean {right}?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "least"),
+    [
+        ("train_cfg.max_epochs", 1.5, 1),
+        ("train_cfg.max_iters", "100", 1),
+        ("train_dataloader.batch_size", 2.0, 1),
+        ("val_dataloader.num_workers", -1, 0),
+        ("randomness.seed", -1, 0),
+        ("optim_wrapper.accumulative_counts", True, 1),
+        ("default_hooks.checkpoint.interval", 0.5, -1),
+    ],
+)
+def test_integers(key, value, least):
+    cfg = Config({})
+    cfg.merge_from_dict({key: least})
+    require_integers(cfg)
+    cfg.merge_from_dict({key: value})
+    with pytest.raises(UserError, match=f"{key} must be an integer of at least"):
+        require_integers(cfg)
+
+
+def test_batch_norm_of_one_picture(monkeypatch):
+    cfg = UPERNET.copy()
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    cfg.train_dataloader.batch_size = 1
+    with pytest.raises(UserError, match=r"decode_head \(UPerHead\) .*type=SyncBN"):
+        require_enough_for_batch_norm(cfg)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    require_enough_for_batch_norm(cfg)
+    cfg.model.decode_head.norm_cfg = dict(type="BN")
+    with pytest.raises(UserError, match="type=BN"):
+        require_enough_for_batch_norm(cfg)
+    cfg.model.decode_head.norm_cfg = dict(type="GN", num_groups=32)
+    require_enough_for_batch_norm(cfg)
+
+
+@pytest.mark.parametrize(
+    "place, change, sentence",
+    [
+        ("model.data_preprocessor", dict(pad_val=114), "pad_val=114 pads with what"),
+        ("model.data_preprocessor", dict(mean=None), "has no mean but 0, so that"),
+        ("model.data_preprocessor", dict(mean=[0.0] * 3), "has no mean but 0, so that"),
+        (
+            "val_dataloader.dataset",
+            dict(pipeline=[dict(type="mmdet.Pad", size=(9, 9))]),
+            "Pad in the pipeline of val_dataloader pads before",
+        ),
+    ],
+)
+def test_padding_that_a_backbone_cannot_tell(place, change, sentence):
+    cfg = copy.deepcopy(UPERNET)
+    assert padding_mistaken(cfg) == []
+    functools.reduce(getattr, place.split("."), cfg).update(change)
+    (found,) = padding_mistaken(cfg)
+    assert re.search(sentence, found)
+    cfg.model.backbone.padding = "ignore"
+    assert padding_mistaken(cfg) == []
+
+
+def test_padding_of_other_backbones_is_their_own():
+    model = dict(backbone=dict(type="ResNet"), data_preprocessor=dict(pad_value=114))
+    assert padding_mistaken(Config(dict(model=model))) == []
+
+
+def test_parts_that_a_tool_needs(tmp_path):
+    require_parts(UPERNET, ["model", "train_dataloader"])
+    (tmp_path / "a.py").write_text("model = None\ntrain_cfg = 'by epochs'\n")
+    cfg = Config.fromfile(tmp_path / "a.py")
+    with pytest.raises(UserError, match="a.py lacks model, optim_wrapper; add"):
+        require_parts(cfg, ["model", "train_cfg", "optim_wrapper"])
+    with pytest.raises(UserError, match="^train_cfg of .* dict, got 'by epochs'$"):
+        require_parts(cfg, ["train_cfg"])

@@ -1,0 +1,1 @@
+"""Grids of trainings: their jobs, their runs, and the tables made of these."""

@@ -1,0 +1,339 @@
+"""What an ablation measured: its runs as data, and how they compare.
+
+A config says where it stands in the comparison, apart from what it computes::
+
+    ablation = dict(group="epsilon", name=0.05)
+
+and which row of a group the others are compared with; configs inherit it::
+
+    ablation = dict(
+        group="token mixer",
+        name="SeT",
+        baselines={"token mixer": "SeT", "epsilon": 0.1},
+    )
+
+The config that carries the name of its group's baseline, as this one does, stands for
+the baseline in all the groups. It may also say how it wants to be trained: ``seeds=5``,
+with seeds 0 to 4, and ``learning_rates=(5e-4, 1e-3, 2e-3)``, all tried with the first
+seed, of which the best one is trained with the others and stands in the tables.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.config import Config
+from scipy import stats
+
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.json_text import json_text
+from setformer_mm.utils.results import Result
+
+from .curves import Curve
+
+# What is compared, by what the evaluator reports: the axis, and the decimals of a mean.
+METRICS = {
+    "accuracy/top1": ("top-1 accuracy (%)", 2),
+    "mIoU": ("mIoU (%)", 2),
+    "coco/bbox_mAP": ("box mAP", 3),
+}
+OPTIONAL_KEYS = ("baselines", "seeds", "learning_rates")
+
+
+@dataclass(frozen=True)
+class AblationRun:
+    """One config, trained with one seed.
+
+    Attributes:
+        rows: where it stands: ``{group: name}``.
+        baseline_of: the groups whose other rows are compared with this config.
+        multiply_adds: of the whole model for one validation image; None if they cannot
+            be counted.
+        seconds: of training, validations and start-up included.
+        result: of the validation at the end.
+        learning_rate: of the optimiser, where several were tried.
+        curve: validations, ``(epoch, score)`` or ``(iteration, score)``.
+        training_seconds: without validations, start-up, and pauses of the machine.
+        images_per_second: of the training; what it says depends on what else ran.
+    """
+
+    rows: dict[str, str]
+    baseline_of: list[str]
+    multiply_adds: int | None
+    seconds: float
+    result: Result
+    learning_rate: float | None = None
+    curve: Curve = field(default_factory=list)
+    training_seconds: float | None = None
+    images_per_second: float | None = None
+
+    @property
+    def metric(self) -> str:
+        """The metric to compare: one of :data:`METRICS`, or else the first."""
+        names = list(self.result.metrics)
+        return next((name for name in METRICS if name in names), names[0])
+
+    @property
+    def score(self) -> float:
+        """Its value, as the host library reports it; NaN if that is no number."""
+        score = self.result.metrics[self.metric]
+        return math.nan if score is None else score
+
+    def score_after(self, share: float) -> float | None:
+        """The score after a share of the training, None if nothing was measured there.
+
+        There is within a fiftieth of the training.
+        """
+        if not self.curve:
+            return None
+        end = self.curve[-1][0]
+        step, score = min(self.curve, key=lambda point: abs(point[0] - share * end))
+        return score if abs(step - share * end) <= end / 50 else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one config in a group, with the best of its learning rates.
+
+    Attributes:
+        name: of the config in this group.
+        is_baseline: whether the other rows are compared with this one.
+        runs: in the order of their seeds.
+        tried: the score with the first seed by learning rate, where several were tried.
+    """
+
+    name: str
+    is_baseline: bool
+    runs: list[AblationRun]
+    tried: dict[float, float] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        return self.runs[0].metric
+
+    @property
+    def scores(self) -> list[float]:
+        return [run.score for run in self.runs]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.scores)
+
+    @property
+    def seeds(self) -> set[int]:
+        return {run.result.seed for run in self.runs}
+
+    def scores_of(self, seeds: set[int]) -> list[float]:
+        """The scores of some seeds; of all if it has none of them."""
+        chosen = [run.score for run in self.runs if run.result.seed in seeds]
+        return chosen or self.scores
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a config wants to be trained in an ablation.
+
+    Attributes:
+        seeds: one or more.
+        learning_rates: to try with the first seed; none: the config's own.
+    """
+
+    seeds: tuple[int, ...] = (0,)
+    learning_rates: tuple[float, ...] = ()
+
+
+def wish_of(cfg: Config) -> Wish:
+    """Read ``seeds`` and ``learning_rates`` of a config's field ``ablation``.
+
+    Raises:
+        UserError: if they are no positive numbers.
+    """
+    said = cfg.get("ablation", {})
+    seeds, rates = said.get("seeds", 1), said.get("learning_rates", ())
+    if not isinstance(seeds, int) or seeds < 1:
+        raise UserError(
+            "`seeds` of a config's `ablation` is a positive number of seeds, "
+            f"got {seeds!r} in {cfg.filename}"
+        )
+    valid = isinstance(rates, list | tuple) and len(set(rates)) == len(rates)
+    if not valid or not all(isinstance(r, int | float) and r > 0 for r in rates):
+        raise UserError(
+            "`learning_rates` of a config's `ablation` are different positive numbers, "
+            f"got {rates!r} in {cfg.filename}"
+        )
+    return Wish(tuple(range(seeds)), tuple(map(float, rates)))
+
+
+def place_in_ablation(cfg: Config) -> tuple[dict[str, str], list[str]]:
+    """Read a config's field ``ablation``.
+
+    Returns:
+        ``rows`` and ``baseline_of`` of :class:`AblationRun`. A config without the field
+        stands in the group "config" under the name of its file.
+
+    Raises:
+        UserError: if the field lacks group or name.
+    """
+    said = cfg.get("ablation")
+    if said is None:
+        return {"config": Path(cfg.filename).stem}, []
+    if not {"group", "name"} <= said.keys() <= {"group", "name", *OPTIONAL_KEYS}:
+        raise UserError(
+            "`ablation` of a config has the keys group, name and perhaps "
+            f"{', '.join(OPTIONAL_KEYS)}, got {sorted(said)} in {cfg.filename}"
+        )
+    group, name = said["group"], str(said["name"])
+    baselines = {g: str(n) for g, n in said.get("baselines", {}).items()}
+    if baselines.get(group) == name:
+        return baselines, list(baselines)
+    return {group: name}, []
+
+
+def write_runs(path: str | os.PathLike, runs: Iterable[AblationRun]) -> None:
+    """Write runs as JSON, atomically."""
+    content = [dataclasses.asdict(run) for run in runs]
+    write_atomically(path, json_text(content, indent=2))
+
+
+def read_runs(paths: Iterable[str | os.PathLike]) -> list[AblationRun]:
+    """Read what :func:`write_runs` wrote, from several files.
+
+    Returns:
+        The runs, each once.
+
+    Raises:
+        UserError: if a file does not exist or does not hold runs.
+    """
+    runs = {}
+    for path in paths:
+        try:
+            for content in json.loads(Path(path).read_text(encoding="utf-8")):
+                result = Result(**content.pop("result"))
+                if not result.metrics:
+                    raise ValueError("a run without metrics")
+                curve = [tuple(point) for point in content.pop("curve", [])]
+                run = AblationRun(**content, result=result, curve=curve)
+                runs[result.config, result.config_sha256, result.seed] = run
+        except FileNotFoundError as error:
+            raise UserError(f"the runs {path} do not exist") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} does not hold runs of an ablation") from error
+    return list(runs.values())
+
+
+def group_runs(runs: Iterable[AblationRun]) -> dict[str, list[Row]]:
+    """Sort runs into groups and rows.
+
+    Rows whose names are numbers come in their order, others by
+    :func:`comparable_means`, the best first. A group in which nothing is compared with
+    the baseline is left out, unless all are like that.
+
+    Raises:
+        UserError: if runs of one row are not of one config, or a group has several
+            metrics.
+    """
+    found: dict[str, dict[str, list[AblationRun]]] = {}
+    for run in sorted(runs, key=lambda run: run.result.seed):
+        for group, name in run.rows.items():
+            found.setdefault(group, {}).setdefault(name, []).append(run)
+
+    groups = {}
+    for group, names in found.items():
+        rows = []
+        for name, members in names.items():
+            members, tried = best_learning_rate(members)
+            configs = {(run.result.config, run.result.config_sha256) for run in members}
+            if len(configs) > 1:
+                raise UserError(
+                    f"all runs of {name!r} in {group!r} must be of one config in one "
+                    f"version, got {len(configs)}: {listed(c for c, _ in configs)}"
+                )
+            is_baseline = group in members[0].baseline_of
+            rows.append(Row(name, is_baseline, members, tried))
+        if len(metrics := {run.metric for row in rows for run in row.runs}) > 1:
+            raise UserError(
+                f"a group compares one metric, got {listed(metrics)} in {group!r}"
+            )
+        means = comparable_means(rows)
+        rows.sort(key=lambda row: (number_of(row.name), -means[row.name]))
+        groups[group] = rows
+    compared = {
+        group: rows
+        for group, rows in groups.items()
+        if len(rows) > 1 or not rows[0].is_baseline
+    }
+    return compared or groups
+
+
+def best_learning_rate(
+    runs: list[AblationRun],
+) -> tuple[list[AblationRun], dict[float, float]]:
+    """Keep the runs of the learning rate that is best with the first seed.
+
+    Args:
+        runs: of one row, in the order of their seeds.
+
+    Returns:
+        The runs, and the score of each learning rate with the first seed; all and none
+        if no learning rates were tried.
+    """
+    first = [run for run in runs if run.result.seed == runs[0].result.seed]
+    tried = {run.learning_rate: run.score for run in first}
+    if None in tried:
+        return runs, {}
+    best = max(tried, key=tried.__getitem__)
+    return [run for run in runs if run.learning_rate == best], dict(
+        sorted(tried.items())
+    )
+
+
+def comparable_means(rows: Sequence[Row]) -> dict[str, float]:
+    """Means over the seeds that all rows have, by name."""
+    seeds = set.intersection(*(row.seeds for row in rows))
+    return {row.name: statistics.fmean(row.scores_of(seeds)) for row in rows}
+
+
+def compare(row: Row, baseline: Row) -> tuple[float, bool]:
+    """Compare a row with the baseline over the seeds that both have.
+
+    A seed makes some runs better than others in all rows, so that one which a row lacks
+    would be compared with nothing.
+
+    Returns:
+        The difference of the means, and whether it is more than chance makes it, at the
+        5 % level: by Welch's t-test, or where a side has a single seed by Student's,
+        with the deviation that all seeds of the row or the baseline have. False if
+        neither has several.
+    """
+    scores = row.scores_of(baseline.seeds)
+    others = baseline.scores_of(row.seeds)
+    difference = statistics.fmean(scores) - statistics.fmean(others)
+    known = max(row.scores, baseline.scores, key=len)
+    deviation = statistics.stdev(known) if len(known) > 1 else 0.0
+    if min(len(scores), len(others)) > 1:
+        chance = stats.ttest_ind(scores, others, equal_var=False).pvalue
+    elif deviation > 0:
+        error = deviation * math.sqrt(1 / len(scores) + 1 / len(others))
+        chance = 2 * stats.t.sf(abs(difference) / error, len(known) - 1)
+    else:
+        chance = 1.0
+    return difference, bool(chance < 0.05)
+
+
+def number_of(name: str) -> float:
+    """A name as a number, infinity if it is none."""
+    try:
+        return float(name)
+    except ValueError:
+        return math.inf
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence."""
+    return ", ".join(sorted(names))

@@ -1,0 +1,181 @@
+"""What a config says that cannot be meant, found before anything is built."""
+
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+
+from mmengine.config import Config
+
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.results import FIELDS
+
+# Integers and the least value of each. Where a loader has none, its field is skipped.
+INTEGERS = {
+    "train_cfg.max_epochs": 1,
+    "train_cfg.max_iters": 1,
+    "train_cfg.val_interval": 1,
+    "train_cfg.val_begin": 0,
+    **{f"{split}_dataloader.batch_size": 1 for split in ("train", "val", "test")},
+    **{f"{split}_dataloader.num_workers": 0 for split in ("train", "val", "test")},
+    "optim_wrapper.accumulative_counts": 1,
+    "default_hooks.checkpoint.interval": -1,
+    "default_hooks.checkpoint.max_keep_ckpts": -1,
+    "default_hooks.logger.interval": 1,
+    "randomness.seed": 0,
+    "auto_scale_lr.base_batch_size": 1,
+}
+# Top-level fields besides those that make a result: how runs start, titles, and
+# variables that configs of the host libraries commonly have.
+OTHER_FIELDS = {"ablation", "activation_checkpointing", "efficient_conv_bn_eval"}
+OTHER_FIELDS |= {"find_unused_parameters", "launcher", "load_from", "log_level"}
+OTHER_FIELDS |= {"model_wrapper_cfg", "resume", "runner_type", "sync_bn", "work_dir"}
+VARIABLES = {f"{split}_pipeline" for split in ("train", "val", "test")}
+VARIABLES |= {"test_dataset", "train_dataset", "val_dataset"}
+# A misspelling shares more than this with the right word.
+LIKENESS = 0.85
+
+# Norms over the images of a batch; the second kind over those of all processes.
+BATCH_NORMS, SYNCHRONISED = {"BN", "BN1d", "BN2d", "MMBN"}, {"SyncBN", "MMSyncBN"}
+SETFORMERS = {"SeTformer", "setformer_mm.SeTformer"}
+# Heads that normalise a picture pooled to one pixel, beside those with `pool_scales`.
+POOLING_HEADS = {"ASPPHead", "DepthwiseSeparableASPPHead"}
+
+
+def misspelt_fields(cfg: Config) -> list[str]:
+    """Find top-level fields that no tool reads and that look like one that is read.
+
+    A config may have any variable of its own: only a near miss is a mistake.
+
+    Returns:
+        One sentence a field.
+    """
+    known = FIELDS | OTHER_FIELDS
+    return [
+        f"the config's field {name} has no effect; did you mean {near[0]}?"
+        for name in sorted(cfg.keys() - known - VARIABLES)
+        if (near := difflib.get_close_matches(name, known, 1, LIKENESS))
+    ]
+
+
+def padding_mistaken(cfg: Config) -> list[str]:
+    """Find what keeps a SeTformer from telling padding, zeros below and to the right.
+
+    Returns:
+        One sentence for each reason; none for a backbone that does not look for it.
+    """
+    backbones = [
+        d for _, d in _dicts(cfg.get("model"), "") if d.get("type") in SETFORMERS
+    ]
+    if all(backbone.get("padding") == "ignore" for backbone in backbones):
+        return []
+    in_model = _get(cfg, "model.data_preprocessor")
+    preprocessor = in_model or cfg.get("data_preprocessor") or {}
+    kinds_of = {
+        split: [
+            str(part.get("type")).rpartition(".")[2]  # without a scope
+            for _, part in _dicts(_get(cfg, f"{split}_dataloader.dataset"), split)
+        ]
+        for split in ("train", "val", "test")
+    }
+    found = []
+    for name in ("pad_value", "pad_val"):
+        if preprocessor.get(name):
+            found.append(
+                f"data_preprocessor.{name}={preprocessor[name]} pads with what the "
+                "backbone takes for picture; 0 is found and left out"
+            )
+    is_normalised = any(preprocessor.get("mean") or ())
+    if not is_normalised and not any("Normalize" in k for k in kinds_of.values()):
+        found.append(
+            "data_preprocessor has no mean but 0, so that what is black below or on "
+            "the right of a picture counts as padding; set it, or padding='ignore' in "
+            "the backbone"
+        )
+    for split, kinds in kinds_of.items():
+        if "Pad" in kinds and "Normalize" not in kinds[: kinds.index("Pad")]:
+            found.append(
+                f"Pad in the pipeline of {split}_dataloader pads before pictures are "
+                "normalised, which the backbone takes for picture; leave it to "
+                "data_preprocessor"
+            )
+    return found
+
+
+def require_parts(cfg: Config, names: Sequence[str]) -> None:
+    """Check that a config has these parts at its top level, each of them a dict.
+
+    Raises:
+        UserError: naming those that are missing, or one that is something else.
+    """
+    missing = [name for name in names if cfg.get(name) is None]
+    if missing:
+        raise UserError(
+            f"the config {cfg.filename} lacks {', '.join(missing)}; add what is "
+            "missing, or inherit it from a config in configs/_base_"
+        )
+    for name in names:
+        if not isinstance(cfg[name], dict):
+            raise UserError(
+                f"{name} of the config {cfg.filename} must be a dict, got {cfg[name]!r}"
+            )
+
+
+def require_integers(cfg: Config) -> None:
+    """Check :data:`INTEGERS`, of which a float or -1 otherwise fails much later.
+
+    Raises:
+        UserError: naming the first field that is out of its rule.
+    """
+    for key, least in INTEGERS.items():
+        value = _get(cfg, key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(
+                f"{key} must be an integer of at least {least}, got {value!r}"
+            )
+
+
+def require_enough_for_batch_norm(cfg: Config) -> None:
+    """Check that no batch norm sees a single value a channel in training.
+
+    Heads that pool a picture to one pixel and normalise it need two pictures.
+
+    Raises:
+        UserError: if there is only one.
+    """
+    batch_size = _get(cfg, "train_dataloader.batch_size")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    for key, head in _dicts(cfg.get("model"), "model"):
+        norm = (head.get("norm_cfg") or {}).get("type")
+        pools = (
+            1 in (head.get("pool_scales") or ()) or head.get("type") in POOLING_HEADS
+        )
+        if not pools or norm not in BATCH_NORMS | SYNCHRONISED:
+            continue
+        if batch_size == 1 and (norm in BATCH_NORMS or processes == 1):
+            raise UserError(
+                f"{key} ({head.get('type')}) pools pictures to one pixel and "
+                f"normalises it over the batch (norm_cfg.type={norm}), which needs two "
+                "pictures: pass train_dataloader.batch_size=2 or more, or norm_cfg="
+                "dict(type='GN', num_groups=32)"
+            )
+
+
+def _get(cfg: Config, key: str):
+    """The value of a dotted key, None if it is not there."""
+    value = cfg
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict | Config) else None
+    return value
+
+
+def _dicts(node, key: str) -> Iterator[tuple[str, dict]]:
+    """Yield each dict inside a config with its key."""
+    if isinstance(node, dict):
+        yield key, node
+    children = node.items() if isinstance(node, dict) else ()
+    if isinstance(node, list | tuple):
+        children = enumerate(node)
+    for name, child in children:
+        yield from _dicts(child, f"{key}.{name}")

@@ -1,0 +1,72 @@
+"""What lies in ``docs/data``, which the documents are made of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.results import Result, read_result
+
+from .ablation.runs import AblationRun, read_runs
+from .model_figures import Computed, Published, read_computed, read_published
+
+# By task, as metafiles spell them.
+DATA_SETS = dict(imagenet="ImageNet-1k", coco="COCO", ade20k="ADE20K")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What lies in ``docs/data/``.
+
+    Attributes:
+        measured: By name of the config.
+        demos: Likewise, what short runs measured.
+        ablations: By name of the grid.
+    """
+
+    published: Published
+    computed: dict[str, dict[str, Computed]]
+    measured: dict[str, Result]
+    demos: dict[str, dict]
+    ablations: dict[str, list[AblationRun]]
+
+    @property
+    def all_ablations(self) -> list[AblationRun]:
+        """The runs of all grids."""
+        return [run for runs in self.ablations.values() for run in runs]
+
+
+def read_data(folder: Path) -> Data:
+    """Read all results.
+
+    Raises:
+        UserError: naming the first file that is missing or wrong.
+    """
+    results = [read_result(path) for path in sorted(folder.glob("measured/*.json"))]
+    try:
+        demos = yaml.safe_load((folder / "demos.yaml").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} does not exist; restore it by git") from None
+    return Data(
+        published=read_published(folder / "published.yaml"),
+        computed=read_computed(folder / "computed.json"),
+        measured={Path(result.config).stem: result for result in results},
+        demos=demos,
+        ablations={
+            path.stem: read_runs([path])
+            for path in sorted(folder.glob("ablation/*.json"))
+        },
+    )
+
+
+# The jobs on the embedded data: what they do, and the metrics that count.
+DIGITS = dict(
+    mask_rcnn_setformer_digits=(
+        "Mask R-CNN",
+        {"coco/bbox_mAP": "box mAP", "coco/segm_mAP": "mask mAP"},
+        "{:.3f}",
+    ),
+    upernet_setformer_digits=("UperNet", {"mIoU": "mIoU"}, "{:.1f} %"),
+    setformer_digits=("classifier", {"accuracy/top1": "top-1"}, "{:.1f} %"),
+)

@@ -1,0 +1,304 @@
+"""What the command-line tools have in common."""
+
+import argparse
+import errno
+import io
+import os
+import os.path as osp
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+from torch import nn
+
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.spelling import did_you_mean
+
+from .config_checks import misspelt_fields, padding_mistaken, require_integers
+from .folder_lock import hold_folder
+from .outputs import require_writable_folder
+
+# Where a launcher says which of its processes this is.
+RANK_VARIABLES = dict(pytorch="RANK", slurm="SLURM_PROCID", mpi="OMPI_COMM_WORLD_RANK")
+# What the disk says and no program can mend.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# What a class that a config names says to fields that it cannot take.
+BUILD_ERRORS = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool; print a :class:`UserError` as one line and exit with status 1.
+
+    So does a disk that is full or cannot be written; Ctrl-C exits with status 130. Any
+    other exception is not the user's mistake and keeps its traceback; with
+    ``SETFORMER_MM_TRACEBACK=1`` all do. A sign that the terminal's encoding lacks is
+    printed as its number.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        main()
+        leave_process_group()
+        return
+    except (UserError, KeyboardInterrupt, OSError) as error:
+        if os.environ.get("SETFORMER_MM_TRACEBACK") == "1":
+            traceback.print_exc()
+        message, status = _explain(error)
+    say(f"error: {message}")
+    sys.exit(status)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One line on what stopped a tool, and its exit status."""
+    if isinstance(error, UserError):
+        return str(error), 1
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C", 130
+    if error.errno not in DISK_ERRORS:
+        raise error
+    where = f" ({error.filename})" if error.filename else ""
+    return f"cannot read or write: {error.strerror}{where}", 1
+
+
+def say(message: str) -> None:
+    """Print a line for the user, from one process of several."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message, file=sys.stderr, flush=True)
+
+
+def leave_process_group() -> None:
+    """End distributed running, if there was any, before the interpreter does.
+
+    A process that exits while another one still talks to it can take that one down,
+    and torchrun then reports a training as failed that had succeeded.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that training and testing share."""
+    parser.add_argument(
+        "--work-dir", help="where to write logs and results (work_dirs/<config name>)"
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="settings that replace those of the config, e.g. train_cfg.max_epochs=12",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="how several processes were started; torchrun is 'pytorch'",
+    )
+    # torchrun sets LOCAL_RANK; older launchers pass it in one of two spellings.
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0)
+
+
+def add_allow_missing(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of tools that load a checkpoint into the model of a config."""
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="go on if the checkpoint lacks weights of the model, which stay random",
+    )
+
+
+def read_config(path: str) -> Config:
+    """Read a config file.
+
+    Raises:
+        UserError: if it, or one that it inherits from, does not exist or cannot be
+            read.
+    """
+    if osp.isdir(path):
+        raise UserError(f"the config {path} is a folder; name a file in it")
+    if not osp.exists(path):
+        folder = osp.dirname(path) or "."
+        files = os.listdir(folder) if osp.isdir(folder) else []
+        known = [osp.join(osp.dirname(path), name) for name in files if "." in name]
+        if osp.exists(f"{path}.py"):
+            known = [f"{path}.py"]
+        raise UserError(f"the config {path} does not exist{did_you_mean(path, known)}")
+    try:
+        return Config.fromfile(path)
+    except FileNotFoundError as error:
+        missing = error.filename or error
+        raise UserError(f"the config {missing} does not exist") from error
+    except Exception as error:  # it is a program
+        raise UserError(
+            f"the config {path} cannot be read: {one_line(error)}"
+        ) from error
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read ``args.config`` and apply the common flags to it.
+
+    Warns of fields that look misspelt.
+
+    Raises:
+        UserError: if the config does not exist or cannot be meant, if the work
+            directory cannot be written, or if ``--launcher pytorch`` was given outside
+            torchrun.
+    """
+    if args.launcher == "pytorch" and "RANK" not in os.environ:
+        raise UserError("--launcher pytorch is for torchrun; see tools/dist_train.sh")
+    cfg = read_config(args.config)
+    if args.cfg_options:
+        try:
+            cfg.merge_from_dict(args.cfg_options)
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError(f"--cfg-options do not fit: {one_line(error)}") from error
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get("work_dir"):
+        name = osp.splitext(osp.basename(args.config))[0]
+        cfg.work_dir = osp.join("work_dirs", name)
+    require_writable_folder(cfg.work_dir, "--work-dir")
+    with form_explained(cfg):
+        for sentence in (*misspelt_fields(cfg), *padding_mistaken(cfg)):
+            say(f"warning: {sentence}")
+        require_integers(cfg)
+    cfg.launcher = args.launcher
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return cfg
+
+
+@contextmanager
+def form_explained(cfg: Config) -> Iterator[None]:
+    """For checks before anything is built, which read what may be of any form.
+
+    Raises:
+        UserError: in place of what a dict says that lacks a field, and the like.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the config {cfg.filename} is not of the form of a config: "
+            f"{one_line(error)}; SETFORMER_MM_TRACEBACK=1 shows where"
+        ) from error
+
+
+def hold_work_dir(cfg: Config) -> None:
+    """Keep other trainings out of the work directory until this process ends.
+
+    Of several processes of one training the first one does.
+
+    Raises:
+        UserError: naming the process that trains there already.
+    """
+    if os.environ.get(RANK_VARIABLES.get(cfg.launcher, ""), "0") == "0":
+        hold_folder(cfg.work_dir, "name another folder with --work-dir")
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line that ends without a full stop."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else error
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    kind = type(error).__name__
+    if not lines:
+        return kind
+    # Sentences of our own rules speak for themselves.
+    first = lines[0].rstrip(".")
+    return first if type(error) is ValueError else f"{kind}: {first}"
+
+
+def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
+    """Build the model of a config and the data of ``splits``.
+
+    Raises:
+        UserError: if a class that the config names does not take its fields, or finds
+            its data incomplete.
+    """
+    try:
+        runner = Runner.from_cfg(cfg)
+    except BUILD_ERRORS as error:
+        raise _unbuildable("the config", cfg, error) from error
+    for split in splits:
+        try:
+            getattr(runner, f"{split}_loop")  # builds it
+        except BUILD_ERRORS as error:
+            raise _unbuildable(f"{split}_dataloader", cfg, error) from error
+    # A runner builds these when it begins to train.
+    for name in ("optim_wrapper", "param_scheduler"):
+        _explain_building(runner, name, cfg)
+    return runner
+
+
+def _explain_building(runner: Runner, name: str, cfg: Config) -> None:
+    """Let a runner's ``build_<name>`` raise a :class:`UserError` instead of others."""
+    build = getattr(runner, f"build_{name}")
+
+    def explained(*args, **kwargs):
+        try:
+            return build(*args, **kwargs)
+        except BUILD_ERRORS as error:
+            raise _unbuildable(name, cfg, error) from error
+
+    setattr(runner, f"build_{name}", explained)
+
+
+def _unbuildable(what: str, cfg: Config, error: Exception) -> UserError:
+    return UserError(
+        f"{what} cannot be built ({cfg.filename}): {one_line(error)}; "
+        "SETFORMER_MM_TRACEBACK=1 shows where"
+    )
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model of a config as one process runs it, with random weights.
+
+    Args:
+        cfg: a whole config.
+
+    Returns:
+        In evaluation mode; synchronised batch norms are ordinary ones.
+    """
+    scope = cfg.get("default_scope", "mmengine")
+    with DefaultScope.overwrite_default_scope(scope):
+        return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+
+
+def use_gloo_on_cpu(cfg: Config) -> None:
+    """Prepare several processes on a machine without GPU; otherwise do nothing.
+
+    mmengine selects a CUDA device before it creates the process group, whatever the
+    backend, and gives it to DistributedDataParallel. It does neither if it finds the
+    group made and the wrapper configured.
+    """
+    if cfg.launcher == "none" or torch.cuda.is_available():
+        return
+    if cfg.launcher != "pytorch":
+        raise UserError(
+            f"--launcher {cfg.launcher} needs GPUs; several processes on CPUs are "
+            "started by torchrun with --launcher pytorch"
+        )
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    cfg.setdefault("model_wrapper_cfg", {})
+    cfg.model_wrapper_cfg.setdefault("type", "MMDistributedDataParallel")
+    cfg.model_wrapper_cfg.setdefault("broadcast_buffers", False)
+    cfg.model_wrapper_cfg.setdefault(
+        "find_unused_parameters", cfg.get("find_unused_parameters", False)
+    )
+    cfg.model_wrapper_cfg.device_ids = None

@@ -292,9 +292,7 @@ class SeTformerForMaskedLM(SeTformerPreTrainedModel):
         logits = self.decoder(self.transform(outputs.last_hidden_state))
         loss = None
         if labels is not None:
-            loss = self.loss_function(
-                logits, labels, vocab_size=self.config.vocab_size
-            )
+            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size)
         return MaskedLMOutput(loss=loss, logits=logits)
 
 

@@ -54,7 +54,7 @@ def test_package_imports_without_the_host_libraries():
     process = run_python(
         "import setformer_mm; print(setformer_mm.__all__)", blocked=HOST_LIBRARIES
     )
-    assert last_line(process) == "['__version__']"
+    assert last_line(process) == "['__version__', 'configs']"
 
 
 def test_package_registers_beside_mmengine_alone():
@@ -401,12 +401,21 @@ def test_wheel_holds_the_package_and_mim_content(source, tmp_path):
         metadata = archive.read(
             f"setformer_mm-{setformer_mm.__version__}.dist-info/METADATA"
         ).decode()
+        archive.extractall(tmp_path / "installed")
     assert {p for p in modules if ".mim" not in p.parts} == {
         p.relative_to(source) for p in (source / "setformer_mm").rglob("*.py")
     }
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.10" in metadata
     assert not (source / "setformer_mm" / ".mim").exists()
+    process = run_python(
+        "from setformer_mm import configs; print(configs.path('upernet_setformer_t'))",
+        blocked=HOST_LIBRARIES,
+        cwd=tmp_path,
+        PYTHONPATH=str(tmp_path / "installed"),
+    )
+    mim = tmp_path / "installed" / "setformer_mm" / ".mim"
+    assert Path(last_line(process)) == mim / "configs" / "upernet_setformer_t.py"
 
 
 def test_editable_install_links_mim_content(source, tmp_path):

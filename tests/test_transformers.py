@@ -121,7 +121,8 @@ def test_parts_of_a_pair_count():
     model = build(SeTformerModel)
     input_ids, types = tokens(1, 6), torch.tensor([[0, 0, 0, 1, 1, 1]])
     first = model(input_ids)[0]
-    torch.testing.assert_close(model(input_ids, None, torch.zeros_like(types))[0], first)
+    of_one_part = model(input_ids, None, torch.zeros_like(types))[0]
+    torch.testing.assert_close(of_one_part, first)
     assert not torch.allclose(model(input_ids, token_type_ids=types)[0], first)
 
 

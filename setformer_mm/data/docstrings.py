@@ -103,7 +103,7 @@ def source_files(package: str) -> list[Path]:
     is_python = package == "python"
     root = Path(paths["stdlib"]) if is_python else Path(paths["purelib"], package)
     if not root.is_dir():
-        raise ValueError(f"docstrings of {package} are asked for, which is not installed")
+        raise ValueError(f"docstrings need the package {package}, which is missing")
     files = sorted(root.rglob("*.py"))
     return [
         path

@@ -1,5 +1,9 @@
-"""The backbone family, its attention, and what that is compared with."""
+"""The backbone family, its attention, and what that is compared with.
 
+The backbone itself needs mmengine; everything else here does not.
+"""
+
+from ..utils.installed import is_installed
 from .mixers import (
     AgentAttention,
     CosFormerAttention,
@@ -16,7 +20,6 @@ from .mixers import (
 )
 from .set_attention import SeTAttention
 from .set_encoder import SeTEncoder
-from .setformer import SeTformer
 from .token_mixer import TOKEN_MIXERS, TokenMixer
 
 __all__ = [
@@ -31,10 +34,17 @@ __all__ = [
     "SOFTAttention",
     "SeTAttention",
     "SeTEncoder",
-    "SeTformer",
     "SinkhornAttention",
     "SoftmaxAttention",
     "SpatialReductionAttention",
     "TokenMixer",
     "WindowAttention",
 ]
+
+if is_installed("mmengine"):
+    from mmengine.registry import MODELS
+
+    from .setformer import SeTformer
+
+    MODELS.register_module(module=SeTEncoder)
+    __all__ += ["SeTformer"]

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops import Folded, NonFiniteError, check_fields, fold, set_attention_folded
+from ..utils.logs import print_log
 from .pointwise_linear import PointwiseLinear
 from .token_mixer import TOKEN_MIXERS, TokenMixer, require_divisible
 
@@ -258,8 +258,7 @@ class SeTAttention(TokenMixer):
         for shape in shapes:
             print_log(
                 f"{prefix}references resampled from {_by(shape)} to "
-                f"{_by(self.reference_shape)}",
-                logger="current",
+                f"{_by(self.reference_shape)}"
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -6,19 +6,17 @@ that of the backbone (docs/sequences.md).
 """
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..ops.valid import check_valid
 from .padding import mean_of_tokens, zero_padding
 from .set_attention import SeTAttention
-from .setformer import SeTStage, init_linear
+from .stages import SeTStage, init_linear
 
 POOLINGS = (None, "mean", "first")
 NUM_REFERENCES = 16  # as many as the backbone's grids have
 
 
-@MODELS.register_module()
 class SeTEncoder(nn.Module):
     """SeTformer's blocks over sequences of vectors.
 

@@ -8,18 +8,15 @@ has registered in :data:`TOKEN_MIXERS`.
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mmengine.registry import Registry
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..utils.spelling import did_you_mean
 from .pointwise_linear import PointwiseLinear
-
-TOKEN_MIXERS = Registry("token mixer", locations=["setformer_mm.models"])
 
 
 class TokenMixer(nn.Module):
@@ -68,6 +65,51 @@ class TokenMixer(nn.Module):
 
     def switch_to_deploy(self) -> None:
         """Keep what depends on parameters alone, for compiled inference."""
+
+
+class TokenMixerRegistry:
+    """Token mixers by name.
+
+    It is used as mmengine's registries are; blocks must do without mmengine.
+
+    Attributes:
+        module_dict (dict[str, type[TokenMixer]]): What is registered.
+    """
+
+    def __init__(self) -> None:
+        self.module_dict: dict[str, type[TokenMixer]] = {}
+
+    def register_module(
+        self, name: str | None = None, force: bool = False
+    ) -> Callable[[type[TokenMixer]], type[TokenMixer]]:
+        """Make a decorator that registers a class.
+
+        Args:
+            name (str, optional): That of the class by default.
+            force (bool): Whether it may replace another one of that name.
+
+        Returns:
+            Callable: It raises KeyError if there is another one.
+        """
+
+        def register(mixer: type[TokenMixer]) -> type[TokenMixer]:
+            key = name or mixer.__name__
+            if key in self.module_dict and not force:
+                raise KeyError(
+                    f"there is a token mixer {key} already; register_module(force=True)"
+                    " replaces it"
+                )
+            self.module_dict[key] = mixer
+            return mixer
+
+        return register
+
+    def get(self, name: str) -> type[TokenMixer] | None:
+        """Look a class up; None if there is none of that name."""
+        return self.module_dict.get(name)
+
+
+TOKEN_MIXERS = TokenMixerRegistry()
 
 
 class QueryKeyValueMixer(TokenMixer):
@@ -202,15 +244,7 @@ def build_token_mixer(attention: dict, embed_dims: int, num_heads: int) -> Token
         ValueError: If there is no mixer of that name, or it has no such field.
     """
     fields = dict(attention)
-    kind = fields.pop("type")
-    # Not `build`: it looks in the host library's scope first, and warns each time.
-    mixer = TOKEN_MIXERS.get(kind) if isinstance(kind, str) else kind
-    if mixer is None:
-        known = ", ".join(TOKEN_MIXERS.module_dict)
-        hint = did_you_mean(kind, TOKEN_MIXERS.module_dict)
-        raise ValueError(
-            f"the type of attention must be one of {known}, got {kind!r}{hint}"
-        )
+    mixer = _find_mixer(fields.pop("type"))
     parameters = list(inspect.signature(mixer).parameters.values())[2:]
     known = [parameter.name for parameter in parameters]
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
@@ -233,19 +267,46 @@ def spread_over_stages(attention: dict, num_stages: int) -> list[dict]:
     """Give each stage its fields.
 
     Args:
-        attention (dict): Fields; a list or tuple of ``num_stages`` is one value a
-            stage, anything else holds for all.
+        attention (dict): ``type`` and fields; a list or tuple of ``num_stages`` is one
+            value a stage, anything else holds for all. Of a field that is a pair or
+            the like by itself, as a grid, only a list of such is one a stage.
         num_stages (int): Number of stages.
 
     Returns:
         list[dict]: One a stage.
+
+    Raises:
+        ValueError: If there is no mixer of that name.
     """
+    kind = attention["type"]
+    kinds = kind if _is_list_of(num_stages, kind) else [kind] * num_stages
     return [
         {
-            name: value[i]
-            if isinstance(value, (list, tuple)) and len(value) == num_stages
-            else value
+            name: value[i] if _is_one_a_stage(name, value, mixer, num_stages) else value
             for name, value in attention.items()
         }
-        for i in range(num_stages)
+        for i, mixer in enumerate(map(_find_mixer, kinds))
     ]
+
+
+def _is_list_of(count: int, value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == count
+
+
+def _is_one_a_stage(name: str, value: object, mixer: type, num_stages: int) -> bool:
+    if not _is_list_of(num_stages, value):
+        return False
+    parameter = inspect.signature(mixer).parameters.get(name)
+    is_list_itself = parameter and isinstance(parameter.default, tuple)
+    return not is_list_itself or all(isinstance(each, list | tuple) for each in value)
+
+
+def _find_mixer(kind: str | type) -> type[TokenMixer]:
+    mixer = TOKEN_MIXERS.get(kind) if isinstance(kind, str) else kind
+    if not callable(mixer):
+        known = ", ".join(TOKEN_MIXERS.module_dict)
+        hint = did_you_mean(kind, TOKEN_MIXERS.module_dict)
+        raise ValueError(
+            f"the type of attention must be one of {known}, got {kind!r}{hint}"
+        )
+    return mixer

@@ -67,7 +67,7 @@ def docstrings(
     by_file = {name: texts_of(name, max_bytes) for name in PACKAGES}
     texts = (t for files in by_file.values() for found in files.values() for t in found)
     once = {text for text, count in Counter(texts).items() if count == 1}
-    parts = ([], [])
+    parts: list[list[Text]] = [[], []]
     share = train / (train + test)
     for label, files in enumerate(by_file.values()):
         for _, found in sorted(files.items()):

@@ -269,6 +269,7 @@ setup(
         "mim": read_requirements("mminstall"),
         "optional": read_requirements("optional"),
         "tests": read_requirements("tests"),
+        "transformers": read_requirements("transformers"),
     },
     ext_modules=[]
     if os.environ.get(DISABLE_VARIABLE) == "1"

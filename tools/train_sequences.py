@@ -3,9 +3,9 @@
 ``python tools/train_sequences.py [--tasks listops ...] [--mixers SeT ...]
 [--seeds 0 1 2]`` trains what is missing, one run after the other, the first seed of all
 mixers and tasks first, and goes on where it was interrupted: each run is a file in
-``--out``. Then it writes tables and a picture beside them, and with ``--document`` the
-tables into a document. Without tasks it trains nothing. It needs transformers
-(``pip install "setformer_mm[transformers]"``); tables alone do not.
+``--out``. Then it prints tables, draws a picture, and with ``--document`` writes the
+tables into a document. Without tasks it trains nothing. Trainings need transformers
+(``pip install "setformer_mm[transformers]"``).
 """
 
 import argparse
@@ -13,12 +13,12 @@ from itertools import product
 from pathlib import Path
 
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.installed import is_installed
 from toolkit.launch import run_tool
 from toolkit.outputs import require_writable_folder
+from toolkit.sequences.document import write_section
 from toolkit.sequences.runs import path_of, read_run, read_runs, write_run
-from toolkit.sequences.tables import draw, markdown, write_section
+from toolkit.sequences.tables import draw, markdown
 from toolkit.sequences.tasks import MIXERS, TASKS, load_data
 
 
@@ -37,6 +37,9 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         default=Path("data/sequences"),
         help="folder of the texts, which are drawn if they are not there",
+    )
+    parser.add_argument(
+        "--picture", type=Path, help="PNG to draw; in --out if not given"
     )
     parser.add_argument(
         "--document", type=Path, help="a document with a section for the tables"
@@ -84,11 +87,11 @@ def main() -> None:
     if args.tasks:
         train_what_is_missing(args)
     runs = read_runs(args.out)
-    write_atomically(args.out / "tables.md", markdown(runs))
-    draw(runs, args.out / "accuracy.png")
+    tables = markdown(runs)
+    print(tables)
+    draw(runs, args.picture or args.out / "accuracy.png")
     if args.document:
-        write_section(args.document, runs)
-    print(markdown(runs))
+        write_section(args.document, "sequences", tables)
 
 
 if __name__ == "__main__":

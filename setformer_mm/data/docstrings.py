@@ -116,7 +116,8 @@ def source_files(package: str) -> list[Path]:
 def docstrings_of_file(path: Path) -> Iterator[str]:
     """The docstrings of a module, its classes and functions."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of escapes in strings
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in strings
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):  # of another Python
         return

@@ -1,28 +1,34 @@
 """The comparison on sequences: its texts, its files, its tables."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
 from setformer_mm.utils.errors import UserError
 from toolkit.sequences import tasks
+from toolkit.sequences.document import marks_of, write_section
+from toolkit.sequences.growth import render
 from toolkit.sequences.runs import Run, path_of, read_run, read_runs, write_run
-from toolkit.sequences.tables import BEGIN, END, draw, markdown, write_section
+from toolkit.sequences.tables import draw, markdown
 from toolkit.sequences.tasks import TASKS, listops_task, load_data, numbered
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """A task of a few sequences by the name "listops"."""
+    """A task of a few sequences by the name "listops-100"."""
     task = listops_task(12, 4, 4, 20, epochs=1)
-    monkeypatch.setitem(tasks.TASKS, "listops", task)
+    monkeypatch.setitem(tasks.TASKS, "listops-100", task)
     return task
 
 
 def run(mixer="SeT", seed=0, accuracy=50.0, **fields) -> Run:
     settings = dict(title="ListOps", train=12, test=4, epochs=1)
     values = dict(
-        task="listops",
+        task="listops-100",
         mixer=mixer,
         seed=seed,
         accuracy=accuracy,
@@ -39,12 +45,12 @@ def run(mixer="SeT", seed=0, accuracy=50.0, **fields) -> Run:
 
 
 def test_texts_are_drawn_once(small, tmp_path, monkeypatch):
-    drawn = load_data("listops", tmp_path)
+    drawn = load_data("listops-100", tmp_path)
     assert len(drawn.train) == 12 and len(drawn.test) == 4
     assert not {t for t, _ in drawn.train} & {t for t, _ in drawn.test}
     unable = dataclasses.replace(small, draw=lambda: pytest.fail("drawn again"))
-    monkeypatch.setitem(tasks.TASKS, "listops", unable)
-    assert load_data("listops", tmp_path) == drawn
+    monkeypatch.setitem(tasks.TASKS, "listops-100", unable)
+    assert load_data("listops-100", tmp_path) == drawn
     assert drawn.majority in (0, 25, 50, 75, 100)
     for item in numbered(drawn.train, small):
         assert 0 < min(item["input_ids"]) and max(item["input_ids"]) < small.vocab_size
@@ -56,13 +62,13 @@ def test_texts_that_cannot_be_drawn_or_read_end_in_a_sentence(
 ):
     few = listops_task(5000, 1, 4, 4, epochs=1)
     monkeypatch.setattr("setformer_mm.data.listops.PATIENCE", 1000)
-    monkeypatch.setitem(tasks.TASKS, "listops", few)
-    with pytest.raises(UserError, match="texts of listops cannot be drawn: 1000 draws"):
-        load_data("listops", tmp_path)
+    monkeypatch.setitem(tasks.TASKS, "listops-100", few)
+    with pytest.raises(UserError, match="listops-100 cannot be drawn: 1000 draws"):
+        load_data("listops-100", tmp_path)
     for part in ("train", "test"):
-        (tmp_path / f"listops-{part}.tsv").write_text("Source\tTarget\nno class\n")
+        (tmp_path / f"listops-100-{part}.tsv").write_text("Source\tTarget\nno class\n")
     with pytest.raises(UserError, match="does not hold texts and classes; remove it"):
-        load_data("listops", tmp_path)
+        load_data("listops-100", tmp_path)
 
 
 def test_bytes_of_a_text():
@@ -75,7 +81,7 @@ def test_runs_are_files(tmp_path):
     write_run(tmp_path, run())
     write_run(tmp_path, run("none", 1))
     assert read_runs(tmp_path) == [run(), run("none", 1)]
-    path = path_of(tmp_path, "listops", "SeT", 0)
+    path = path_of(tmp_path, "listops-100", "SeT", 0)
     assert read_run(path) == run()
     path.write_text("{}")
     with pytest.raises(UserError, match="does not hold a run on sequences"):
@@ -87,7 +93,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
         read_runs(tmp_path)
     write_run(tmp_path, run())
     write_run(tmp_path, run("none", settings=dict(title="ListOps", train=13)))
-    with pytest.raises(UserError, match="runs of listops .* different settings"):
+    with pytest.raises(UserError, match="runs of listops-100 .* different settings"):
         read_runs(tmp_path)
 
 
@@ -114,9 +120,30 @@ def test_the_section_of_a_document(tmp_path):
     document = tmp_path / "page.md"
     document.write_text("no marks")
     with pytest.raises(UserError, match="page.md cannot be updated"):
-        write_section(document, [run()])
-    document.write_text(f"before\n{BEGIN}\nfigures of before\n{END}\nafter\n")
-    write_section(document, [run()])
-    content = document.read_text()
-    assert "**SeT**" in content and "figures of before" not in content
-    assert content.startswith("before\n") and content.endswith("after\n")
+        write_section(document, "sequences", "tables")
+    begin, end = marks_of("sequences")
+    document.write_text(f"before\n{begin}\nfigures of before\n{end}\nafter\n")
+    write_section(document, "sequences", "tables\n")
+    assert document.read_text() == f"before\n{begin}\n\ntables\n\n{end}\nafter\n"
+
+
+def section_of_the_page(name: str) -> str:
+    begin, end = marks_of(name)
+    text = (ROOT / "docs" / "sequences.md").read_text(encoding="utf-8")
+    return text.partition(begin)[2].partition(end)[0].strip("\n")
+
+
+def test_committed_tables_are_those_of_the_runs():
+    folder = ROOT / "docs" / "data" / "sequences"
+    expected = "*Not measured yet.*"
+    if folder.exists():
+        expected = markdown(read_runs(folder)).strip("\n")
+    assert section_of_the_page("sequences") == expected
+
+
+def test_committed_growth_is_that_of_the_measurement():
+    path = ROOT / "docs" / "data" / "benchmarks" / "sequences.json"
+    expected = "*Not measured yet.*"
+    if path.exists():
+        expected = render(json.loads(path.read_text(encoding="utf-8")))
+    assert section_of_the_page("growth") == expected

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.files import replace_section, save_figure, write_atomically
+from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.markdown import markdown_table
 
 from ..ablation.runs import compare
@@ -16,8 +15,6 @@ from .runs import Run
 from .tasks import MIXERS, TASKS
 
 BASELINE = "SeT"
-BEGIN = "<!-- begin sequences: written by tools/train_sequences.py -->"
-END = "<!-- end sequences -->"
 
 
 @dataclass(frozen=True)
@@ -121,17 +118,3 @@ def draw(runs: Sequence[Run], path: Path) -> None:
         panel.set_xlabel("accuracy on the test (%); dotted: most frequent class")
         panel.grid(axis="x", alpha=0.3)
     save_figure(figure, path)
-
-
-def write_section(document: Path, runs: Sequence[Run]) -> None:
-    """Write the tables between the marks of a document.
-
-    Raises:
-        UserError: if it has no such marks.
-    """
-    try:
-        text = document.read_text(encoding="utf-8")
-        text = replace_section(text, BEGIN, END, markdown(runs).rstrip("\n"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{document} cannot be updated: {error}") from error
-    write_atomically(document, text)

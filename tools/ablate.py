@@ -8,6 +8,8 @@ continues what was interrupted. A config says by its field ``ablation`` where it
 in the tables, and perhaps how many seeds it wants and which learning rates
 (:mod:`toolkit.ablation.runs`): these are tried with the first seed, in
 ``FOLDER/<config>/lr_<rate>/seed_<seed>``, and the best one goes on with the others.
+``--collected FILE.json`` continues a grid of another machine, whose ``ablation.json``
+that file is.
 """
 
 import argparse
@@ -70,6 +72,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes at a time"
+    )
+    parser.add_argument(
+        "--collected",
+        nargs="+",
+        metavar="FILE.json",
+        default=[],
+        help="what earlier grids collected: these runs count as finished",
     )
     parser.add_argument(
         "--report-only",
@@ -238,7 +247,7 @@ def main() -> None:
         return
     progress = tqdm(args.configs, "reading configs", leave=False, disable=None)
     contenders = [c for config in progress for c in read_contenders(config, args.seeds)]
-    jobs = plan(contenders, args.out)
+    jobs = plan(contenders, args.out, read_runs(args.collected))
     hold_folder(args.out, "name another folder with --out")
     train_and_report(jobs, args.out, args.jobs)
 

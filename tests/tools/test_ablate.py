@@ -111,6 +111,8 @@ def make_jobs(ablate, tmp_path):
         seeds: int = 2,
         sha256: str = "0" * 64,
         rates: tuple[float | None, ...] = (None,),
+        folder: str = "out",
+        collected=(),
     ) -> list:
         contenders = [
             ablate.Contender(
@@ -125,7 +127,7 @@ def make_jobs(ablate, tmp_path):
             for name in names
             for rate in rates
         ]
-        return ablate.plan(contenders, tmp_path / "out")
+        return ablate.plan(contenders, tmp_path / folder, collected)
 
     return make
 
@@ -164,6 +166,24 @@ def test_finished_jobs_are_skipped(ablate, make_jobs, capsys):
     run(ablate, make_jobs("ab"), trainer)
     assert trainer.started == ["b, seed 0", "b, seed 1"]
     assert "[2/4] finished before" in capsys.readouterr().out
+
+
+def test_runs_of_a_grid_elsewhere_are_skipped(ablate, make_jobs, tmp_path, capsys):
+    file = tmp_path / "ablation.json"
+    earlier = make_jobs("a", folder="elsewhere")
+    run(ablate, earlier, Trainer(ablate))
+    ablate.collect(earlier, file)
+
+    runs = ablate.read_runs([file])
+    changed = make_jobs("a", sha256="1" * 64, collected=runs)
+    assert not any(job.run() for job in changed)
+    jobs = make_jobs("a", seeds=3, collected=runs)
+    trainer = Trainer(ablate)
+    assert run(ablate, jobs, trainer) == []
+    assert trainer.started == ["a, seed 2"]
+    assert "[2/3] finished before" in capsys.readouterr().out
+    assert ablate.collect(jobs, file)[:2] == runs
+    assert len(ablate.read_runs([file])) == 3
 
 
 def test_interrupted_jobs_go_on(ablate, make_jobs, monkeypatch, capsys):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -57,11 +57,19 @@ class Contender:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One contender to train with one seed."""
+    """One contender to train with one seed.
+
+    Attributes:
+        contender: what to train.
+        seed: of the training.
+        work_dir: of the training.
+        collected: its run, if an earlier grid has finished it elsewhere.
+    """
 
     contender: Contender
     seed: int
     work_dir: Path
+    collected: AblationRun | None = None
 
     def __str__(self) -> str:
         rate = self.contender.learning_rate
@@ -106,6 +114,8 @@ class Job:
     @property
     def seconds(self) -> float:
         """How long it has run, all its processes together."""
+        if self.collected:
+            return self.collected.seconds
         return self._read_note()["seconds"] if self.is_known() else 0.0
 
     def add_seconds(self, seconds: float) -> None:
@@ -114,6 +124,11 @@ class Job:
 
     def run(self) -> AblationRun | None:
         """What the report needs to know, if the job is finished."""
+        if self.collected:
+            about = self.contender  # its place may be another one now
+            return dataclasses.replace(
+                self.collected, rows=about.rows, baseline_of=about.baseline_of
+            )
         path = self.work_dir / FILE_NAMES["train"]
         if not self.is_known() or not path.exists():
             return None
@@ -160,15 +175,29 @@ def with_curve(run: AblationRun, work_dir: Path, batch_size: int) -> AblationRun
     return run
 
 
-def plan(contenders: Sequence[Contender], out: Path) -> list[Job]:
+def plan(
+    contenders: Sequence[Contender], out: Path, collected: Iterable[AblationRun] = ()
+) -> list[Job]:
     """Lay out the grid: all contenders with their first seed, then with the next one.
+
+    Args:
+        contenders: what to train.
+        out: folder of the grid.
+        collected: runs of earlier grids; those of the same configs and seeds count as
+            finished.
 
     Raises:
         UserError: if a folder was written by something else.
     """
+    runs = {(run.result.config_sha256, run.result.seed): run for run in collected}
     rounds = zip_longest(*(contender.seeds for contender in contenders))
     jobs = [
-        Job(contender, seed, out / contender.folder / f"seed_{seed}")
+        Job(
+            contender,
+            seed,
+            out / contender.folder / f"seed_{seed}",
+            runs.get((contender.sha256, seed)),
+        )
         for seeds in rounds
         for contender, seed in zip(contenders, seeds)
         if seed is not None

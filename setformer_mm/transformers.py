@@ -25,7 +25,7 @@ from transformers.modeling_outputs import (
 from transformers.utils import can_return_tuple
 
 from .models.set_attention import SeTAttention, init_directions
-from .models.set_encoder import SeTEncoder
+from .models.set_encoder import SeTEncoder, pool
 from .ops.valid import is_traced
 
 POOLINGS = ("mean", "first")
@@ -189,12 +189,7 @@ class SeTformerModel(SeTformerPreTrainedModel):
         lengths = None if attention_mask is None else lengths_of(attention_mask)
         embedded = self.embeddings(inputs_embeds, token_type_ids)
         tokens = self.encoder(embedded, lengths)
-        if self.config.pooling == "first":
-            pooled = tokens[:, 0]
-        elif lengths is None:
-            pooled = tokens.mean(1)
-        else:  # padding is 0
-            pooled = tokens.sum(1) / lengths.clamp(min=1)[:, None].to(tokens.dtype)
+        pooled = pool(tokens, lengths, self.config.pooling)
         return BaseModelOutputWithPooling(
             last_hidden_state=tokens, pooler_output=pooled
         )

@@ -108,8 +108,6 @@ class SeTEncoder(nn.Module):
             raise ValueError(
                 f"x must be (B, N, {channels}) with N at least 1, got {tuple(x.shape)}"
             )
-        x = x.unsqueeze(2)  # a grid of one column
-        valid_shape = None
         if lengths is not None:
             check_valid("lengths", lengths, x, x.shape[1:2])
             if not self._handles_lengths:
@@ -118,14 +116,11 @@ class SeTEncoder(nn.Module):
                     f"lengths must be None: {mixer} mixes in padding; give it "
                     "sequences of one length"
                 )
-            valid_shape = torch.stack([lengths, torch.ones_like(lengths)], 1)
-            x = zero_padding(x, valid_shape)
-        x = self.norm(self.stage(x, valid_shape)[0])
-        if self.pooling == "mean":
-            return mean_of_tokens(x, valid_shape)
-        if self.pooling == "first":
-            return x[:, 0, 0]
-        return zero_padding(x, valid_shape).squeeze(2)
+        valid_shape = _of_one_column(lengths)
+        x = zero_padding(x.unsqueeze(2), valid_shape)
+        x = zero_padding(self.norm(self.stage(x, valid_shape)[0]), valid_shape)
+        tokens = x.squeeze(2)
+        return tokens if self.pooling is None else pool(tokens, lengths, self.pooling)
 
     def switch_to_deploy(self) -> None:
         """Keep what attention folds of its parameters, for compiled inference.
@@ -134,3 +129,26 @@ class SeTEncoder(nn.Module):
         """
         for block in self.stage.blocks:
             block.attn.switch_to_deploy()
+
+
+def pool(tokens: Tensor, lengths: Tensor | None, pooling: str) -> Tensor:
+    """One vector a sequence.
+
+    Args:
+        tokens (Tensor): Of shape ``(B, N, C)``.
+        lengths (Tensor | None): Of shape ``(B,)``; None if nothing is padding.
+        pooling (str): "mean" or "first".
+
+    Returns:
+        Tensor: Of shape ``(B, C)``; the mean of no tokens is 0.
+    """
+    if pooling == "first":
+        return tokens[:, 0]
+    return mean_of_tokens(tokens.unsqueeze(2), _of_one_column(lengths))
+
+
+def _of_one_column(lengths: Tensor | None) -> Tensor | None:
+    """Lengths as the valid shape of a grid of one column."""
+    if lengths is None:
+        return None
+    return torch.stack([lengths, torch.ones_like(lengths)], 1)

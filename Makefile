@@ -137,8 +137,9 @@ $(DONE)/mm: requirements/mminstall.txt $(DONE)/runtime
 	  "onedl_mmcv; $(BIN)/pip uninstall -y onedl-mmcv' and start again." >&2; exit 1; }
 	@touch $@
 
-$(DONE)/tests: requirements/tests.txt $(DONE)/venv
-	$(PIP_INSTALL) -r $<
+# The page of tools/explore.py is among what is tested.
+$(DONE)/tests: requirements/tests.txt requirements/explore.txt $(DONE)/venv
+	$(PIP_INSTALL) -r requirements/tests.txt -r requirements/explore.txt
 	@touch $@
 
 $(DONE)/package: $(PACKAGING) $(DONE)/mm $(DONE)/tests
@@ -147,6 +148,7 @@ $(DONE)/package: $(PACKAGING) $(DONE)/mm $(DONE)/tests
 
 # A fresh build directory: what lay there before would become part of the wheel.
 $(DONE)/wheel: $(PACKAGING) $(shell find setformer_mm configs tools -name '*.py') \
+  $(wildcard tools/toolkit/explore/page/*) \
   $(DONE)/build
 	rm -rf build
 	$(WITH_EXTENSION) $(BIN)/python -m pip wheel --no-build-isolation --no-deps \

@@ -268,6 +268,7 @@ setup(
     extras_require={
         "mim": read_requirements("mminstall"),
         "optional": read_requirements("optional"),
+        "explore": read_requirements("explore"),
         "tests": read_requirements("tests"),
         "transformers": read_requirements("transformers"),
     },

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
 from setformer_mm.utils.checkpoints import (
@@ -22,6 +21,7 @@ from setformer_mm.utils.checkpoints import (
     read_checkpoint,
 )
 from setformer_mm.utils.errors import UserError
+from toolkit.class_names import read_class_names
 from toolkit.config_checks import require_parts
 from toolkit.launch import add_allow_missing, build_model, read_config, run_tool
 from toolkit.outputs import require_writable_folder
@@ -51,22 +51,6 @@ def parse_args() -> argparse.Namespace:
     )
     add_allow_missing(parser)
     return parser.parse_args()
-
-
-def read_class_names(cfg: Config, checkpoint: dict) -> dict:
-    """Class names and palette: the config's, else its data set's, else the file's.
-
-    The host libraries look into the checkpoint alone and fall back to COCO or
-    Cityscapes, while published weights may hold nothing but weights.
-    """
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    return {
-        **(checkpoint.get("meta", {}).get("dataset_meta") or {}),
-        **getattr(DATASETS.get(dataset.type), "METAINFO", {}),
-        **dataset.get("metainfo", {}),
-    }
 
 
 def instances_drawer(cfg, args, names: dict) -> Draw:

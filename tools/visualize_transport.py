@@ -28,7 +28,12 @@ from setformer_mm.utils.checkpoints import (
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.transport import WAYS, marginal_violation, record_transports
 from toolkit.config_checks import require_parts
-from toolkit.inspected_model import build_with_backbone, preprocess, require_picture
+from toolkit.inspected_model import (
+    attentions_of,
+    build_with_backbone,
+    preprocess,
+    require_picture,
+)
 from toolkit.launch import add_allow_missing, read_config, run_tool
 from toolkit.outputs import require_writable_folder
 from toolkit.transport_pictures import (
@@ -179,11 +184,7 @@ def main() -> None:
     load_fitting_weights(model, args.checkpoint, args.allow_missing)
 
     inputs, picture = preprocess(cfg, model, args.image)
-    attentions = {
-        (i, j): block.attn
-        for i, stage in enumerate(backbone.stages)
-        for j, block in enumerate(stage.blocks)
-    }
+    attentions = attentions_of(backbone)
     recorded = record_transports(backbone, list(attentions.values()), inputs)
     transports = dict(zip(attentions, recorded))
     by_content = {key: t.without_positions() for key, t in transports.items()}

@@ -272,6 +272,7 @@ setup(
         "optional": read_requirements("optional"),
         "explore": read_requirements("explore"),
         "tests": read_requirements("tests"),
+        "transformers": read_requirements("transformers"),
     },
     ext_modules=[]
     if os.environ.get(DISABLE_VARIABLE) == "1"

@@ -21,7 +21,7 @@ if mmengine_is_usable():
         KMeansReferenceInitHook,
         TrainResultHook,
     )
-    from .models import SeTAttention, SeTformer
+    from .models import SeTAttention, SeTEncoder, SeTformer
     from .optim import SeTformerLayerDecayConstructor
     from .utils import complexity  # noqa: F401  tells mmengine's counter the operator
     from .utils.bases import find_mmseg_bases
@@ -34,6 +34,7 @@ if mmengine_is_usable():
         "ExactResumeHook",
         "KMeansReferenceInitHook",
         "SeTAttention",
+        "SeTEncoder",
         "SeTformer",
         "SeTformerLayerDecayConstructor",
         "TrainResultHook",

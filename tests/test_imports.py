@@ -17,6 +17,8 @@ ORDER = (
     (
         "setformer_mm.version",
         "setformer_mm.utils.errors",
+        "setformer_mm.utils.installed",
+        "setformer_mm.utils.logs",
         "setformer_mm.utils.spelling",
     ),
     ("setformer_mm.ops",),

@@ -78,6 +78,16 @@ def test_ops_need_torch_alone():
     assert last_line(process) == "(1, 9, 2, 8)"
 
 
+def test_the_encoder_of_sequences_needs_no_host_library():
+    process = run_python(
+        "import torch; from setformer_mm.models import SeTEncoder; "
+        "encoder = SeTEncoder(1, 16, 2, pooling='mean'); "
+        "print(tuple(encoder(torch.randn(2, 9, 16), torch.tensor([9, 4])).shape))",
+        blocked=HOST_LIBRARIES,
+    )
+    assert last_line(process) == "(2, 16)"
+
+
 def test_doctor_needs_torch_alone():
     process = run_python(
         "import runpy; runpy.run_module('setformer_mm', run_name='__main__')",

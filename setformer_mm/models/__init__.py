@@ -19,6 +19,7 @@ from .mixers import (
     WindowAttention,
 )
 from .set_attention import SeTAttention
+from .set_encoder import SeTEncoder
 from .token_mixer import TOKEN_MIXERS, TokenMixer
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "RankAugmentedAttention",
     "SOFTAttention",
     "SeTAttention",
+    "SeTEncoder",
     "SinkhornAttention",
     "SoftmaxAttention",
     "SpatialReductionAttention",
@@ -40,6 +42,9 @@ __all__ = [
 ]
 
 if mmengine_is_usable():
+    from mmengine.registry import MODELS
+
     from .setformer import SeTformer
 
+    MODELS.register_module(module=SeTEncoder)
     __all__ += ["SeTformer"]

@@ -22,16 +22,21 @@ from .pointwise_linear import PointwiseLinear
 class TokenMixer(nn.Module):
     """Base class: takes tokens ``(B, H, W, C)`` to tokens of the same shape.
 
-    A subclass takes ``embed_dims`` (``C``) and ``num_heads`` first, and then fields of
+    A sequence of ``N`` tokens is a grid of one column, ``(B, N, 1, C)``. A subclass
+    takes ``embed_dims`` (``C``) and ``num_heads`` first, and then fields of
     its own, which are those of ``attention=dict(type=..., field=...)``.
 
     Attributes:
         handles_padding (bool): Whether it can leave out what a batch pads: whether
             ``forward`` has a third argument ``valid_shape``, the valid rows and columns
             of each image, int64 of shape ``(B, 2)``, None if all are.
+        handles_lengths (bool): The same for sequences, whose column is valid.
+        is_two_dimensional (bool): Whether it is for pictures alone.
     """
 
     handles_padding = False
+    handles_lengths = False
+    is_two_dimensional = False
 
     @abstractmethod
     def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
@@ -110,6 +115,8 @@ TOKEN_MIXERS = TokenMixerRegistry()
 class QueryKeyValueMixer(TokenMixer):
     """Projections to queries, keys and values a head, and back; a subclass mixes.
 
+    If it ``handles_lengths``, its :meth:`mix` takes them as a fifth argument.
+
     Args:
         embed_dims (int): Channels ``C``, divisible by ``num_heads``.
         num_heads (int): Heads ``h``; each has ``D = C / h`` channels.
@@ -143,10 +150,14 @@ class QueryKeyValueMixer(TokenMixer):
             Tensor: Of the same shape.
         """
 
-    def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, prepared: Any = None, valid_shape: Tensor | None = None
+    ) -> Tensor:
         projected = split_heads(self.qkv_proj(x), self.num_projections, self.num_heads)
         q, k, v = projected.expand(3, *projected.shape[1:])
-        return self.finish(merge_heads(self.mix(q, k, v, x.shape[1:3]), x.shape), x)
+        lengths = () if valid_shape is None else (valid_shape[:, 0],)
+        mixed = self.mix(q, k, v, x.shape[1:3], *lengths)
+        return self.finish(merge_heads(mixed, x.shape), x)
 
     def finish(self, mixed: Tensor, x: Tensor) -> Tensor:
         """Project mixed values ``(B, H, W, C)``; ``x`` are the tokens they are of."""
@@ -179,6 +190,40 @@ def pad_to_multiples(maps: Tensor, sides: tuple[int, int]) -> Tensor:
     """Pad ``(..., H, W)`` with zeros, at the lower right, to multiples of ``sides``."""
     height, width = maps.shape[-2:]
     return F.pad(maps, (0, -width % sides[1], 0, -height % sides[0]))
+
+
+def valid_tokens(lengths: Tensor, count: int) -> Tensor:
+    """Which of ``count`` tokens belong to a sequence, as values of heads lie.
+
+    Args:
+        lengths (Tensor): Tokens of each sequence, of shape ``(B,)``.
+        count (int): ``N``.
+
+    Returns:
+        Tensor: Bool of shape ``(B, 1, N, 1)``.
+    """
+    places = torch.arange(count, device=lengths.device)
+    return (places < lengths[:, None])[:, None, :, None]
+
+
+def divisors(lengths: Tensor) -> Tensor:
+    """Lengths ``(B, 1, 1, 1)`` to divide by: that of an empty sequence is 1."""
+    return lengths.clamp(min=1)[:, None, None, None]
+
+
+def softmax_of_tokens(scores: Tensor, valid: Tensor | None) -> Tensor:
+    """Softmax of scores ``(B, h, N, 1)`` over the tokens of each sequence.
+
+    Args:
+        scores (Tensor): At least float32.
+        valid (Tensor | None): See :func:`valid_tokens`; None if all are.
+
+    Returns:
+        Tensor: 0 outside; something finite for a sequence without tokens.
+    """
+    if valid is not None:
+        scores = scores.where(valid, torch.finfo(scores.dtype).min)
+    return scores.softmax(-2)
 
 
 def at_least_float32(*tensors: Tensor) -> list[Tensor]:

@@ -13,27 +13,16 @@ import sys
 from itertools import product
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from setformer_mm.models import SeTEncoder
-from toolkit.benchmarks.measuring import TURN_SECONDS, peak_memory
-from toolkit.benchmarks.reporting import Progress, add_common_arguments, publish, start
-from toolkit.sequences.document import write_section
-from toolkit.sequences.growth import draw, render
-from toolkit.sequences.tasks import MIXERS, MODEL
-from toolkit.timing import Call, environment, interleave
+from toolkit.flags import add_benchmark_arguments
+from toolkit.sequences.grid import MIXERS, MODEL
 
 LENGTHS = tuple(2**n for n in range(9, 17))
 QUICK_LENGTHS = LENGTHS[:3]
-DIRECTIONS = ("forward", "forward and backward")
-CHECKED_LENGTH = 512
-TOLERANCE = 1e-3  # of an error, as a share of the largest entry
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_common_arguments(parser)
+    add_benchmark_arguments(parser)
     parser.add_argument(
         "--document", type=Path, help="a document with a section for the tables"
     )
@@ -56,6 +45,24 @@ def parse_args() -> argparse.Namespace:
     if args.rounds is None:
         args.rounds = 3 if args.quick else 5
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+import torch
+from torch import Tensor
+
+from setformer_mm.models import SeTEncoder
+from toolkit.benchmarks.measuring import TURN_SECONDS, peak_memory
+from toolkit.benchmarks.reporting import Progress, publish, start
+from toolkit.sequences.document import write_section
+from toolkit.sequences.growth import draw, render
+from toolkit.timing import Call, environment, interleave
+
+DIRECTIONS = ("forward", "forward and backward")
+CHECKED_LENGTH = 512
+TOLERANCE = 1e-3  # of an error, as a share of the largest entry
 
 
 def build(mixer: str, device: str, dtype: torch.dtype = torch.float32) -> SeTEncoder:

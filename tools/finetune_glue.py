@@ -14,6 +14,41 @@ runs it on local files of the same form.
 import argparse
 from pathlib import Path
 
+# The columns of each task's sentences, and GLUE's metrics.
+TASKS = {
+    "cola": (("sentence",), ("matthews",)),
+    "sst2": (("sentence",), ("accuracy",)),
+    "mrpc": (("sentence1", "sentence2"), ("accuracy", "f1")),
+    "stsb": (("sentence1", "sentence2"), ("pearson", "spearman")),
+    "qqp": (("question1", "question2"), ("accuracy", "f1")),
+    "mnli": (("premise", "hypothesis"), ("accuracy",)),
+    "qnli": (("question", "sentence"), ("accuracy",)),
+    "rte": (("sentence1", "sentence2"), ("accuracy",)),
+    "wnli": (("sentence1", "sentence2"), ("accuracy",)),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="folder of weights and tokenizer, or a Hub name")
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--train", type=Path, help="CSV or JSON file instead of GLUE's")
+    parser.add_argument("--validation", type=Path, help="likewise")
+    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=2e-5)
+    parser.add_argument("--max-length", type=int, default=128, help="tokens")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if (args.train is None) != (args.validation is None):
+        parser.error("--train and --validation go together")
+    return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 import numpy as np
 from datasets import DatasetDict, load_dataset
 from scipy.stats import pearsonr, spearmanr
@@ -34,18 +69,6 @@ from setformer_mm.utils.json_text import json_text
 from toolkit.launch import run_tool
 from toolkit.outputs import require_writable_folder
 
-# The columns of each task's sentences, and GLUE's metrics.
-TASKS = {
-    "cola": (("sentence",), ("matthews",)),
-    "sst2": (("sentence",), ("accuracy",)),
-    "mrpc": (("sentence1", "sentence2"), ("accuracy", "f1")),
-    "stsb": (("sentence1", "sentence2"), ("pearson", "spearman")),
-    "qqp": (("question1", "question2"), ("accuracy", "f1")),
-    "mnli": (("premise", "hypothesis"), ("accuracy",)),
-    "qnli": (("question", "sentence"), ("accuracy",)),
-    "rte": (("sentence1", "sentence2"), ("accuracy",)),
-    "wnli": (("sentence1", "sentence2"), ("accuracy",)),
-}
 METRICS = {
     "accuracy": accuracy_score,
     "f1": f1_score,
@@ -55,24 +78,6 @@ METRICS = {
 }
 REGRESSION = "stsb"
 FILE_TYPES = {".csv": "csv", ".json": "json", ".jsonl": "json"}
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="folder of weights and tokenizer, or a Hub name")
-    parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--train", type=Path, help="CSV or JSON file instead of GLUE's")
-    parser.add_argument("--validation", type=Path, help="likewise")
-    parser.add_argument("--epochs", type=float, default=3)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=2e-5)
-    parser.add_argument("--max-length", type=int, default=128, help="tokens")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    if (args.train is None) != (args.validation is None):
-        parser.error("--train and --validation go together")
-    return args
 
 
 def load_texts(args: argparse.Namespace) -> DatasetDict:

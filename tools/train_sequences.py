@@ -12,19 +12,14 @@ import argparse
 from itertools import product
 from pathlib import Path
 
-from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.installed import is_installed
-from toolkit.launch import run_tool
-from toolkit.outputs import require_writable_folder
-from toolkit.sequences.document import write_section
-from toolkit.sequences.runs import path_of, read_run, read_runs, write_run
-from toolkit.sequences.tables import draw, markdown
-from toolkit.sequences.tasks import MIXERS, TASKS, load_data
+from toolkit.sequences.grid import MIXERS, TASK_NAMES
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=[], metavar="TASK")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=TASK_NAMES, default=[], metavar="TASK"
+    )
     parser.add_argument(
         "--mixers", nargs="+", choices=MIXERS, default=[*MIXERS], metavar="MIXER"
     )
@@ -45,6 +40,19 @@ def parse_args() -> argparse.Namespace:
         "--document", type=Path, help="a document with a section for the tables"
     )
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.installed import is_installed
+from toolkit.launch import run_tool
+from toolkit.outputs import require_writable_folder
+from toolkit.sequences.document import write_section
+from toolkit.sequences.runs import path_of, read_run, read_runs, write_run
+from toolkit.sequences.tables import draw, markdown
+from toolkit.sequences.tasks import TASKS, load_data
 
 
 def train_what_is_missing(args: argparse.Namespace) -> None:

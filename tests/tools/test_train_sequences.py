@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from setformer_mm.utils.errors import UserError
-from toolkit.sequences import tasks
+from toolkit.sequences import grid, tasks
 from toolkit.sequences.document import marks_of
 
 
@@ -15,7 +15,7 @@ def small(monkeypatch):
     """A task and a model of seconds."""
     task = tasks.listops_task(24, 8, 4, 20, epochs=1, batch_size=6)
     monkeypatch.setitem(tasks.TASKS, "listops-100", task)
-    monkeypatch.setitem(tasks.MODEL, "hidden_size", 16)
+    monkeypatch.setitem(grid.MODEL, "hidden_size", 16)
 
 
 def test_a_campaign_goes_on_where_it_was(tool, small, tmp_path, capsys, monkeypatch):

@@ -16,7 +16,7 @@ class Run:
 
     Attributes:
         task: see :data:`.tasks.TASKS`.
-        mixer: see :data:`.tasks.MIXERS`.
+        mixer: see :data:`.grid.MIXERS`.
         seed: of weights and order.
         accuracy: on the test, in %.
         train_accuracy: on as many texts of the training, in %.

@@ -11,8 +11,9 @@ from setformer_mm.utils.files import save_figure
 from setformer_mm.utils.markdown import markdown_table
 
 from ..ablation.runs import compare
+from .grid import MIXERS
 from .runs import Run
-from .tasks import MIXERS, TASKS
+from .tasks import TASKS
 
 BASELINE = "SeT"
 

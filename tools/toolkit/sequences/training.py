@@ -19,17 +19,9 @@ from setformer_mm.transformers import (
 )
 
 from ..timing import environment
+from .grid import MIXERS, MODEL
 from .runs import Run
-from .tasks import (
-    MIXERS,
-    MODEL,
-    PAD,
-    TASKS,
-    Data,
-    Task,
-    describe_sources,
-    numbered,
-)
+from .tasks import PAD, TASKS, Data, Task, describe_sources, numbered
 
 # The recipe that all tasks and mixers share.
 RECIPE = dict(warmup=0.1, weight_decay=0.01, max_grad_norm=1.0, scheduler="cosine")

@@ -4,6 +4,8 @@
 #                 (ARGS="--cases 5000 --markdown FILE"; docs/reliability.md)
 # make wheel      one wheel in dist/ for many versions of torch and Python
 # make test-wheel its operator's tests beside another torch      (TORCH=2.13.0)
+# make test-transformers   the tests of setformer_mm.transformers, in an environment beside
+#                 .venv: mmpretrain cannot be imported where transformers is
 # make bench      times and memory of operator and backbone, about half an hour
 #                 (ARGS=--quick: two minutes)
 # make figures    parameters, multiply-adds and training costs in the documents, computed
@@ -32,13 +34,15 @@ MMCV_CFLAGS ?= -O2 -g0 -w
 # What `make test-wheel` installs the wheel beside: a torch in an environment of its own.
 TORCH ?= 2.13.0
 TORCH_VENV := $(VENV)/torch-$(TORCH)
+HF_VENV := $(VENV)/transformers
 
 # Compile it even in `SETFORMER_MM_DISABLE_EXT=1 make test`, which is about tests alone.
 WITH_EXTENSION := env -u SETFORMER_MM_DISABLE_EXT
 PACKAGING := setup.py pyproject.toml setformer_mm/version.py \
   $(shell find setformer_mm/ops/csrc -type f)
 
-.PHONY: install test faults wheel test-wheel bench figures docs lint demo demo-seg demo-cls clean
+.PHONY: install test faults wheel test-wheel test-transformers bench figures docs lint \
+  demo demo-seg demo-cls clean
 
 install: $(DONE)/package
 
@@ -59,6 +63,15 @@ test-wheel: $(DONE)/wheel
 	  setformer_mm
 	cd $(TORCH_VENV) && bin/python -m setformer_mm.ops
 	cd $(TORCH_VENV) && bin/python -m pytest $(ARGS) $(CURDIR)/tests/ops
+
+# It sees what .venv has; pip adds what is missing.
+test-transformers: install
+	$(PYTHON) -m venv --clear $(HF_VENV)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$($(HF_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/outer.pth
+	$(HF_VENV)/bin/python -m pip install -r requirements/transformers.txt
+	$(HF_VENV)/bin/python -m pytest $(ARGS) tests/test_transformers.py \
+	  tests/tools/test_train_sequences.py tests/tools/test_finetune_glue.py
 
 BENCH := $(BIN)/python tools/bench_
 BF16_MODELS := setformer_tiny swin_tiny_patch4_window7_224 convnext_tiny resnet50
@@ -132,8 +145,9 @@ $(DONE)/mm: requirements/mminstall.txt $(DONE)/runtime
 	  "onedl_mmcv; $(BIN)/pip uninstall -y onedl-mmcv' and start again." >&2; exit 1; }
 	@touch $@
 
-$(DONE)/tests: requirements/tests.txt $(DONE)/venv
-	$(PIP_INSTALL) -r $<
+# The page of tools/explore.py is among what is tested.
+$(DONE)/tests: requirements/tests.txt requirements/explore.txt $(DONE)/venv
+	$(PIP_INSTALL) -r requirements/tests.txt -r requirements/explore.txt
 	@touch $@
 
 $(DONE)/docs: requirements/docs.txt $(DONE)/venv
@@ -146,6 +160,7 @@ $(DONE)/package: $(PACKAGING) $(DONE)/mm $(DONE)/tests
 
 # A fresh build directory: what lay there before would become part of the wheel.
 $(DONE)/wheel: $(PACKAGING) $(shell find setformer_mm configs tools -name '*.py') \
+  $(wildcard tools/toolkit/explore/page/*) \
   $(DONE)/build
 	rm -rf build
 	$(WITH_EXTENSION) $(BIN)/python -m pip wheel --no-build-isolation --no-deps \

@@ -19,8 +19,8 @@ from setuptools.command.build_py import build_py
 NAME = "setformer_mm"
 ROOT = Path(__file__).resolve().parent
 MIM_CONTENT = ("configs", "tools", "model-index.yml")
-# Weights beside configs are of the repository, not of its distributions.
-NO_MIM_CONTENT = ("__pycache__", "checkpoints")
+# Weights go with their configs, learning curves do not.
+NO_MIM_CONTENT = ("__pycache__", "*.png")
 
 # One binary serves every torch and every Python since these, on the stable ABI of both.
 MIN_TORCH = (2, 10)
@@ -222,7 +222,8 @@ class BuildExtension(build_ext):
                 return Path(find_spec("torch").origin).parent
         raise SystemExit(
             f"{NAME}: its compiled operator is built against torch {needed} or newer, "
-            f"found {found}; install torch and build with --no-build-isolation, or set "
+            f"found {found}; install torch and run pip with --no-build-isolation, "
+            "without which it builds apart from all that is installed, or set "
             f"{DISABLE_VARIABLE}=1 to do without (the reference in PyTorch runs then)"
         )
 
@@ -263,13 +264,16 @@ setup(
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     python_requires=">=" + ".".join(map(str, MIN_PYTHON)),
     # mmengine and the host libraries are left to the user, who has them in versions of
-    # their choice, and would be given opencv-python, which needs libGL, by pip.
-    install_requires=["scipy>=1.13", "torch>=2.4", "torchvision"],
+    # their choice, and would be given opencv-python, which needs libGL, by pip. So is
+    # torchvision, a release of which would replace the torch at hand by its own.
+    install_requires=["scipy>=1.13", "torch>=2.4"],
     extras_require={
         "mim": read_requirements("mminstall"),
         "docs": read_requirements("docs"),
         "optional": read_requirements("optional"),
+        "explore": read_requirements("explore"),
         "tests": read_requirements("tests"),
+        "transformers": read_requirements("transformers"),
     },
     ext_modules=[]
     if os.environ.get(DISABLE_VARIABLE) == "1"

@@ -17,6 +17,8 @@ ORDER = (
     (
         "setformer_mm.version",
         "setformer_mm.utils.errors",
+        "setformer_mm.utils.installed",
+        "setformer_mm.utils.logs",
         "setformer_mm.utils.spelling",
     ),
     ("setformer_mm.ops",),
@@ -26,6 +28,8 @@ ORDER = (
     ("setformer_mm",),
     ("toolkit",),
 )
+# Of a tool.
+MOST_LINES = 310
 LEVELS = {name: level for level, names in enumerate(ORDER) for name in names}
 
 
@@ -106,3 +110,17 @@ def test_no_module_imports_a_script():
         roots = {imported.partition(".")[0] for imported in imports(name, path)}
         faults += [f"{name} imports {other}" for other in roots & above]
     assert faults == []
+
+
+def test_tools_are_commands_of_a_page_or_two():
+    """What a tool does beyond its command is the toolkit's, where it has tests."""
+    lengths = {
+        path.name: path.read_text("utf-8").count("\n") for path in TOOLS.glob("*.py")
+    }
+    assert {name: n for name, n in lengths.items() if n > MOST_LINES} == {}
+
+
+def test_the_package_has_no_file_of_more_than_its_share():
+    package = {n: p for n, p in MODULES.items() if n.startswith("setformer_mm")}
+    lengths = {n: p.read_text("utf-8").count("\n") for n, p in package.items()}
+    assert {n for n, length in lengths.items() if length > 450} == set()

@@ -54,7 +54,7 @@ def test_package_imports_without_the_host_libraries():
     process = run_python(
         "import setformer_mm; print(setformer_mm.__all__)", blocked=HOST_LIBRARIES
     )
-    assert last_line(process) == "['__version__']"
+    assert last_line(process) == "['__version__', 'configs']"
 
 
 def test_package_registers_beside_mmengine_alone():
@@ -78,17 +78,58 @@ def test_ops_need_torch_alone():
     assert last_line(process) == "(1, 9, 2, 8)"
 
 
-@pytest.mark.parametrize(
-    "blocked",
-    [
-        pytest.param("setformer_mm.models.setformer", id="in the package"),
-        pytest.param("addict", id="in mmengine"),
-    ],
-)
-def test_errors_of_the_registration_are_not_swallowed(blocked):
+def test_the_encoder_of_sequences_needs_no_host_library():
+    process = run_python(
+        "import torch; from setformer_mm.models import SeTEncoder; "
+        "encoder = SeTEncoder(1, 16, 2, pooling='mean'); "
+        "print(tuple(encoder(torch.randn(2, 9, 16), torch.tensor([9, 4])).shape))",
+        blocked=HOST_LIBRARIES,
+    )
+    assert last_line(process) == "(2, 16)"
+
+
+def test_doctor_needs_torch_alone():
+    process = run_python(
+        "import runpy; runpy.run_module('setformer_mm', run_name='__main__')",
+        blocked=(*HOST_LIBRARIES, "torchvision", "numpy", "scipy"),
+    )
+    assert "none of the OpenMMLab libraries is installed" in process.stdout
+    assert process.returncode == 0, process.stderr
+
+
+def test_importing_leaves_out_what_takes_half_a_second_and_few_need():
+    slow = (
+        "torch._dynamo",
+        "torchvision",
+        "scipy.optimize",
+        "sklearn",
+        "mmcv",
+        "matplotlib.pyplot",
+    )
+    process = run_python(
+        f"import setformer_mm, sys; print([n for n in {slow} if n in sys.modules])"
+    )
+    assert last_line(process) == "[]"
+
+
+def test_errors_of_the_registration_are_not_swallowed():
+    blocked = "setformer_mm.models.setformer"
     process = run_python("import setformer_mm", blocked=[blocked])
     assert process.returncode != 0
     assert f"No module named '{blocked}'" in process.stderr
+
+
+@pytest.mark.parametrize("missing", ["cv2", "addict"])
+def test_an_mmengine_that_lacks_something_leaves_the_operator(missing):
+    process = run_python(
+        "import torch; from setformer_mm.ops import set_attention; "
+        "a = torch.randn(2, 8, 32); x = torch.randn(1, 9, 2, 32); "
+        "print(tuple(set_attention(x, a, a[:, :4]).shape))",
+        blocked=[missing],
+    )
+    assert last_line(process) == "(1, 9, 2, 8)"
+    sentence = f"cannot be imported (No module named '{missing}'): SeTformer is not"
+    assert process.stderr.count(sentence) == 1
 
 
 @pytest.mark.parametrize("scope", ["mmdet", "mmseg", "mmpretrain"])
@@ -163,12 +204,13 @@ def members(wheel):
 
 
 def mim_content(root):
-    """The files that mim must find, relative to `.mim`: all but weights."""
+    """The files that mim must find, relative to `.mim`: all but learning curves."""
     found = {Path("model-index.yml")}
     for name in ("configs", "tools"):
         found |= {p.relative_to(root) for p in (root / name).rglob("*") if p.is_file()}
     assert Path("tools/toolkit/launch.py") in found
-    return {path for path in found if "checkpoints" not in path.parts}
+    assert Path("configs/digits/checkpoints/setformer_digits.pth") in found
+    return {path for path in found if path.suffix != ".png"}
 
 
 def mim_members(wheel):
@@ -226,7 +268,10 @@ def test_building_without_a_new_enough_torch_ends_with_a_sentence(
     assert process.returncode != 0
     sentence = process.stderr.splitlines()[-1]
     assert f"built against torch 2.10 or newer, found {found}" in sentence
-    assert "--no-build-isolation" in sentence and DISABLE_VARIABLE in sentence
+    assert "run pip with --no-build-isolation" in sentence
+    assert (
+        "apart from all that is installed" in sentence and DISABLE_VARIABLE in sentence
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -401,12 +446,28 @@ def test_wheel_holds_the_package_and_mim_content(source, tmp_path):
         metadata = archive.read(
             f"setformer_mm-{setformer_mm.__version__}.dist-info/METADATA"
         ).decode()
+        archive.extractall(tmp_path / "installed")
     assert {p for p in modules if ".mim" not in p.parts} == {
         p.relative_to(source) for p in (source / "setformer_mm").rglob("*.py")
     }
+    required = [
+        line.removeprefix("Requires-Dist: ")
+        for line in metadata.splitlines()
+        if line.startswith("Requires-Dist") and "extra ==" not in line
+    ]
+    # A torch of long ago stays; torchvision would bring another one.
+    assert required == ["scipy>=1.13", "torch>=2.4"]
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.10" in metadata
     assert not (source / "setformer_mm" / ".mim").exists()
+    process = run_python(
+        "from setformer_mm import configs; print(configs.path('upernet_setformer_t'))",
+        blocked=HOST_LIBRARIES,
+        cwd=tmp_path,
+        PYTHONPATH=str(tmp_path / "installed"),
+    )
+    mim = tmp_path / "installed" / "setformer_mm" / ".mim"
+    assert Path(last_line(process)) == mim / "configs" / "upernet_setformer_t.py"
 
 
 def test_editable_install_links_mim_content(source, tmp_path):

@@ -25,7 +25,13 @@ FILES = [path for path in FILES if ".mim" not in path.parts]
 
 # Where a call takes its mode and its encoding among the arguments.
 OPENERS = {"open": (1, 3), "Path.open": (0, 2)}
-OTHER_OPENERS = {"Image", "os", "zipfile", "tarfile"}  # modules; these open no text
+OTHER_OPENERS = {
+    "Image",
+    "os",
+    "zipfile",
+    "tarfile",
+    "webbrowser",
+}  # modules; these open no text
 READERS = {"read_text": 0, "write_text": 1}
 ASCII_LOCALE = dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
 

@@ -20,42 +20,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, init_default_scope
-from tqdm import tqdm
-
-from setformer_mm.utils.complexity import count_model
-from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.files import write_atomically
-from setformer_mm.utils.results import config_sha256
-from toolkit.ablation.grid import run_grid
-from toolkit.ablation.jobs import (
-    LOG,
-    Contender,
-    Job,
-    first_runs,
-    plan,
-    without_worse_rates,
-)
-from toolkit.ablation.report import draw, draw_progress, markdown
-from toolkit.ablation.runs import (
-    AblationRun,
-    place_in_ablation,
-    read_runs,
-    wish_of,
-    write_runs,
-)
-from toolkit.child_processes import start_child
-from toolkit.folder_lock import hold_folder
-from toolkit.launch import build_model, read_config, run_tool
-from toolkit.outputs import require_writable_folder
-from toolkit.preflight import require_data, require_pretrained_weights
-
-TRAIN = Path(__file__).resolve().with_name("train.py")
-LEARNING_RATE = "optim_wrapper.optimizer.lr"  # its place in a config
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train configs and compare them.")
@@ -98,6 +62,46 @@ def parse_args() -> argparse.Namespace:
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         parser.error(f"--seeds must differ and not be negative, got {args.seeds}")
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, init_default_scope
+from tqdm import tqdm
+
+from setformer_mm.utils.complexity import count_model
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.results import config_sha256
+from toolkit.ablation.grid import run_grid
+from toolkit.ablation.jobs import (
+    LOG,
+    Contender,
+    Job,
+    first_runs,
+    plan,
+    without_worse_rates,
+)
+from toolkit.ablation.report import draw, draw_progress, markdown
+from toolkit.ablation.runs import (
+    AblationRun,
+    place_in_ablation,
+    read_runs,
+    wish_of,
+    write_runs,
+)
+from toolkit.child_processes import start_child
+from toolkit.folder_lock import hold_folder
+from toolkit.launch import build_model, read_config, run_tool
+from toolkit.outputs import require_writable_folder
+from toolkit.preflight import require_data, require_pretrained_weights
+
+TRAIN = Path(__file__).resolve().with_name("train.py")
+LEARNING_RATE = "optim_wrapper.optimizer.lr"  # its place in a config
 
 
 def read_contenders(config: str, seeds: Sequence[int] | None) -> list[Contender]:

@@ -12,6 +12,55 @@ import sys
 import warnings
 from dataclasses import asdict, replace
 
+from toolkit.flags import add_benchmark_arguments
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_benchmark_arguments(parser)
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="NAME",
+        help="of timm, or setformer_{mini,tiny,small,base}; speeds are relative to "
+        "Swin-T if it is there, else to the first",
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        metavar="SIZE",
+        help="SIDE for a classifier, HEIGHTxWIDTH for a feature pyramid",
+    )
+    parser.add_argument("--batch", type=int, default=8, help="images for classifiers")
+    parser.add_argument(
+        "--all-backends",
+        action="store_true",
+        help="measure SeTformer with every backend, not with the best alone",
+    )
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="measure every model under torch.compile, too, which takes a minute or "
+        "more for each of its settings",
+    )
+    args = parser.parse_args()
+    if args.models is None:
+        from toolkit.benchmarks.backbones import MODELS, QUICK_MODELS
+
+        args.models = ("setformer_tiny", *(QUICK_MODELS if args.quick else MODELS))
+    if args.sizes is None:
+        args.sizes = ("224",) if args.quick else ("224", "800x1280")
+    for size in args.sizes:
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
+            parser.error(f"--sizes must look like 224 or 800x1280, got {size}")
+    return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 import timm
 import torch
 
@@ -25,15 +74,13 @@ from toolkit.benchmarks.backbone_checks import (
 from toolkit.benchmarks.backbone_tables import draw, render
 from toolkit.benchmarks.backbones import (
     BASELINE,
-    MODELS,
-    QUICK_MODELS,
     Entry,
     Setting,
     count_parameters,
     prepare,
 )
 from toolkit.benchmarks.measuring import backends_on, peak_memory
-from toolkit.benchmarks.reporting import Progress, add_common_arguments, publish, start
+from toolkit.benchmarks.reporting import Progress, publish, start
 from toolkit.timing import environment, interleave
 
 
@@ -170,47 +217,6 @@ def total_work(
     )
     checks = sum(work(setting) for setting in settings if not setting.training)
     return len(entries) * (checks + batches)
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_common_arguments(parser)
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        metavar="NAME",
-        help="of timm, or setformer_{mini,tiny,small,base}; speeds are relative to "
-        f"{BASELINE} if it is there, else to the first",
-    )
-    parser.add_argument(
-        "--sizes",
-        nargs="+",
-        metavar="SIZE",
-        help="SIDE for a classifier, HEIGHTxWIDTH for a feature pyramid",
-    )
-    parser.add_argument("--batch", type=int, default=8, help="images for classifiers")
-    parser.add_argument(
-        "--all-backends",
-        action="store_true",
-        help="measure SeTformer with every backend, not with the best alone",
-    )
-    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="measure every model under torch.compile, too, which takes a minute or "
-        "more for each of its settings",
-    )
-    args = parser.parse_args()
-    if args.models is None:
-        args.models = ("setformer_tiny", *(QUICK_MODELS if args.quick else MODELS))
-    if args.sizes is None:
-        args.sizes = ("224",) if args.quick else ("224", "800x1280")
-    for size in args.sizes:
-        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
-            parser.error(f"--sizes must look like 224 or 800x1280, got {size}")
-    return args
 
 
 def main() -> None:

@@ -15,37 +15,6 @@ import time
 import warnings
 from dataclasses import asdict, replace
 
-import torch
-
-from setformer_mm.utils.files import write_atomically
-from setformer_mm.utils.json_text import json_text
-from toolkit.benchmarks.contenders import (
-    BOTH,
-    COMPILED,
-    DIRECTIONS,
-    DTYPES,
-    EAGER,
-    FORWARD,
-    REFERENCE,
-    SDPA,
-    SET,
-    TOLERANCES,
-    bind,
-    make_inputs,
-    prepare,
-    through_op,
-)
-from toolkit.benchmarks.gpu_cases import CASES, COMPILED_CASES, QUICK_CASES, SMALL, Case
-from toolkit.benchmarks.measuring import TURN_SECONDS, backends_on, peak_memory, queued
-from toolkit.benchmarks.reporting import start
-from toolkit.benchmarks.roofline import Ceilings, cost, floors, measure_ceilings
-from toolkit.timing import environment, interleave
-
-# More tokens than these, and softmax attention takes too long to wait for.
-MOST_TOKENS_SDPA = 3136
-# Inputs take turns until their memory is so many times the cache; see prepare().
-CACHES, MOST_COPIES = 4, 64
-
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -76,6 +45,41 @@ def parse_args() -> argparse.Namespace:
     if args.rounds is None:
         args.rounds = 2 if args.quick else 7
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+import torch
+
+from setformer_mm.utils.files import write_atomically
+from setformer_mm.utils.json_text import json_text
+from toolkit.benchmarks.contenders import (
+    BOTH,
+    COMPILED,
+    DIRECTIONS,
+    DTYPES,
+    EAGER,
+    FORWARD,
+    REFERENCE,
+    SDPA,
+    SET,
+    TOLERANCES,
+    bind,
+    make_inputs,
+    prepare,
+    through_op,
+)
+from toolkit.benchmarks.gpu_cases import CASES, COMPILED_CASES, QUICK_CASES, SMALL, Case
+from toolkit.benchmarks.measuring import TURN_SECONDS, backends_on, peak_memory, queued
+from toolkit.benchmarks.reporting import start
+from toolkit.benchmarks.roofline import Ceilings, cost, floors, measure_ceilings
+from toolkit.timing import environment, interleave
+
+# More tokens than these, and softmax attention takes too long to wait for.
+MOST_TOKENS_SDPA = 3136
+# Inputs take turns until their memory is so many times the cache; see prepare().
+CACHES, MOST_COPIES = 4, 64
 
 
 def backend_on(device: str) -> str:

@@ -13,35 +13,16 @@ from dataclasses import asdict
 from importlib.metadata import version
 from itertools import product
 
-import torch
-
-from setformer_mm.ops import available_backends
-from toolkit.benchmarks.contenders import (
-    COMPILED,
-    CONTENDERS,
-    DIRECTIONS,
-    FORWARD,
-    POT,
-    check,
-    prepare,
-)
-from toolkit.benchmarks.measuring import TURN_SECONDS, backends_on, peak_memory
-from toolkit.benchmarks.operator_tables import draw, render
-from toolkit.benchmarks.problems import STAGES, SWEEP, Problem, single_image
-from toolkit.benchmarks.reporting import Progress, add_common_arguments, publish, start
-from toolkit.timing import environment, interleave
-
-QUICK_SWEEP = SWEEP[:4]
-DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16)
-# Work that every task brings, whatever its size; see work().
-OVERHEAD = 50_000
+from toolkit.flags import add_benchmark_arguments
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_common_arguments(parser)
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of tokens")
+    add_benchmark_arguments(parser)
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="of tokens"
+    )
     parser.add_argument(
         "--tokens",
         type=int,
@@ -50,9 +31,7 @@ def parse_args() -> argparse.Namespace:
         help="numbers of tokens of the single image, squares",
     )
     parser.add_argument("--batch", type=int, default=8, help="images of the stages")
-    parser.add_argument(
-        "--contenders", nargs="+", choices=CONTENDERS, metavar="NAME", help="only these"
-    )
+    parser.add_argument("--contenders", nargs="+", metavar="NAME", help="only these")
     parser.add_argument(
         "--compile",
         choices=["no", "stages", "all"],
@@ -67,8 +46,14 @@ def parse_args() -> argparse.Namespace:
         help="leave a contender out where one call would take longer",
     )
     args = parser.parse_args()
+    from toolkit.benchmarks.contenders import CONTENDERS
+    from toolkit.benchmarks.problems import SWEEP
+
+    if unknown := set(args.contenders or ()) - CONTENDERS.keys():
+        known = ", ".join(CONTENDERS)
+        parser.error(f"--contenders are some of {known}, got {min(unknown)}")
     if args.tokens is None:
-        args.tokens = QUICK_SWEEP if args.quick else SWEEP
+        args.tokens = SWEEP[:4] if args.quick else SWEEP
     for tokens in args.tokens:
         if tokens < 1 or math.isqrt(tokens) ** 2 != tokens:
             parser.error(f"--tokens must be squares, got {tokens}")
@@ -77,6 +62,32 @@ def parse_args() -> argparse.Namespace:
     if args.rounds is None:
         args.rounds = 3 if args.quick else 7
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+import torch
+
+from setformer_mm.ops import available_backends
+from toolkit.benchmarks.contenders import (
+    COMPILED,
+    CONTENDERS,
+    DIRECTIONS,
+    FORWARD,
+    POT,
+    check,
+    prepare,
+)
+from toolkit.benchmarks.measuring import TURN_SECONDS, backends_on, peak_memory
+from toolkit.benchmarks.operator_tables import draw, render
+from toolkit.benchmarks.problems import STAGES, Problem, single_image
+from toolkit.benchmarks.reporting import Progress, publish, start
+from toolkit.timing import environment, interleave
+
+DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16)
+# Work that every task brings, whatever its size; see work().
+OVERHEAD = 50_000
 
 
 def tasks_of(args: argparse.Namespace) -> list[tuple[Problem, str]]:

@@ -6,6 +6,20 @@ are those of ``tools/test.py --out``.
 
 import argparse
 
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Draw predictions and ground truth.")
+    parser.add_argument("config", help="config file")
+    parser.add_argument("predictions", help="file written by tools/test.py --out")
+    parser.add_argument("out", help="picture to write")
+    parser.add_argument("--count", type=int, default=8, help="number of test pictures")
+    parser.add_argument("--score-thr", type=float, default=0.5, help="of instances")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,16 +36,6 @@ from toolkit.predictions import read_predictions
 from toolkit.preflight import require_data
 
 OPACITY = 0.65
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Draw predictions and ground truth.")
-    parser.add_argument("config", help="config file")
-    parser.add_argument("predictions", help="file written by tools/test.py --out")
-    parser.add_argument("out", help="picture to write")
-    parser.add_argument("--count", type=int, default=8, help="number of test pictures")
-    parser.add_argument("--score-thr", type=float, default=0.5, help="of instances")
-    return parser.parse_args()
 
 
 def draw_instances(axes: Axes, image: np.ndarray, instances: list[dict], meta) -> None:

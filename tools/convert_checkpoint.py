@@ -19,6 +19,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Turn a checkpoint of NAT into an initialisation of SeTformer."
+    )
+    parser.add_argument(
+        "source", help="checkpoint of a NAT classifier, detector or segmenter"
+    )
+    parser.add_argument("target", help="checkpoint to write")
+    parser.add_argument("--config", required=True, help="config that will start so")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 import torch
 from mmengine.config import Config
 from torch import Tensor
@@ -76,18 +92,6 @@ class Skeleton(NamedTuple):
             f"{self.embed_dims} channels, MLP ratio {self.mlp_ratio:g} "
             f"and depths {depths}"
         )
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Turn a checkpoint of NAT into an initialisation of SeTformer."
-    )
-    parser.add_argument(
-        "source", help="checkpoint of a NAT classifier, detector or segmenter"
-    )
-    parser.add_argument("target", help="checkpoint to write")
-    parser.add_argument("--config", required=True, help="config that will start so")
-    return parser.parse_args()
 
 
 def read_nat(path: str) -> dict[str, Tensor]:

@@ -14,6 +14,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=["det", "seg", "cls"])
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.json_text import json_text
@@ -120,9 +130,7 @@ def clear(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=TASKS)
-    name = parser.parse_args().task
+    name = parse_args().task
     task = TASKS[name]
     start = time.monotonic()
 
@@ -156,6 +164,8 @@ def main() -> None:
     summary = json_text(dict(seconds=seconds, **results), indent=2)
     write_atomically(ROOT / out / "metrics.json", summary)
     print_table(task.metrics, results)
+    if name == "det":
+        print("\n-1.000 above stands for sizes of objects that the data do not have.")
     print(
         f"\nDone in {seconds // 60} min {seconds % 60} s. Pictures, curves and metrics:"
     )

@@ -21,41 +21,9 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from toolkit.benchmarks.gpu_machine import (
-    ROOT,
-    describe_machine,
-    find_cuda_tools,
-    output_of,
-    why_no_gpu,
-)
-from toolkit.benchmarks.gpu_steps import (
-    FAILED,
-    PASSED,
-    SKIPPED,
-    TIMED_OUT,
-    Check,
-    Step,
-    environment_variables,
-    run_limited,
-)
-from toolkit.benchmarks.gpu_tables import render
-from toolkit.benchmarks.kernel_resources import read_cuobjdump, read_ptxas
-
 DEFAULT_JSON = "bench_output/gpu_check.json"
-# What the copy of the sources needs.
-SOURCES = ("setformer_mm", "tools", "tests", "requirements")
-SOURCE_FILES = ("setup.py", "pyproject.toml", "README.md")
 # Seconds for everything.
 TOTAL = 470
-# Seconds that the figures of the operator must find left by the steps before.
-RESERVED = 120
-BACKBONES = (
-    "setformer_tiny",
-    "swin_tiny_patch4_window7_224",
-    "convnext_tiny",
-    "focalnet_tiny_lrf",
-)
-BACKBONE_PACKAGES = ("mmengine", "mmpretrain", "timm")
 
 
 def parse_args() -> argparse.Namespace:
@@ -76,6 +44,43 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a small case alone")
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+from toolkit.benchmarks.gpu_machine import (
+    ROOT,
+    describe_machine,
+    find_cuda_tools,
+    output_of,
+    why_no_gpu,
+)
+from toolkit.benchmarks.gpu_steps import (
+    FAILED,
+    PASSED,
+    SKIPPED,
+    TIMED_OUT,
+    Check,
+    Step,
+    environment_variables,
+    run_limited,
+)
+from toolkit.benchmarks.gpu_tables import render
+from toolkit.benchmarks.kernel_resources import read_cuobjdump, read_ptxas
+
+# What the copy of the sources needs.
+SOURCES = ("setformer_mm", "tools", "tests", "requirements")
+SOURCE_FILES = ("setup.py", "pyproject.toml", "README.md")
+# Seconds that the figures of the operator must find left by the steps before.
+RESERVED = 120
+BACKBONES = (
+    "setformer_tiny",
+    "swin_tiny_patch4_window7_224",
+    "convnext_tiny",
+    "focalnet_tiny_lrf",
+)
+BACKBONE_PACKAGES = ("mmengine", "mmpretrain", "timm")
 
 
 def copy_sources(folder: Path) -> None:

@@ -12,14 +12,6 @@ import argparse
 from itertools import islice
 from pathlib import Path
 
-from tqdm import tqdm
-
-from setformer_mm.data.listops import listops
-from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.files import write_atomically
-from toolkit.launch import run_tool
-from toolkit.outputs import require_writable_file
-
 SHORTEST_LIST = 4  # tokens: operator, two digits, bracket
 
 
@@ -61,6 +53,18 @@ def longest(max_depth: int, max_args: int) -> int:
     for _ in range(max_depth - 1):
         length = 2 + max_args * length
     return length
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+from tqdm import tqdm
+
+from setformer_mm.data.listops import listops
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.files import write_atomically
+from toolkit.launch import run_tool
+from toolkit.outputs import require_writable_file
 
 
 def main() -> None:

@@ -16,6 +16,25 @@ from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 
+from toolkit.flags import add_allow_missing
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure what padding changes.")
+    parser.add_argument("config", nargs="?", help="config file")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint file")
+    parser.add_argument("--num-images", type=int, default=32, help="images to average")
+    parser.add_argument("--rounds", type=int, default=5, help="of timing, in turns")
+    add_allow_missing(parser)
+    args = parser.parse_args()
+    if min(args.num_images, args.rounds) < 1:
+        parser.error("--num-images and --rounds must be positive")
+    return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 import torch
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import Tensor, nn
@@ -29,7 +48,7 @@ from setformer_mm.utils.checkpoints import (
 )
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.markdown import markdown_table
-from toolkit.launch import add_allow_missing, read_config, run_tool
+from toolkit.launch import read_config, run_tool
 from toolkit.preflight import require_data
 
 PADDED_SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -44,19 +63,6 @@ PICTURE_OF_NOISE = 224, 320
 
 # From pictures (B, C, H, W) to maps (B, channels, H', W').
 Backbone = Callable[[Tensor], list[Tensor]]
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure what padding changes.")
-    parser.add_argument("config", nargs="?", help="config file")
-    parser.add_argument("checkpoint", nargs="?", help="checkpoint file")
-    parser.add_argument("--num-images", type=int, default=32, help="images to average")
-    parser.add_argument("--rounds", type=int, default=5, help="of timing, in turns")
-    add_allow_missing(parser)
-    args = parser.parse_args()
-    if min(args.num_images, args.rounds) < 1:
-        parser.error("--num-images and --rounds must be positive")
-    return args
 
 
 def padded(image: Tensor, share: float) -> Tensor:
@@ -126,11 +132,11 @@ def trained(args: argparse.Namespace) -> tuple[dict[str, Backbone], list[Tensor]
     """The backbone of a checkpoint, and pictures of its validation split."""
     cfg = read_config(args.config)
     require_data(cfg, ("val",))
-    read_checkpoint(args.checkpoint)
+    checkpoint = read_checkpoint(args.checkpoint)
     init_default_scope(cfg.default_scope)
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model).eval()
-    load_fitting_weights(model, args.checkpoint, args.allow_missing)
+    load_fitting_weights(model, args.checkpoint, args.allow_missing, checkpoint)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     images = []
     for index in range(min(args.num_images, len(dataset))):

@@ -2,6 +2,17 @@
 
 import argparse
 
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Draw the curves of a training run.")
+    parser.add_argument("work_dir", help="work directory of tools/train.py")
+    parser.add_argument("out", help="picture to write, e.g. curve.png")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -17,13 +28,6 @@ METRICS = {
     "mIoU": "mIoU in %",
     "accuracy/top1": "top-1 accuracy in %",
 }
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Draw the curves of a training run.")
-    parser.add_argument("work_dir", help="work directory of tools/train.py")
-    parser.add_argument("out", help="picture to write, e.g. curve.png")
-    return parser.parse_args()
 
 
 def smooth(values: list[float], window: int) -> np.ndarray:

@@ -11,30 +11,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
-from tqdm import tqdm
-
-from setformer_mm.utils.checkpoints import (
-    load_checkpoints_safely,
-    load_fitting_weights,
-    read_checkpoint,
-)
-from setformer_mm.utils.errors import UserError
-from toolkit.config_checks import require_parts
-from toolkit.launch import add_allow_missing, build_model, read_config, run_tool
-from toolkit.outputs import require_writable_folder
-from toolkit.pictures import (
-    UnreadablePicture,
-    find_pictures,
-    read_picture,
-    save_picture,
-)
-
-# Draws on a picture, (height, width, 3) in the order BGR, what the model sees in it.
-# Returns the drawing in the order RGB, and a label map or None.
-Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+from toolkit.flags import add_allow_missing
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,23 +30,37 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_class_names(cfg: Config, checkpoint: dict) -> dict:
-    """Class names and palette: the config's, else its data set's, else the file's.
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
 
-    The host libraries look into the checkpoint alone and fall back to COCO or
-    Cityscapes, while published weights may hold nothing but weights.
-    """
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    return {
-        **(checkpoint.get("meta", {}).get("dataset_meta") or {}),
-        **getattr(DATASETS.get(dataset.type), "METAINFO", {}),
-        **dataset.get("metainfo", {}),
-    }
+import numpy as np
+from mmengine.registry import init_default_scope
+from torch import nn
+from tqdm import tqdm
+
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    load_fitting_weights,
+    read_checkpoint,
+)
+from setformer_mm.utils.errors import UserError
+from toolkit.class_names import read_class_names
+from toolkit.config_checks import require_parts
+from toolkit.launch import read_config, run_tool
+from toolkit.outputs import require_writable_folder
+from toolkit.pictures import (
+    UnreadablePicture,
+    find_pictures,
+    read_picture,
+    save_picture,
+)
+
+# Draws on a picture, (height, width, 3) in the order BGR, what the model sees in it.
+# Returns the drawing in the order RGB, and a label map or None.
+Draw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
-def instances_drawer(cfg, args, names: dict) -> Draw:
+def instances_drawer(cfg, args, names: dict) -> tuple[nn.Module, Draw]:
     from mmdet.apis import DetInferencer
 
     inferencer = DetInferencer(cfg, args.checkpoint, device=args.device)
@@ -85,10 +76,10 @@ def instances_drawer(cfg, args, names: dict) -> Draw:
         )
         return inferencer.visualizer.get_image(), None
 
-    return draw
+    return inferencer.model, draw
 
 
-def segments_drawer(cfg, args, names: dict) -> Draw:
+def segments_drawer(cfg, args, names: dict) -> tuple[nn.Module, Draw]:
     from mmseg.apis import MMSegInferencer
 
     inferencer = MMSegInferencer(cfg, args.checkpoint, device=args.device)
@@ -105,10 +96,10 @@ def segments_drawer(cfg, args, names: dict) -> Draw:
         labels = found.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
         return inferencer.visualizer.get_image(), labels
 
-    return draw
+    return inferencer.model, draw
 
 
-def classes_drawer(cfg, args, names: dict) -> Draw:
+def classes_drawer(cfg, args, names: dict) -> tuple[nn.Module, Draw]:
     from mmpretrain import ImageClassificationInferencer
     from mmpretrain.utils import progress
     from mmpretrain.visualization import UniversalVisualizer
@@ -131,9 +122,10 @@ def classes_drawer(cfg, args, names: dict) -> Draw:
         )
         return drawing, None
 
-    return draw
+    return inferencer.model, draw
 
 
+# Each builds the model of a config once, with the weights of a checkpoint.
 DRAWERS = dict(mmdet=instances_drawer, mmseg=segments_drawer, mmpretrain=classes_drawer)
 
 
@@ -181,12 +173,13 @@ def main() -> None:
         raise UserError(f"default_scope must be one of {list(DRAWERS)}, got {scope!r}")
     load_checkpoints_safely()
     checkpoint = read_checkpoint(args.checkpoint)
-    load_fitting_weights(build_model(cfg), args.checkpoint, args.allow_missing)
     init_default_scope(scope)
     if "visualizer" in cfg:
         # Those of training need a run's folder.
         cfg.visualizer.vis_backends = None
-    draw = DRAWERS[scope](cfg, args, read_class_names(cfg, checkpoint))
+    model, draw = DRAWERS[scope](cfg, args, read_class_names(cfg, checkpoint))
+    # The host libraries let weights be random that the checkpoint lacks.
+    load_fitting_weights(model, args.checkpoint, args.allow_missing, checkpoint)
     failures = draw_all(images, draw, drawings, label_maps)
     print(f"{len(images) - len(failures)} pictures drawn in {drawings}")
     if failures:

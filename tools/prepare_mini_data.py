@@ -31,6 +31,45 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("data/digits"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train-scenes", type=int, default=3000)
+    parser.add_argument("--val-scenes", type=int, default=300)
+    parser.add_argument("--train-crops", type=int, default=10000)
+    parser.add_argument("--val-crops", type=int, default=1000)
+    parser.add_argument("--train-relations", type=int, default=10000)
+    parser.add_argument("--val-relations", type=int, default=1000)
+    parser.add_argument("--force", action="store_true", help="rebuild what is there")
+    parser.add_argument("--preview", type=Path, metavar="PNG", help="draw some scenes")
+    args = parser.parse_args(argv)
+    from setformer_mm.data.relations import NUM_CLASSES
+    from toolkit.pictures import SUFFIXES
+
+    if min(args.train_crops, args.val_crops) < 10:
+        parser.error("--train-crops and --val-crops must be at least 10, one a class")
+    if min(args.train_relations, args.val_relations) < NUM_CLASSES:
+        parser.error(
+            "--train-relations and --val-relations must be at least "
+            f"{NUM_CLASSES}, one a class"
+        )
+    if min(args.train_scenes, args.val_scenes) < 1:
+        parser.error("--train-scenes and --val-scenes must be at least 1")
+    if args.seed < 0:
+        parser.error(f"--seed must not be negative, got {args.seed}")
+    if args.preview and args.preview.suffix.lower() not in SUFFIXES:
+        parser.error(f"--preview names a picture, as a.png, got {args.preview}")
+    return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 import numpy as np
 import PIL
 import sklearn
@@ -38,7 +77,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from setformer_mm.data.digits import SPLITS, load_sources
-from setformer_mm.data.relations import NUM_CLASSES, relational_scenes
+from setformer_mm.data.relations import relational_scenes
 from toolkit.digit_scenes import (
     MAX_DIGITS,
     SCENE_HEIGHTS,
@@ -50,7 +89,7 @@ from toolkit.digit_scenes import (
 from toolkit.folders import replace_folder, require_replaceable
 from toolkit.launch import run_tool
 from toolkit.outputs import require_writable_file, require_writable_folder
-from toolkit.pictures import SUFFIXES, save_picture
+from toolkit.pictures import save_picture
 
 GENERATOR_VERSION = 3  # raise it with every change of what is written
 CROP_SIZE, CROP_HEIGHTS = 64, (24, 56)  # pixels
@@ -204,38 +243,6 @@ def write_all(root: Path, recipe: dict) -> None:
         files=sorted(path.as_posix() for path in [*files, Path("manifest.json")]),
     )
     save_json(manifest, root / "manifest.json")
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("data/digits"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--train-scenes", type=int, default=3000)
-    parser.add_argument("--val-scenes", type=int, default=300)
-    parser.add_argument("--train-crops", type=int, default=10000)
-    parser.add_argument("--val-crops", type=int, default=1000)
-    parser.add_argument("--train-relations", type=int, default=10000)
-    parser.add_argument("--val-relations", type=int, default=1000)
-    parser.add_argument("--force", action="store_true", help="rebuild what is there")
-    parser.add_argument("--preview", type=Path, metavar="PNG", help="draw some scenes")
-    args = parser.parse_args(argv)
-    if min(args.train_crops, args.val_crops) < 10:
-        parser.error("--train-crops and --val-crops must be at least 10, one a class")
-    if min(args.train_relations, args.val_relations) < NUM_CLASSES:
-        parser.error(
-            "--train-relations and --val-relations must be at least "
-            f"{NUM_CLASSES}, one a class"
-        )
-    if min(args.train_scenes, args.val_scenes) < 1:
-        parser.error("--train-scenes and --val-scenes must be at least 1")
-    if args.seed < 0:
-        parser.error(f"--seed must not be negative, got {args.seed}")
-    if args.preview and args.preview.suffix.lower() not in SUFFIXES:
-        parser.error(f"--preview names a picture, as a.png, got {args.preview}")
-    return args
 
 
 def main(argv: list[str] | None = None) -> None:

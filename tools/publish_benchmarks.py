@@ -11,6 +11,19 @@ import argparse
 import json
 from pathlib import Path
 
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "folder", type=Path, help="where the benchmarks wrote their JSON files"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 from setformer_mm.utils.files import replace_section, save_figure, write_atomically
 from toolkit.benchmarks import backbone_tables, headline, operator_tables
 from toolkit.benchmarks.reporting import DPI
@@ -60,9 +73,7 @@ def read_results(folder: Path) -> dict[str, dict]:
 
 def main() -> None:
     """Keep the figures, draw the pictures, write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", help="where the benchmarks wrote their JSON files")
-    folder = Path(parser.parse_args().folder)
+    folder = parse_args().folder
     results = read_results(folder)
     texts = updated_documents(results)
     figures = {name: made.draw(results[name]) for name, made in BENCHMARKS.items()}

@@ -1,11 +1,34 @@
 """Shrink a checkpoint to what inference and fine-tuning need.
 
-``python tools/publish_checkpoint.py SOURCE TARGET [--dtype fp16]``
+``python tools/publish_checkpoint.py SOURCE TARGET [--dtype fp16] [--config CONFIG]``
+
+The config goes with the weights, so that inferencers of the host libraries need nothing
+else. They execute it; hence one that holds more than values is left out.
 """
 
 import argparse
 import hashlib
 from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Keep weights, class names and config; drop the rest: optimiser, "
+        "EMA and log state."
+    )
+    parser.add_argument("source", help="checkpoint of a training run")
+    parser.add_argument("target", help="checkpoint to write")
+    parser.add_argument(
+        "--config", help="put in this one, instead of the checkpoint's own"
+    )
+    parser.add_argument(
+        "--dtype", choices=["fp32", "fp16", "bf16"], help="cast floating-point weights"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
 
 import torch
 
@@ -16,20 +39,11 @@ from setformer_mm.utils.checkpoints import (
 )
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_checkpoint
-from toolkit.launch import run_tool
+from toolkit.config_text import holds_values_alone
+from toolkit.launch import read_config, run_tool
 from toolkit.outputs import require_another_file, require_writable_file
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Keep weights and class names; drop optimiser, EMA and log state."
-    )
-    parser.add_argument("source", help="checkpoint of a training run")
-    parser.add_argument("target", help="checkpoint to write")
-    parser.add_argument("--dtype", choices=DTYPES, help="cast floating-point weights")
-    return parser.parse_args()
 
 
 def publish(checkpoint: dict, dtype: torch.dtype | None = None) -> dict:
@@ -40,7 +54,8 @@ def publish(checkpoint: dict, dtype: torch.dtype | None = None) -> dict:
         dtype: of floating-point weights; None keeps them as they are.
 
     Returns:
-        A checkpoint that loads with ``weights_only=True`` and no further permission.
+        A checkpoint that loads with ``weights_only=True`` and no further permission;
+        its ``meta`` has ``cfg``, the text of the config, if that holds values alone.
 
     Raises:
         UserError: if a weight is too large for ``dtype``.
@@ -66,6 +81,8 @@ def publish(checkpoint: dict, dtype: torch.dtype | None = None) -> dict:
             for key in ("classes", "palette")
             if names.get(key) is not None
         }
+    if holds_values_alone(meta.get("cfg")):
+        kept["cfg"] = meta["cfg"]
     return dict(meta=kept, state_dict=weights)
 
 
@@ -74,10 +91,19 @@ def main() -> None:
     require_writable_file(args.target, "TARGET")
     require_another_file(args.source, args.target)
     load_checkpoints_safely()
-    published = publish(read_checkpoint(args.source), DTYPES.get(args.dtype))
+    checkpoint = read_checkpoint(args.source)
+    if args.config:
+        text = read_config(args.config).pretty_text
+        checkpoint["meta"] = {**checkpoint.get("meta", {}), "cfg": text}
+    published = publish(checkpoint, DTYPES.get(args.dtype))
     content = save_checkpoint(published, args.target)
     count = sum(value.numel() for value in published["state_dict"].values())
     print(f"{Path(args.target)}: {count:,} numbers, {len(content):,} bytes")
+    if "cfg" not in published["meta"]:
+        print(
+            "without a config: the checkpoint has none that holds values alone; "
+            "--config puts one in"
+        )
     print(f"sha256 {hashlib.sha256(content).hexdigest()}")
 
 

@@ -16,55 +16,25 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from tqdm import tqdm
-
-from setformer_mm.utils.complexity import count_model
-from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.results import Result, config_sha256, read_results
-from toolkit.launch import build_model, read_config, run_tool
-from toolkit.model_figures import (
-    SETFORMERS,
-    TASKS,
-    Computed,
-    Published,
-    Task,
-    read_published,
-    write_computed,
-)
-from toolkit.model_tables import (
-    FORMATS,
-    LEGEND,
-    Cell,
-    Row,
-    Table,
-    claims_table,
-    models_table,
-    rows_of,
-)
-from toolkit.outputs import require_writable_file
-from toolkit.peers import PEERS, config_path, load_config, models_of
-from toolkit.timing import environment, interleave, quartiles
-
-ROOT = Path(__file__).resolve().parents[1]
-PUBLISHED = ROOT / "docs" / "data" / "published.yaml"
 # Library of each task's configs; mmpretrain has the peers' backbones, too.
 LIBRARIES = dict(imagenet="mmpretrain", coco="mmdet", ade20k="mmseg")
-VERSIONS = ("torch", "mmpretrain", "mmdet", "mmseg", "timm")
-
 # The last stage, of stride 32, has to have room for Swin's windows of 7 x 7.
 LEAST_SIDE = 7 * 32
-# A model's turn repeats its forward pass for about so long.
-TURN_SECONDS = 0.2
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tasks", nargs="+", choices=TASKS, metavar="TASK")
-    parser.add_argument("--format", choices=FORMATS, default="terminal")
+    parser.add_argument("tasks", nargs="+", choices=LIBRARIES, metavar="TASK")
+    parser.add_argument(
+        "--format", choices=["terminal", "markdown", "csv"], default="terminal"
+    )
     parser.add_argument(
         "--work-dirs", default="work_dirs", help="where runs left what they measured"
+    )
+    parser.add_argument(
+        "--all-runs",
+        action="store_true",
+        help="count runs with other settings than their config's, too",
     )
     parser.add_argument("--json", metavar="FILE", help="write what is computed")
     speed = parser.add_argument_group("images a second")
@@ -90,9 +60,48 @@ def parse_args() -> argparse.Namespace:
         parser.error(
             f"--size must be at least {LEAST_SIDE} {LEAST_SIDE}, got {args.size}"
         )
-    if not args.device:
-        args.device = "cuda" if torch.cuda.is_available() else "cpu"
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from setformer_mm.utils.complexity import count_model
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.results import Result, config_sha256, read_results
+from toolkit.launch import build_model, read_config, run_tool
+from toolkit.model_figures import (
+    SETFORMERS,
+    TASKS,
+    Computed,
+    Published,
+    Task,
+    read_published,
+    write_computed,
+)
+from toolkit.model_tables import (
+    LEGEND,
+    Cell,
+    Row,
+    Table,
+    claims_table,
+    models_table,
+    rows_of,
+)
+from toolkit.outputs import require_writable_file
+from toolkit.peers import PEERS, config_path, load_config, models_of
+from toolkit.timing import environment, interleave, quartiles
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = ROOT / "docs" / "data" / "published.yaml"
+VERSIONS = ("torch", "mmpretrain", "mmdet", "mmseg", "timm")
+
+# A model's turn repeats its forward pass for about so long.
+TURN_SECONDS = 0.2
 
 
 def require_libraries(tasks: list[str], device: str) -> None:
@@ -109,24 +118,33 @@ def require_libraries(tasks: list[str], device: str) -> None:
         raise UserError("--device cuda needs a GPU and torch sees none")
 
 
-def departures(task: Task, published: Published, results: list[Result]) -> list[str]:
-    """Notes on models that were measured with other settings than their configs'.
+def measurements(
+    task: Task, published: Published, results: list[Result]
+) -> tuple[list[Result], list[str]]:
+    """Keep runs that are what a config says, and name the models of the others.
 
-    Flags change anything: a smoke run of one epoch has the config's name, too.
+    Flags change anything: a training of two iterations has the config's name, too.
+
+    Returns:
+        Results of the task's configs with their own settings, and notes.
     """
-    notes = []
+    kept, notes = [], []
     for key in SETFORMERS:
         path = config_path(task, key)
         runs = [run for run in results if Path(run.config or "").name == path.name]
         if not runs:
             continue
         sha256 = config_sha256(read_config(str(path)))
-        if any(run.config_sha256 != sha256 for run in runs):
+        own = [run for run in runs if run.config_sha256 == sha256]
+        kept += own
+        if others := len(runs) - len(own):
+            counted = "1 run" if others == 1 else f"{others} runs"
             notes.append(
-                f"Of {published.models[key].name}, runs have measured with other "
-                f"settings than those of {path.relative_to(ROOT).as_posix()}."
+                f"Of {published.models[key].name}, {counted} had other settings than "
+                f"{path.relative_to(ROOT).as_posix()}, as flags change them, and "
+                "measured something else: only --all-runs counts such."
             )
-    return notes
+    return kept, notes
 
 
 def compute(task: Task, key: str) -> Computed:
@@ -259,6 +277,7 @@ def versions() -> dict[str, str]:
 
 def main() -> None:
     args = parse_args()
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
     require_libraries(args.tasks, args.device)
@@ -270,8 +289,9 @@ def main() -> None:
     for name in args.tasks:
         computed, missing = compute_all(name, published)
         all_computed[name] = computed
-        rows = rows_of(name, published, computed, results, missing)
-        notes = departures(TASKS[name], published, results)
+        own, notes = measurements(TASKS[name], published, results)
+        counted = results if args.all_runs else own
+        rows = rows_of(name, published, computed, counted, missing)
         table = models_table(name, rows, [LEGEND, *published.notes[name], *notes])
         if args.speed:
             add_speed(table, rows, *measure_speed(name, computed, args))

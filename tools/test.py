@@ -4,6 +4,40 @@ import argparse
 import os.path as osp
 from copy import deepcopy
 
+from toolkit.flags import add_allow_missing, add_common_arguments
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Test a model; its metrics are printed and go to "
+        "<work-dir>/test_result.json."
+    )
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("--out", metavar="FILE.pkl", help="where to write predictions")
+    parser.add_argument(
+        "--show-dir",
+        metavar="DIR",
+        help="where to draw predictions and ground truth, under the paths of pictures",
+    )
+    parser.add_argument("--show", action="store_true", help="draw them on the screen")
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation, as in the config; metrics go to "
+        "<work-dir>/tta_result.json",
+    )
+    add_allow_missing(parser)
+    add_common_arguments(parser)
+    args = parser.parse_args()
+    if args.out and not args.out.endswith((".pkl", ".pickle")):
+        parser.error(f"--out names a pickle file (*.pkl), got {args.out}")
+    return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
@@ -19,9 +53,8 @@ from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
 from toolkit.config_checks import require_parts
+from toolkit.drawings import draw_into, draw_predictions
 from toolkit.launch import (
-    add_allow_missing,
-    add_common_arguments,
     build_runner,
     form_explained,
     load_config,
@@ -30,48 +63,6 @@ from toolkit.launch import (
 )
 from toolkit.outputs import require_writable_file, require_writable_folder
 from toolkit.preflight import require_data
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Test a model; its metrics are printed and go to "
-        f"<work-dir>/{FILE_NAMES['test']}."
-    )
-    parser.add_argument("config", help="config file")
-    parser.add_argument("checkpoint", help="checkpoint file")
-    parser.add_argument("--out", metavar="FILE.pkl", help="where to write predictions")
-    parser.add_argument("--show-dir", help="where to draw predictions and ground truth")
-    parser.add_argument("--show", action="store_true", help="draw them on the screen")
-    parser.add_argument(
-        "--tta",
-        action="store_true",
-        help="test-time augmentation, as in the config; metrics go to "
-        f"<work-dir>/{FILE_NAMES['tta']}",
-    )
-    add_allow_missing(parser)
-    add_common_arguments(parser)
-    args = parser.parse_args()
-    if args.out and not args.out.endswith((".pkl", ".pickle")):
-        parser.error(f"--out names a pickle file (*.pkl), got {args.out}")
-    return args
-
-
-def draw_predictions(cfg: Config, show_dir: str | None, show: bool) -> None:
-    """Switch on the host library's own hook for pictures."""
-    hook = cfg.default_hooks.setdefault("visualization", {})
-    show_dir = show_dir and osp.abspath(show_dir)  # not below the folder of the logs
-    scope = cfg.get("default_scope")
-    if scope == "mmdet":
-        hook.update(type="DetVisualizationHook", draw=True, test_out_dir=show_dir)
-    elif scope == "mmseg":
-        hook.update(type="SegVisualizationHook", draw=True)
-        if show_dir:
-            cfg.visualizer.save_dir = show_dir
-    else:
-        hook.update(type="VisualizationHook", enable=True, out_dir=show_dir)
-        hook.setdefault("interval", 1)
-        hook.setdefault("resize", 320)  # room for the text, however small the picture
-    hook.show = show
 
 
 def augment_test_time(cfg: Config) -> None:
@@ -119,19 +110,22 @@ def main() -> None:
     load_checkpoints_safely()
     with form_explained(cfg):
         if args.show or args.show_dir:
-            draw_predictions(cfg, args.show_dir, args.show)
+            draw_predictions(cfg, args.show)
         if args.tta:
             augment_test_time(cfg)
         require_data(cfg, ("test",))
         require_known_classes(cfg, ("test",))
-    read_checkpoint(args.checkpoint)
+    checkpoint = read_checkpoint(args.checkpoint)
     use_gloo_on_cpu(cfg)
 
     cfg.load_from = args.checkpoint
     cfg.resume = False
     runner = build_runner(cfg, ("test",))
     runner.register_hook(DataCheckHook())
-    require_fitting_weights(runner, args.checkpoint, args.allow_missing)
+    require_fitting_weights(runner, args.checkpoint, args.allow_missing, checkpoint)
+    del checkpoint  # mmengine reads it again
+    if args.show_dir:
+        draw_into(runner, args.show_dir)
     if args.out:
         dump_predictions(runner, args.out)
     metrics = runner.test()
@@ -148,6 +142,8 @@ def main() -> None:
         )
         write_result(path, result)
         print(f"Result written to {path}")
+        if args.show_dir:
+            print(f"Pictures drawn in {args.show_dir}")
 
 
 if __name__ == "__main__":

@@ -1,42 +1,10 @@
 """Train any model: ``python tools/train.py CONFIG [--work-dir DIR] [--resume] ...``."""
 
 import argparse
+import os
+import os.path as osp
 
-import torch
-from mmengine.config import Config
-from mmengine.runner import Runner
-from torch.distributed.fsdp import FullyShardedDataParallel
-
-from setformer_mm.hooks import DataCheckHook, ResumeSettingsHook
-from setformer_mm.hooks.non_finite_loss import divergence_explained
-from setformer_mm.optim import cancelled_exemptions
-from setformer_mm.utils.checkpoints import (
-    load_checkpoints_safely,
-    require_fitting_weights,
-    require_training_state,
-)
-from setformer_mm.utils.data_sources import require_known_classes
-from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.resuming import (
-    checkpoint_folder,
-    find_checkpoint,
-    last_checkpoint,
-)
-from toolkit.config_checks import require_enough_for_batch_norm, require_parts
-from toolkit.launch import (
-    add_common_arguments,
-    build_runner,
-    form_explained,
-    hold_work_dir,
-    load_config,
-    run_tool,
-    say,
-    use_gloo_on_cpu,
-)
-from toolkit.preflight import require_data, require_pretrained_weights
-
-# Of a config, without which there is nothing to train.
-PARTS = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
+from toolkit.flags import add_common_arguments
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,6 +27,48 @@ def parse_args() -> argparse.Namespace:
     )
     add_common_arguments(parser)
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from setformer_mm.hooks import DataCheckHook, ResumeSettingsHook
+from setformer_mm.hooks.non_finite_loss import divergence_explained
+from setformer_mm.optim import cancelled_exemptions
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    require_fitting_weights,
+    require_training_state,
+)
+from setformer_mm.utils.data_sources import require_known_classes
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.results import FILE_NAMES
+from setformer_mm.utils.resuming import (
+    checkpoint_folder,
+    find_checkpoint,
+    last_checkpoint,
+)
+from toolkit.backbone_checks import require_known_constructor, unused_outputs
+from toolkit.config_checks import require_enough_for_batch_norm, require_parts
+from toolkit.launch import (
+    build_runner,
+    form_explained,
+    hold_work_dir,
+    load_config,
+    run_tool,
+    say,
+    use_gloo_on_cpu,
+)
+from toolkit.preflight import require_data, require_pretrained_weights
+
+# Of a config, without which there is nothing to train.
+PARTS = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
@@ -97,8 +107,13 @@ def register_checks(runner: Runner) -> None:
             runner.register_hook(hook())
 
 
-def require_same_model(runner: Runner, path: str) -> None:
+def require_same_model(runner: Runner, path: str, checkpoint: dict) -> None:
     """Check that a training goes on with the model that it began with.
+
+    Args:
+        runner: of the training.
+        path: of the checkpoint that it will resume.
+        checkpoint: what is in it.
 
     Raises:
         UserError: if weights are missing from the checkpoint or have another shape,
@@ -107,7 +122,7 @@ def require_same_model(runner: Runner, path: str) -> None:
     if isinstance(runner.model, FullyShardedDataParallel):
         return  # its weights are pieces, and loaded by a way of their own
     otherwise = f"to start a new training pass --cfg-options load_from={path}"
-    require_fitting_weights(runner, path, otherwise=otherwise)
+    require_fitting_weights(runner, path, checkpoint=checkpoint, otherwise=otherwise)
 
 
 def train(runner: Runner) -> None:
@@ -127,6 +142,33 @@ def train(runner: Runner) -> None:
         raise UserError(f"stopped at iteration {runner.iter}; {kept}") from None
 
 
+def print_outputs(runner: Runner) -> None:
+    """Say where a finished training has left what."""
+    folder = checkpoint_folder(runner.cfg)
+    log = osp.join(runner.log_dir, f"{runner.timestamp}.log")
+    result = osp.join(runner.work_dir, FILE_NAMES["train"])
+    outputs = dict(
+        checkpoint=last_checkpoint(runner.work_dir, folder),
+        log=log if osp.isfile(log) else None,
+        # A config may do without the hook that writes it.
+        result=result if osp.isfile(result) else None,
+    )
+    print("Training done.")
+    for name, path in outputs.items():
+        print(f"  {name:12}{path or 'none'}")
+
+
+def require_used_outputs(cfg: Config) -> None:
+    """Warn of outputs of the backbone that nobody takes; refuse where torch would."""
+    sentence = unused_outputs(cfg)
+    if sentence is None:
+        return
+    is_distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if is_distributed and not cfg.get("find_unused_parameters"):
+        raise UserError(f"{sentence}; or set find_unused_parameters=True")
+    say(f"warning: {sentence}")
+
+
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
@@ -138,17 +180,23 @@ def main() -> None:
         require_known_classes(cfg, ("train", "val"))
         require_pretrained_weights(cfg)
         require_enough_for_batch_norm(cfg)
+        require_known_constructor(cfg)
+        require_used_outputs(cfg)
+    checkpoint = None
     if cfg.get("resume") and cfg.get("load_from"):
-        require_training_state(cfg.load_from)
+        checkpoint = require_training_state(cfg.load_from)
     hold_work_dir(cfg)
     use_gloo_on_cpu(cfg)
     runner = build_runner(cfg, ("train", "val"))
-    if cfg.get("resume") and cfg.get("load_from"):
-        require_same_model(runner, cfg.load_from)
+    if checkpoint is not None:
+        require_same_model(runner, cfg.load_from, checkpoint)
+        del checkpoint  # mmengine reads it again
     for sentence in cancelled_exemptions(runner.model, cfg.optim_wrapper):
         say(f"warning: {sentence}")
     register_checks(runner)
     train(runner)
+    if is_main_process():
+        print_outputs(runner)
 
 
 if __name__ == "__main__":

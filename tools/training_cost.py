@@ -12,36 +12,12 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.files import replace_section, write_atomically
-from setformer_mm.utils.markdown import markdown_table
-from toolkit.launch import run_tool
-from toolkit.model_figures import SETFORMERS, TASKS
-from toolkit.outputs import require_writable_file
-from toolkit.training_plans import (
-    GPUS_A_NODE,
-    JOBS,
-    KINDS,
-    Model,
-    Plan,
-    Rates,
-    Schedule,
-    load,
-    measure_model,
-    measured_utilisation,
-    plan,
-    read_schedule,
-)
-
-VARIANTS = [key.removeprefix("setformer_") for key in SETFORMERS]
-BEGIN = "<!-- begin training-cost: written by tools/training_cost.py -->"
-END = "<!-- end training-cost -->"
-GPUS = (1, 8, 64)
+VARIANTS = list("mtsb")
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gpu", choices=KINDS, default="H100")
+    parser.add_argument("--gpu", choices=["A100", "H100", "H200"], default="H100")
     parser.add_argument(
         "--utilisation",
         type=float,
@@ -68,6 +44,35 @@ def parse_args() -> argparse.Namespace:
             f"{args.cores} and {args.price}"
         )
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.files import replace_section, write_atomically
+from setformer_mm.utils.markdown import markdown_table
+from toolkit.launch import run_tool
+from toolkit.model_figures import TASKS
+from toolkit.outputs import require_writable_file
+from toolkit.training_plans import (
+    GPUS_A_NODE,
+    JOBS,
+    KINDS,
+    Model,
+    Plan,
+    Rates,
+    Schedule,
+    load,
+    measure_model,
+    measured_utilisation,
+    plan,
+    read_schedule,
+)
+
+BEGIN = "<!-- begin training-cost: written by tools/training_cost.py -->"
+END = "<!-- end training-cost -->"
+GPUS = (1, 8, 64)
 
 
 def span(low: float, high: float) -> str:

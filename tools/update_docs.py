@@ -16,6 +16,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit with 1 if a document is not what docs/data/ says",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.markdown import markdown_table, three_digits
@@ -33,16 +47,6 @@ ABLATIONS_PICTURE = "docs/images/ablations.png"
 MODEL_INDEX = "model-index.yml"
 BEGIN = "<!-- begin {}: written by tools/update_docs.py -->"
 END = "<!-- end {} -->"
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing; exit with 1 if a document is not what docs/data/ says",
-    )
-    return parser.parse_args()
 
 
 def models_overview(data: Data) -> str:

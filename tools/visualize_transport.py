@@ -19,30 +19,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from setformer_mm.models import SeTformer
-from setformer_mm.utils.checkpoints import (
-    load_checkpoints_safely,
-    load_fitting_weights,
-    read_checkpoint,
-)
-from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.transport import WAYS, marginal_violation, record_transports
-from toolkit.config_checks import require_parts
-from toolkit.inspected_model import build_with_backbone, preprocess, require_picture
-from toolkit.launch import add_allow_missing, read_config, run_tool
-from toolkit.outputs import require_writable_folder
-from toolkit.transport_pictures import (
-    SPREAD,
-    Transports,
-    View,
-    bound_of_rank,
-    cell_at,
-    draw_attention,
-    draw_rank,
-    draw_references,
-    draw_sinkhorn,
-    rank_by_head,
-)
+from toolkit.flags import add_allow_missing
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs/digits/mask_rcnn_setformer_digits.py"
@@ -66,7 +43,6 @@ def parse_args() -> argparse.Namespace:
         "--points",
         type=to_point,
         nargs="+",
-        default=SPREAD,
         metavar="X,Y",
         help="tokens, as fractions of width and height (six spread out)",
     )
@@ -91,6 +67,40 @@ def to_point(text: str) -> tuple[float, float]:
     if not (0 <= x < 1 and 0 <= y < 1):
         raise argparse.ArgumentTypeError(f"must be X,Y with both in [0, 1), got {text}")
     return x, y
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+from setformer_mm.models import SeTformer
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    load_fitting_weights,
+    read_checkpoint,
+)
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.transport import WAYS, marginal_violation, record_transports
+from toolkit.config_checks import require_parts
+from toolkit.inspected_model import (
+    attentions_of,
+    build_with_backbone,
+    preprocess,
+    require_picture,
+)
+from toolkit.launch import read_config, run_tool
+from toolkit.outputs import require_writable_folder
+from toolkit.transport_pictures import (
+    SPREAD,
+    Transports,
+    View,
+    bound_of_rank,
+    cell_at,
+    draw_attention,
+    draw_rank,
+    draw_references,
+    draw_sinkhorn,
+    rank_by_head,
+)
 
 
 def choose_views(backbone: SeTformer, args: argparse.Namespace) -> list[View]:
@@ -173,17 +183,13 @@ def main() -> None:
     cfg = read_config(args.config)
     require_parts(cfg, ("model", "test_dataloader"))
     load_checkpoints_safely()
-    read_checkpoint(args.checkpoint)
+    checkpoint = read_checkpoint(args.checkpoint)
     model, backbone = build_with_backbone(cfg, args.config)
     views = choose_views(backbone, args)
-    load_fitting_weights(model, args.checkpoint, args.allow_missing)
+    load_fitting_weights(model, args.checkpoint, args.allow_missing, checkpoint)
 
     inputs, picture = preprocess(cfg, model, args.image)
-    attentions = {
-        (i, j): block.attn
-        for i, stage in enumerate(backbone.stages)
-        for j, block in enumerate(stage.blocks)
-    }
+    attentions = attentions_of(backbone)
     recorded = record_transports(backbone, list(attentions.values()), inputs)
     transports = dict(zip(attentions, recorded))
     by_content = {key: t.without_positions() for key, t in transports.items()}
@@ -211,7 +217,7 @@ def main() -> None:
         views,
         transports,
         picture,
-        args.points,
+        args.points or SPREAD,
         path("attention"),
     )
     ranks = {

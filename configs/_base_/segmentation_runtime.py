@@ -8,4 +8,6 @@ default_hooks = dict(
     visualization=dict(type="SegVisualizationHook"),
 )
 log_processor = dict(by_epoch=False)
-visualizer = dict(type="SegLocalVisualizer", vis_backends=_base_.vis_backends)
+visualizer = dict(
+    type="SegLocalVisualizer", vis_backends=_base_.vis_backends, name="visualizer"
+)

@@ -81,7 +81,12 @@ class ExactResumeHook(Hook):
         # resumed iteration-based run does at another moment: give it its own source.
         dataloader.generator = torch.Generator()
         # The sampler was built before the checkpoint brought its seed.
-        sampler = getattr(dataloader.batch_sampler, "sampler", dataloader.sampler)
+        sampler = getattr(
+            dataloader, "sampler", None
+        )  # a list has none (vis_scheduler)
+        sampler = getattr(
+            getattr(dataloader, "batch_sampler", None), "sampler", sampler
+        )
         if hasattr(sampler, "seed"):
             sampler.seed = self.seed
 

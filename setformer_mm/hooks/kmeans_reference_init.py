@@ -15,7 +15,6 @@ from mmengine.hooks import Hook
 from mmengine.model import PretrainedInit, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
@@ -317,6 +316,8 @@ def assign_to_grid(
     means = sums / np.maximum(counts, 1)[:, None]
     cost = ((means[:, None] - centres) ** 2).sum(-1)
     cost[counts == 0] = 0
+    from scipy.optimize import linear_sum_assignment  # half a second that few need
+
     return linear_sum_assignment(cost)[1]
 
 

@@ -1,5 +1,9 @@
-"""The backbone family, its attention, and what that is compared with."""
+"""The backbone family, its attention, and what that is compared with.
 
+The backbone itself needs mmengine; everything else here does not.
+"""
+
+from ..utils.installed import mmengine_is_usable
 from .mixers import (
     AgentAttention,
     CosFormerAttention,
@@ -15,7 +19,7 @@ from .mixers import (
     WindowAttention,
 )
 from .set_attention import SeTAttention
-from .setformer import SeTformer
+from .set_encoder import SeTEncoder
 from .token_mixer import TOKEN_MIXERS, TokenMixer
 
 __all__ = [
@@ -29,10 +33,18 @@ __all__ = [
     "RankAugmentedAttention",
     "SOFTAttention",
     "SeTAttention",
-    "SeTformer",
+    "SeTEncoder",
     "SinkhornAttention",
     "SoftmaxAttention",
     "SpatialReductionAttention",
     "TokenMixer",
     "WindowAttention",
 ]
+
+if mmengine_is_usable():
+    from mmengine.registry import MODELS
+
+    from .setformer import SeTformer
+
+    MODELS.register_module(module=SeTEncoder)
+    __all__ += ["SeTformer"]

@@ -5,24 +5,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops import Folded, NonFiniteError, check_fields, fold, set_attention_folded
+from ..utils.logs import print_log
 from .pointwise_linear import PointwiseLinear
 from .token_mixer import TOKEN_MIXERS, TokenMixer, require_divisible
 
 
 @TOKEN_MIXERS.register_module()
 class SeTAttention(TokenMixer):
-    """Multi-head SeT attention over a grid of tokens.
+    """Multi-head SeT attention over a grid of tokens, or over sequences.
 
     Args:
         embed_dims (int): Channels ``C``, divisible by ``num_heads``.
         num_heads (int): Heads ``h``; each has ``D = C / h`` channels and as many
             anchors.
-        reference_shape (tuple[int, int]): Grid of references ``(r_h, r_w)`` a head.
+        reference_shape (tuple[int, ...]): Grid of references ``(r_h, r_w)`` a head; for
+            sequences ``(M,)``, references in a row.
         return_references (bool): Whether the way back to the tokens has references of
             its own; False takes the same ones both ways.
         epsilon (float): Entropic regularisation.
@@ -34,18 +35,20 @@ class SeTAttention(TokenMixer):
 
     Attributes:
         anchors (nn.Parameter): Of shape ``(h, D, D)``.
-        references (nn.Parameter): Of shape ``(h, r_h * r_w, D)``, row-major.
+        references (nn.Parameter): Of shape ``(h, r_h * r_w, D)``, row-major, or
+            ``(h, M, D)``.
         return_references (nn.Parameter | None): Those of the way back, likewise; None
             for the same ones both ways.
     """
 
     handles_padding = True
+    handles_lengths = True
 
     def __init__(
         self,
         embed_dims: int,
         num_heads: int,
-        reference_shape: tuple[int, int] = (4, 4),
+        reference_shape: tuple[int, ...] = (4, 4),
         return_references: bool = True,
         epsilon: float = 0.01,
         num_iters: int = 1,
@@ -68,18 +71,22 @@ class SeTAttention(TokenMixer):
         self.in_proj = PointwiseLinear(embed_dims, embed_dims)
         self.out_proj = PointwiseLinear(embed_dims, embed_dims)
         num_references = math.prod(self.reference_shape)
-        self.anchors = nn.Parameter(self._random_unit_vectors(self.head_dim))
-        self.references = nn.Parameter(self._random_unit_vectors(num_references))
+        self.anchors = self._random_directions(self.head_dim)
+        self.references = self._random_directions(num_references)
         self.return_references = (
-            nn.Parameter(self._random_unit_vectors(num_references))
-            if return_references
-            else None
+            self._random_directions(num_references) if return_references else None
         )
         self._cached_fold: _CachedFold | None = None
         self._deployed_fold: Folded | None = None
 
-    def _random_unit_vectors(self, count: int) -> Tensor:
-        return F.normalize(torch.randn(self.num_heads, count, self.head_dim), dim=-1)
+    @property
+    def is_two_dimensional(self) -> bool:
+        """Whether its references lie on a grid, for pictures."""
+        return len(self.reference_shape) == 2
+
+    def _random_directions(self, count: int) -> nn.Parameter:
+        directions = torch.empty(self.num_heads, count, self.head_dim)
+        return nn.Parameter(init_directions(directions))
 
     @classmethod
     def prepare(cls, mixers: Sequence["SeTAttention"]) -> list[Folded]:
@@ -110,7 +117,7 @@ class SeTAttention(TokenMixer):
         """Attend.
 
         Args:
-            x (Tensor): Tokens of shape ``(B, H, W, C)``.
+            x (Tensor): Tokens of shape ``(B, H, W, C)``; of sequences ``(B, N, 1, C)``.
             prepared (Folded, optional): What :meth:`folded` would return, if it has
                 been computed together with other blocks'.
             valid_shape (Tensor, optional): Valid rows and columns of each image, int64
@@ -118,6 +125,9 @@ class SeTAttention(TokenMixer):
 
         Returns:
             Tensor: Of the same shape.
+
+        Raises:
+            ValueError: If a grid comes to references for sequences.
         """
         batch, height, width, channels = x.shape
         tokens = self.in_proj(x).view(
@@ -126,15 +136,31 @@ class SeTAttention(TokenMixer):
         out = set_attention_folded(
             tokens,
             self.folded() if prepared is None else prepared,
-            spatial_shape=(height, width),
-            reference_shape=self.reference_shape,
-            valid_shape=valid_shape,
+            **self._geometry((height, width), valid_shape),
             epsilon=self.epsilon,
             num_iters=self.num_iters,
             tau=self.tau,
             backend=self.backend,
         )
         return self.out_proj(out.reshape(batch, height, width, channels))
+
+    def _geometry(
+        self, spatial_shape: tuple[int, int], valid_shape: Tensor | None
+    ) -> dict:
+        """What the operator is told of places, on a grid or along a sequence."""
+        if self.is_two_dimensional:
+            return dict(
+                spatial_shape=spatial_shape,
+                reference_shape=self.reference_shape,
+                valid_shape=valid_shape,
+            )
+        if spatial_shape[1] != 1:
+            raise ValueError(
+                f"reference_shape={self.reference_shape} is for sequences "
+                f"(B, N, 1, C), got a grid of {tuple(spatial_shape)}; name two sides "
+                "(r_h, r_w)"
+            )
+        return dict(lengths=None if valid_shape is None else valid_shape[:, 0])
 
     def folded(self) -> Folded:
         """Fold the parameters; from the cache in eval mode without gradients."""
@@ -229,21 +255,20 @@ class SeTAttention(TokenMixer):
             if shape != self.reference_shape:
                 state_dict[key] = self._resample(loaded, shape)
                 shapes.add(shape)
-        for height, width in shapes:
+        for shape in shapes:
             print_log(
-                f"{prefix}references resampled from {height}x{width} to "
-                "{}x{}".format(*self.reference_shape),
-                logger="current",
+                f"{prefix}references resampled from {_by(shape)} to "
+                f"{_by(self.reference_shape)}"
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _grid_of(
         self, references: Tensor, stored: Tensor | None, name: str
-    ) -> tuple[int, int]:
+    ) -> tuple[int, ...]:
         """Find the grid that loaded references lie on.
 
         Weights from before it was stored lie on this module's own if that has as many
-        cells, and else on a square one.
+        cells, and else on a square one; those of sequences lie in a row.
         """
         count = references.shape[1]
         side = math.isqrt(count)
@@ -251,9 +276,12 @@ class SeTAttention(TokenMixer):
             shape = tuple(stored.flatten().tolist())
         elif count == math.prod(self.reference_shape):
             shape = self.reference_shape
-        else:
+        elif self.is_two_dimensional:
             shape = side, side
-        if len(shape) != 2 or min(shape) < 1 or math.prod(shape) != count:
+        else:
+            shape = (count,)
+        sides = len(self.reference_shape)
+        if len(shape) != sides or min(shape) < 1 or math.prod(shape) != count:
             of_grid = f"the grid {shape}" if is_stored else "a square grid"
             raise ValueError(
                 f"{name} must come from {of_grid} to be resampled to "
@@ -262,11 +290,12 @@ class SeTAttention(TokenMixer):
             )
         return shape
 
-    def _resample(self, references: Tensor, shape: tuple[int, int]) -> Tensor:
-        """Interpolate references bilinearly from a grid to this module's own."""
-        grid = references.float().unflatten(1, shape).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, self.reference_shape, mode="bilinear")
-        return grid.permute(0, 2, 3, 1).flatten(1, 2).to(references.dtype)
+    def _resample(self, references: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Interpolate references linearly from a grid to this module's own."""
+        mode = "bilinear" if self.is_two_dimensional else "linear"
+        grid = references.float().unflatten(1, shape).movedim(-1, 1)
+        grid = F.interpolate(grid, self.reference_shape, mode=mode)
+        return grid.movedim(1, -1).flatten(1, -2).to(references.dtype)
 
     def extra_repr(self) -> str:
         return (
@@ -275,6 +304,12 @@ class SeTAttention(TokenMixer):
             f"epsilon={self.epsilon}, num_iters={self.num_iters}, alpha={self.alpha}, "
             f"tau={self.tau}, backend={self.backend!r}"
         )
+
+
+@torch.no_grad()
+def init_directions(vectors: Tensor) -> Tensor:
+    """Draw vectors ``(..., D)`` anew, in place, evenly on the unit sphere."""
+    return vectors.copy_(F.normalize(vectors.normal_(), dim=-1))
 
 
 @contextmanager
@@ -288,12 +323,18 @@ def _block_named(first: int, heads_a_block: int | None = None) -> Iterator[None]
         raise NonFiniteError(what, head) from error
 
 
-def _check_grid(shape: tuple[int, int]) -> None:
-    is_pair = isinstance(shape, (list, tuple)) and len(shape) == 2
-    if not is_pair or not all(isinstance(n, int) and n > 0 for n in shape):
+def _check_grid(shape: tuple[int, ...]) -> None:
+    has_sides = isinstance(shape, (list, tuple)) and len(shape) in (1, 2)
+    if not has_sides or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(
-            f"reference_shape must be a pair of positive integers, got {shape}"
+            "reference_shape must be a pair of positive integers, or for sequences "
+            f"(M,), got {shape}"
         )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    """A grid in words, as 4x4."""
+    return "x".join(map(str, shape))
 
 
 class _CachedFold:

@@ -8,33 +8,35 @@ has registered in :data:`TOKEN_MIXERS`.
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mmengine.registry import Registry
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..utils.spelling import did_you_mean
 from .pointwise_linear import PointwiseLinear
 
-TOKEN_MIXERS = Registry("token mixer", locations=["setformer_mm.models"])
-
 
 class TokenMixer(nn.Module):
     """Base class: takes tokens ``(B, H, W, C)`` to tokens of the same shape.
 
-    A subclass takes ``embed_dims`` (``C``) and ``num_heads`` first, and then fields of
+    A sequence of ``N`` tokens is a grid of one column, ``(B, N, 1, C)``. A subclass
+    takes ``embed_dims`` (``C``) and ``num_heads`` first, and then fields of
     its own, which are those of ``attention=dict(type=..., field=...)``.
 
     Attributes:
         handles_padding (bool): Whether it can leave out what a batch pads: whether
             ``forward`` has a third argument ``valid_shape``, the valid rows and columns
             of each image, int64 of shape ``(B, 2)``, None if all are.
+        handles_lengths (bool): The same for sequences, whose column is valid.
+        is_two_dimensional (bool): Whether it is for pictures alone.
     """
 
     handles_padding = False
+    handles_lengths = False
+    is_two_dimensional = False
 
     @abstractmethod
     def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
@@ -65,8 +67,55 @@ class TokenMixer(nn.Module):
         """Keep what depends on parameters alone, for compiled inference."""
 
 
+class TokenMixerRegistry:
+    """Token mixers by name.
+
+    It is used as mmengine's registries are; blocks must do without mmengine.
+
+    Attributes:
+        module_dict (dict[str, type[TokenMixer]]): What is registered.
+    """
+
+    def __init__(self) -> None:
+        self.module_dict: dict[str, type[TokenMixer]] = {}
+
+    def register_module(
+        self, name: str | None = None, force: bool = False
+    ) -> Callable[[type[TokenMixer]], type[TokenMixer]]:
+        """Make a decorator that registers a class.
+
+        Args:
+            name (str, optional): That of the class by default.
+            force (bool): Whether it may replace another one of that name.
+
+        Returns:
+            Callable: It raises KeyError if there is another one.
+        """
+
+        def register(mixer: type[TokenMixer]) -> type[TokenMixer]:
+            key = name or mixer.__name__
+            if key in self.module_dict and not force:
+                raise KeyError(
+                    f"there is a token mixer {key} already; register_module(force=True)"
+                    " replaces it"
+                )
+            self.module_dict[key] = mixer
+            return mixer
+
+        return register
+
+    def get(self, name: str) -> type[TokenMixer] | None:
+        """Look a class up; None if there is none of that name."""
+        return self.module_dict.get(name)
+
+
+TOKEN_MIXERS = TokenMixerRegistry()
+
+
 class QueryKeyValueMixer(TokenMixer):
     """Projections to queries, keys and values a head, and back; a subclass mixes.
+
+    If it ``handles_lengths``, its :meth:`mix` takes them as a fifth argument.
 
     Args:
         embed_dims (int): Channels ``C``, divisible by ``num_heads``.
@@ -101,10 +150,14 @@ class QueryKeyValueMixer(TokenMixer):
             Tensor: Of the same shape.
         """
 
-    def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, prepared: Any = None, valid_shape: Tensor | None = None
+    ) -> Tensor:
         projected = split_heads(self.qkv_proj(x), self.num_projections, self.num_heads)
         q, k, v = projected.expand(3, *projected.shape[1:])
-        return self.finish(merge_heads(self.mix(q, k, v, x.shape[1:3]), x.shape), x)
+        lengths = () if valid_shape is None else (valid_shape[:, 0],)
+        mixed = self.mix(q, k, v, x.shape[1:3], *lengths)
+        return self.finish(merge_heads(mixed, x.shape), x)
 
     def finish(self, mixed: Tensor, x: Tensor) -> Tensor:
         """Project mixed values ``(B, H, W, C)``; ``x`` are the tokens they are of."""
@@ -139,6 +192,40 @@ def pad_to_multiples(maps: Tensor, sides: tuple[int, int]) -> Tensor:
     return F.pad(maps, (0, -width % sides[1], 0, -height % sides[0]))
 
 
+def valid_tokens(lengths: Tensor, count: int) -> Tensor:
+    """Which of ``count`` tokens belong to a sequence, as values of heads lie.
+
+    Args:
+        lengths (Tensor): Tokens of each sequence, of shape ``(B,)``.
+        count (int): ``N``.
+
+    Returns:
+        Tensor: Bool of shape ``(B, 1, N, 1)``.
+    """
+    places = torch.arange(count, device=lengths.device)
+    return (places < lengths[:, None])[:, None, :, None]
+
+
+def divisors(lengths: Tensor) -> Tensor:
+    """Lengths ``(B, 1, 1, 1)`` to divide by: that of an empty sequence is 1."""
+    return lengths.clamp(min=1)[:, None, None, None]
+
+
+def softmax_of_tokens(scores: Tensor, valid: Tensor | None) -> Tensor:
+    """Softmax of scores ``(B, h, N, 1)`` over the tokens of each sequence.
+
+    Args:
+        scores (Tensor): At least float32.
+        valid (Tensor | None): See :func:`valid_tokens`; None if all are.
+
+    Returns:
+        Tensor: 0 outside; something finite for a sequence without tokens.
+    """
+    if valid is not None:
+        scores = scores.where(valid, torch.finfo(scores.dtype).min)
+    return scores.softmax(-2)
+
+
 def at_least_float32(*tensors: Tensor) -> list[Tensor]:
     """Sums over all tokens would round away most of a 16-bit number."""
     return [x.float() if x.dtype.itemsize < 4 else x for x in tensors]
@@ -157,15 +244,7 @@ def build_token_mixer(attention: dict, embed_dims: int, num_heads: int) -> Token
         ValueError: If there is no mixer of that name, or it has no such field.
     """
     fields = dict(attention)
-    kind = fields.pop("type")
-    # Not `build`: it looks in the host library's scope first, and warns each time.
-    mixer = TOKEN_MIXERS.get(kind) if isinstance(kind, str) else kind
-    if mixer is None:
-        known = ", ".join(TOKEN_MIXERS.module_dict)
-        hint = did_you_mean(kind, TOKEN_MIXERS.module_dict)
-        raise ValueError(
-            f"the type of attention must be one of {known}, got {kind!r}{hint}"
-        )
+    mixer = _find_mixer(fields.pop("type"))
     parameters = list(inspect.signature(mixer).parameters.values())[2:]
     known = [parameter.name for parameter in parameters]
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
@@ -188,19 +267,46 @@ def spread_over_stages(attention: dict, num_stages: int) -> list[dict]:
     """Give each stage its fields.
 
     Args:
-        attention (dict): Fields; a list or tuple of ``num_stages`` is one value a
-            stage, anything else holds for all.
+        attention (dict): ``type`` and fields; a list or tuple of ``num_stages`` is one
+            value a stage, anything else holds for all. Of a field that is a pair or
+            the like by itself, as a grid, only a list of such is one a stage.
         num_stages (int): Number of stages.
 
     Returns:
         list[dict]: One a stage.
+
+    Raises:
+        ValueError: If there is no mixer of that name.
     """
+    kind = attention["type"]
+    kinds = kind if _is_list_of(num_stages, kind) else [kind] * num_stages
     return [
         {
-            name: value[i]
-            if isinstance(value, (list, tuple)) and len(value) == num_stages
-            else value
+            name: value[i] if _is_one_a_stage(name, value, mixer, num_stages) else value
             for name, value in attention.items()
         }
-        for i in range(num_stages)
+        for i, mixer in enumerate(map(_find_mixer, kinds))
     ]
+
+
+def _is_list_of(count: int, value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == count
+
+
+def _is_one_a_stage(name: str, value: object, mixer: type, num_stages: int) -> bool:
+    if not _is_list_of(num_stages, value):
+        return False
+    parameter = inspect.signature(mixer).parameters.get(name)
+    is_list_itself = parameter and isinstance(parameter.default, tuple)
+    return not is_list_itself or all(isinstance(each, list | tuple) for each in value)
+
+
+def _find_mixer(kind: str | type) -> type[TokenMixer]:
+    mixer = TOKEN_MIXERS.get(kind) if isinstance(kind, str) else kind
+    if not callable(mixer):
+        known = ", ".join(TOKEN_MIXERS.module_dict)
+        hint = did_you_mean(kind, TOKEN_MIXERS.module_dict)
+        raise ValueError(
+            f"the type of attention must be one of {known}, got {kind!r}{hint}"
+        )
+    return mixer

@@ -87,9 +87,13 @@ def _why_not_cuda(problem: Problem | None) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
 def _compute_capability(device_index: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device_index)
+
+
+# All that torch.compiler.assume_constant_result does once it has imported the compiler,
+# which takes longer than the rest of this package together.
+_compute_capability._dynamo_marked_constant = True
 
 
 def _why_not_cpu(problem: Problem | None) -> str | None:

@@ -1,7 +1,5 @@
 """Layer-wise learning rate decay, the same for all three tasks."""
 
-import logging
-
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -98,7 +96,7 @@ class SeTformerLayerDecayConstructor(DefaultOptimWrapperConstructor):
                 "the model must have a SeTformer backbone for layer-wise decay, "
                 f"got {type(module).__name__} without one"
             )
-        groups: dict[tuple[float, float], dict[str, nn.Parameter]] = {}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter, owner in trainable_parameters(module):
             lr_mult, decay_mult = multipliers(name, owner, self.paramwise_cfg)
             for prefix, backbone in prefixes.items():
@@ -106,28 +104,20 @@ class SeTformerLayerDecayConstructor(DefaultOptimWrapperConstructor):
                     layer, num_layers = backbone.get_layer_depth(name, prefix)
                     rate = self.paramwise_cfg["layer_decay_rate"]
                     lr_mult *= rate ** (num_layers - 1 - layer)
-            groups.setdefault((lr_mult, decay_mult), {})[name] = parameter
+            groups.setdefault((lr_mult, decay_mult), []).append(parameter)
 
-        table = []
         for (scale, decay_mult), members in sorted(
             groups.items(), key=lambda item: item[0], reverse=True
         ):
-            group = dict(
-                params=list(members.values()), lr=self.base_lr * scale, lr_scale=scale
-            )
+            group = dict(params=members, lr=self.base_lr * scale, lr_scale=scale)
             if self.base_wd is not None:
                 group["weight_decay"] = self.base_wd * decay_mult
             params.append(group)
-            table.append(
-                f"lr {group['lr']:.3g}, weight decay {group.get('weight_decay')}: "
-                + ", ".join(members)
-            )
         print_log(
             f"Layer-wise decay: {len(params)} parameter groups with learning rates "
             f"from {params[-1]['lr']:.3g} to {params[0]['lr']:.3g}",
             logger="current",
         )
-        print_log("\n".join(table), logger="current", level=logging.DEBUG)
 
 
 def _check_keys(what: str, options: dict, allowed: set[str]) -> None:

@@ -312,17 +312,22 @@ def find_non_finite(tensors: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def require_training_state(path: str) -> None:
+def require_training_state(path: str) -> dict:
     """Check that a checkpoint holds what resuming a training needs besides weights.
+
+    Returns:
+        What was read.
 
     Raises:
         UserError: if it does not, or is no checkpoint.
     """
-    if "message_hub" not in read_checkpoint(path):
+    checkpoint = read_checkpoint(path)
+    if "message_hub" not in checkpoint:
         raise UserError(
             f"{path} holds weights and no state of a training to resume; to start a "
             f"new one from these weights pass --cfg-options load_from={path}"
         )
+    return checkpoint
 
 
 _LEAVE_RANDOM = "--allow-missing leaves them random"  # the flag of most tools
@@ -332,19 +337,21 @@ def require_fitting_weights(
     runner: Runner,
     path: str,
     allow_missing: bool = False,
+    checkpoint: dict | None = None,
     otherwise: str = _LEAVE_RANDOM,
 ) -> None:
     """Load ``path`` into the runner's model; see :func:`load_fitting_weights`."""
     # Both a distributed wrapper and one for test-time augmentation hold it so.
     model = getattr(runner.model, "module", runner.model)
     model = getattr(model, "module", model)
-    load_fitting_weights(model, path, allow_missing, otherwise)
+    load_fitting_weights(model, path, allow_missing, checkpoint, otherwise)
 
 
 def load_fitting_weights(
     model: nn.Module,
     path: str,
     allow_missing: bool = False,
+    checkpoint: dict | None = None,
     otherwise: str = _LEAVE_RANDOM,
 ) -> None:
     """Load ``path`` into ``model``, which must get all of its weights.
@@ -357,13 +364,14 @@ def load_fitting_weights(
         model: on any device.
         path: see :func:`read_checkpoint`.
         allow_missing: let what the checkpoint lacks be random, and say how much it is.
+        checkpoint: what :func:`read_checkpoint` returned for it, if it was read before.
         otherwise: what to do about missing weights, for the error's sentence.
 
     Raises:
         UserError: if a weight is missing, or has another shape.
     """
     try:
-        state_dict = read_checkpoint(path)["state_dict"]
+        state_dict = (checkpoint or read_checkpoint(path))["state_dict"]
         missing = model.load_state_dict(state_dict, strict=False).missing_keys
     except (RuntimeError, ValueError) as error:  # another shape, even if not strict
         problem = str(error).splitlines()[:2][-1].strip()  # the first of a list

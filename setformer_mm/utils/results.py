@@ -161,6 +161,8 @@ def config_sha256(cfg: Config) -> str:
             for name, hook in hooks.items()
             if not hook or hook.get("type") not in HOOKS_WITHOUT_INFLUENCE
         }
+    if isinstance(visualizer := content.get("visualizer"), dict):
+        visualizer.pop("name", None)  # tools of the host libraries ask for one
     # A config without this field gets it when a seed is given by a flag.
     if isinstance(randomness := content.setdefault("randomness", {}), dict):
         randomness.pop("seed", None)

@@ -6,9 +6,10 @@ of docs/method.md. A way is "in", from tokens to references, or "back", from ret
 references to tokens.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,17 +29,25 @@ class Transport:
         tokens (Tensor): Output of its ``in_proj`` for one image, ``(H, W, C)``, any
             floating dtype.
         with_positions (bool): Whether its position weights, if it has any, take part.
+        valid_shape (tuple[int, int], optional): Rows and columns of tokens that are no
+            padding, the only ones that take part; None if all are.
 
     Attributes:
-        spatial_shape (tuple[int, int]): ``(H, W)``.
+        grid_shape (tuple[int, int]): ``(H, W)``, padding included.
+        spatial_shape (tuple[int, int]): Of the ``N`` tokens that take part.
         reference_shape (tuple[int, int]): Grid of the ``M`` references of either way.
     """
 
     def __init__(
-        self, attention: SeTAttention, tokens: Tensor, with_positions: bool = True
+        self,
+        attention: SeTAttention,
+        tokens: Tensor,
+        with_positions: bool = True,
+        valid_shape: tuple[int, int] | None = None,
     ) -> None:
         self.attention = attention
-        self.spatial_shape = tuple(tokens.shape[:2])
+        self.grid_shape = tuple(tokens.shape[:2])
+        self.spatial_shape = rows, columns = valid_shape or self.grid_shape
         self.reference_shape = attention.reference_shape
         self._tokens = tokens.detach().double()
         self._tau = attention.tau if with_positions else None
@@ -48,7 +57,7 @@ class Transport:
             for parameter in attention.folding_parameters()
         )
         self._arguments = dict(
-            x=self._tokens.reshape(1, -1, *heads),
+            x=self._tokens[:rows, :columns].reshape(1, -1, *heads),
             anchors=anchors,
             references=references[0],
             return_references=references[1],
@@ -62,7 +71,7 @@ class Transport:
 
     def without_positions(self) -> "Transport":
         """The same with all position weights 1: what content alone does."""
-        return Transport(self.attention, self._tokens, with_positions=False)
+        return Transport(self.attention, self._tokens, False, self.spatial_shape)
 
     def without_content(self) -> "Transport":
         """The same with tokens that are all alike: what positions alone do.
@@ -71,7 +80,8 @@ class Transport:
         ``1 / (N M)`` from the first Sinkhorn iteration on.
         """
         alike = torch.zeros_like(self._tokens)
-        return Transport(self.attention, alike, self._tau is not None)
+        with_positions = self._tau is not None
+        return Transport(self.attention, alike, with_positions, self.spatial_shape)
 
     def plan(self, way: str, num_iters: int | None = None) -> Tensor:
         """The transport plan ``T`` of a way before position weights (step 5).
@@ -85,8 +95,13 @@ class Transport:
             Tensor: ``(h, N, M)``, non-negative; rows sum to ``1 / N``.
         """
         if num_iters is None:
-            num_iters = self.attention.num_iters
+            return self._plans[way]
         return transport_plan(**self._arguments, way=way, num_iters=num_iters)[0]
+
+    @cached_property
+    def _plans(self) -> dict[str, Tensor]:
+        """Those of the attention's own iterations, by their way."""
+        return {way: self.plan(way, self.attention.num_iters) for way in WAYS}
 
     def output(self, num_iters: int | None = None) -> Tensor:
         """What the attention returns to the tokens (step 8), ``(N, h, K)``.
@@ -137,6 +152,19 @@ class Transport:
         """
         to_tokens, from_tokens = self.factors
         return to_tokens[:, tokens] @ from_tokens
+
+    def attention_columns(self, tokens: Sequence[int]) -> Tensor:
+        """Columns of ``P Q^T``: what each token gets from some of them.
+
+        Args:
+            tokens (Sequence[int]): As for :meth:`attention_rows`.
+
+        Returns:
+            Tensor: ``(h, t, N)``, non-negative; entry ``i`` is what the row of token
+            ``i`` has there.
+        """
+        to_tokens, from_tokens = self.factors
+        return (to_tokens @ from_tokens[..., tokens]).mT
 
     def singular_values(self) -> Tensor:
         """Those of ``P Q^T`` that can differ from 0, ``(h, min(N, M))``, falling.
@@ -200,11 +228,64 @@ def effective_rank(singular_values: Tensor) -> Tensor:
     return torch.special.entr(shares).sum(-1).exp()
 
 
+class Recorded(NamedTuple):
+    """What one attention has seen in one image.
+
+    Attributes:
+        attention: The module.
+        tokens: Output of its ``in_proj``, ``(H, W, C)``.
+        valid_shape: Rows and columns of tokens that are no padding; None if all are.
+    """
+
+    attention: SeTAttention
+    tokens: Tensor
+    valid_shape: tuple[int, int] | None
+
+    def transport(self) -> Transport:
+        """What it transported."""
+        return Transport(self.attention, self.tokens, valid_shape=self.valid_shape)
+
+
+@contextmanager
+def recording(
+    attentions: Sequence[SeTAttention],
+) -> Iterator[dict[SeTAttention, Recorded]]:
+    """Keep what attentions see while a model that holds them runs on one image.
+
+    Args:
+        attentions (Sequence[SeTAttention]): Modules of the model.
+
+    Yields:
+        dict[SeTAttention, Recorded]: One an attention that has run.
+
+    Raises:
+        ValueError: From the run, if the model sees several images, or one in parts or
+            several times, as with sliding windows.
+    """
+    seen = {}
+
+    def keep(attention: SeTAttention, args: tuple, kwargs: dict, _: Tensor) -> None:
+        given = dict(zip(("x", "prepared", "valid_shape"), args)) | kwargs
+        x, valid_shape = given["x"], given.get("valid_shape")
+        if attention in seen or len(x) != 1:
+            raise ValueError("the model must look at one picture, as a whole and once")
+        with torch.no_grad():
+            tokens = attention.in_proj(x)[0]
+        valid = None if valid_shape is None else tuple(valid_shape[0].tolist())
+        seen[attention] = Recorded(attention, tokens, valid)
+
+    with ExitStack() as hooks:
+        for attention in attentions:
+            hook = attention.register_forward_hook(keep, with_kwargs=True)
+            hooks.enter_context(hook)
+        yield seen
+
+
 @torch.no_grad()
 def record_transports(
     backbone: nn.Module, attentions: Sequence[SeTAttention], image: Tensor
 ) -> list[Transport]:
-    """Run a backbone on an image and keep what its attentions see.
+    """Run a backbone on an image and look at what its attentions transport.
 
     Args:
         backbone (nn.Module): In eval mode.
@@ -214,13 +295,6 @@ def record_transports(
     Returns:
         list[Transport]: One an attention.
     """
-    seen = {}
-
-    def keep(projection: nn.Module, inputs: tuple, tokens: Tensor) -> None:
-        seen[projection] = tokens[0]
-
-    with ExitStack() as hooks:
-        for attention in attentions:
-            hooks.enter_context(attention.in_proj.register_forward_hook(keep))
+    with recording(attentions) as seen:
         backbone(image)
-    return [Transport(attention, seen[attention.in_proj]) for attention in attentions]
+    return [seen[attention].transport() for attention in attentions]

@@ -13,7 +13,7 @@ from torch import nn
 
 from setformer_mm.models import TOKEN_MIXERS, SeTAttention, SeTformer
 from setformer_mm.models import set_attention as attention_module
-from setformer_mm.models.setformer import ARCHITECTURES
+from setformer_mm.models.architectures import ARCHITECTURES
 from setformer_mm.ops.extension import DISABLE_VARIABLE
 
 SMALL = dict(embed_dims=8, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), mlp_ratio=1.5)
@@ -200,6 +200,39 @@ def test_output_stages(out_indices):
         torch.testing.assert_close(out, expected[i])
 
 
+@pytest.mark.parametrize(
+    "given, indices",
+    [(3, (3,)), (0, (0,)), (-1, (3,)), ((-3, -1), (1, 3)), ((0, -1), (0, 3))],
+)
+def test_output_stages_by_a_number_and_from_the_last(given, indices):
+    assert build(out_indices=given).out_indices == indices
+
+
+@pytest.mark.parametrize("num_stages", [1, 2, 3, 5])
+def test_architectures_of_other_than_four_stages(num_stages):
+    arch = dict(
+        embed_dims=8,
+        depths=[1] * num_stages,
+        num_heads=[2**i for i in range(num_stages)],
+        mlp_ratio=2,
+    )
+    model = build(dict(epsilon=[0.1 * (i + 1) for i in range(num_stages)]), arch=arch)
+    outs = model(torch.randn(2, 3, 40, 70))
+    assert [tuple(out.shape) for out in outs] == [
+        (2, 8 * 2**i, -(-40 // 2 ** (i + 2)), -(-70 // 2 ** (i + 2)))
+        for i in range(num_stages)
+    ]
+    loss_of(outs).backward()
+    assert_every_parameter_has_a_finite_gradient(model)
+    for i, stage in enumerate(model.stages):
+        # A pair is one grid for all stages, even where there are two of them.
+        assert stage.blocks[0].attn.reference_shape == (2, 3)
+        assert stage.blocks[0].attn.epsilon == pytest.approx(0.1 * (i + 1))
+    assert model.get_layer_depth("backbone.norm0.bias")[0] == num_stages + 1
+    with pytest.raises(ValueError, match=f"in -1..{num_stages}, got {num_stages + 1}"):
+        build(arch=arch, frozen_stages=num_stages + 1)
+
+
 def test_stages_after_the_last_output_are_not_built():
     model = build(out_indices=(1,), frozen_stages=2)
     assert len(model.stages) == 2
@@ -227,13 +260,13 @@ def test_averaging_before_the_norm():
     model = build(gap_before_final_norm=True)
     maps = build()
     maps.load_state_dict(model.state_dict())
-    for i in range(4):  # so that the maps are those before the norm
+    for i in range(4):  # so that these are the tokens before the norm
         setattr(maps, f"norm{i}", nn.Identity())
     images = torch.randn(2, 3, 50, 70)
-    for i, (vector, feature_map) in enumerate(zip(model(images), maps(images))):
+    for i, (vector, tokens) in enumerate(zip(model(images), maps(images))):
         assert vector.shape == (2, 8 * 2**i)
         norm = getattr(model, f"norm{i}")
-        torch.testing.assert_close(vector, norm(feature_map.mean((2, 3))))
+        torch.testing.assert_close(vector, norm(tokens.mean((1, 2))))
 
 
 @pytest.mark.parametrize("frozen_stages", range(-1, 5))
@@ -483,11 +516,13 @@ INVALID = {
     "no arch": (dict(arch=3), "arch must be a name or a dict, got 3"),
     "half a block": (
         dict(arch=SMALL | dict(depths=(1, 1.0, 1, 1))),
-        "arch['depths'] must hold four positive integers, got (1, 1.0, 1, 1)",
+        "arch['depths'] must hold positive integers, got (1, 1.0, 1, 1)",
     ),
     "half a channel": (dict(arch=SMALL | dict(embed_dims=8.0)), "integer, got 8.0"),
-    "stage 3.0": (dict(out_indices=(3.0,)), "in 0..3, got (3.0,)"),
-    "one stage": (dict(out_indices=3), "in 0..3, got 3"),
+    "stage 3.0": (dict(out_indices=(3.0,)), "-4..-1, got (3.0,)"),
+    "stage True": (dict(out_indices=True), "-4..-1, got True"),
+    "stage -5": (dict(out_indices=-5), "-4..-1, got -5"),
+    "one stage twice": (dict(out_indices=(3, -1)), "-4..-1, got (3, -1)"),
     "frozen 1.0": (dict(frozen_stages=1.0), "must be in -1..4, got 1.0"),
     "unknown field": (
         dict(attention=dict(epsilom=0.1)),
@@ -505,12 +540,17 @@ INVALID = {
     "unknown key": (dict(arch=SMALL | dict(window=7)), "got ['depths', 'embed_dims', "),
     "three depths": (
         dict(arch=SMALL | dict(depths=(1, 1, 1))),
-        "arch['depths'] must hold four positive integers, got (1, 1, 1)",
+        "arch['depths'] and arch['num_heads'] must hold one number a stage each, got "
+        "(1, 1, 1) and (1, 2, 4, 8)",
     ),
-    "no blocks": (dict(arch=SMALL | dict(depths=(1, 0, 1, 1))), "four positive"),
+    "no blocks": (dict(arch=SMALL | dict(depths=(1, 0, 1, 1))), "positive integers"),
+    "no stages": (
+        dict(arch=SMALL | dict(depths=(), num_heads=())),
+        "arch['depths'] must hold one number a stage, got ()",
+    ),
     "five heads": (
         dict(arch=SMALL | dict(num_heads=(1, 2, 4, 8, 16))),
-        "arch['num_heads'] must hold four positive integers",
+        "got (1, 2, 1, 1) and (1, 2, 4, 8, 16)",
     ),
     "indivisible": (
         dict(arch=SMALL | dict(num_heads=(3, 2, 4, 8))),
@@ -518,19 +558,16 @@ INVALID = {
     ),
     "stage 4": (
         dict(out_indices=(3, 4)),
-        "out_indices must be rising numbers in 0..3, got (3, 4)",
+        "out_indices must be rising numbers in 0..3, or counted from the last stage in "
+        "-4..-1, got (3, 4)",
     ),
     "no stage": (
         dict(out_indices=()),
-        "out_indices must be rising numbers in 0..3, got ()",
-    ),
-    "last stage": (
-        dict(out_indices=(-1,)),
-        "out_indices must be rising numbers in 0..3, got (-1,)",
+        "-4..-1, got ()",
     ),
     "stages out of order": (
         dict(out_indices=(3, 0)),
-        "out_indices must be rising numbers in 0..3, got (3, 0)",
+        "-4..-1, got (3, 0)",
     ),
     "epsilon of a stage": (
         dict(attention=dict(epsilon=(0.1, 0.1, 0.0, 0.1))),
@@ -552,7 +589,7 @@ INVALID = {
     ),
     "grid of four sides": (
         dict(attention=dict(reference_shape=(8, 8, 8, 7))),
-        "reference_shape must be a pair of positive integers, got 8",
+        "reference_shape must be a pair of positive integers, got (8, 8, 8, 7)",
     ),
     "empty grid": (
         dict(attention=dict(reference_shape=(8, 0))),

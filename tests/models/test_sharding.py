@@ -8,7 +8,7 @@ import torch
 from torch import distributed, multiprocessing, nn
 
 from setformer_mm.models import SeTformer
-from setformer_mm.models.setformer import SeTBlock
+from setformer_mm.models.stages import SeTBlock
 
 from .test_setformer import build
 

@@ -198,3 +198,9 @@ def test_choice_of_cuda_is_compiled_away(cuda_kernels):
     compiled = torch.compile(choose, fullgraph=True, backend="eager")
     with given.x.fake_mode:
         assert compiled(given.x).shape == given.x.shape
+
+
+def test_the_compiler_takes_the_capability_as_a_constant():
+    """Marked without torch.compiler, whose import takes a second; this is its mark."""
+    marked = torch.compiler.assume_constant_result(lambda: None)
+    assert vars(backends._compute_capability).items() >= vars(marked).items() != set()

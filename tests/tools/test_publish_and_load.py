@@ -7,6 +7,7 @@ import torch
 from mmengine.runner import load_state_dict as mmengine_load
 from PIL import Image
 
+from setformer_mm import configs
 from setformer_mm.models import SeTAttention
 from setformer_mm.utils.checkpoints import load_fitting_weights, read_checkpoint
 from setformer_mm.utils.errors import UserError
@@ -101,3 +102,25 @@ def test_predict_takes_a_url_and_only_what_fits(tool, tmp_path, served, capsys):
     assert "head.fc.weight; they stay random" in capsys.readouterr().err
     predict(f"{served}/whole.pth")
     assert (tmp_path / "out" / "vis" / "picture.png").exists()
+
+
+@pytest.mark.parametrize("text", ["import os\na = 1", None])
+def test_a_config_that_would_run_is_not_published(text, tool, tmp_path, capsys):
+    source, target = tmp_path / "source.pth", tmp_path / "target.pth"
+    meta = {} if text is None else dict(cfg=text)
+    torch.save(dict(meta=meta, state_dict=dict(weight=torch.ones(1))), source)
+    tool("publish_checkpoint", source, target)
+    assert "cfg" not in torch.load(target)["meta"]
+    assert "without a config" in capsys.readouterr().out
+
+
+def test_a_config_of_values_is_published(tool, tmp_path, capsys):
+    source, target = tmp_path / "source.pth", tmp_path / "target.pth"
+    meta = dict(cfg="model = dict(type='A', scale=(1, 2))\n")
+    torch.save(dict(meta=meta, state_dict=dict(weight=torch.ones(1))), source)
+    tool("publish_checkpoint", source, target)
+    assert torch.load(target)["meta"] == meta
+    assert "without a config" not in capsys.readouterr().out
+    config = configs.path("setformer_digits")
+    tool("publish_checkpoint", source, target, "--config", config)
+    assert torch.load(target)["meta"]["cfg"] == read_config(config).pretty_text

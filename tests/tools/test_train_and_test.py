@@ -47,6 +47,30 @@ def test_trains_tests_and_resumes(tool, toy, trained, tmp_path):
     assert read_checkpoint(str(other / "epoch_5.pth"))["meta"]["epoch"] == 5
 
 
+def test_training_says_where_things_lie_and_shows_its_optimiser(
+    tool, toy, tmp_path, capsys
+):
+    tool("train", toy / "toy_epochs.py", "--work-dir", tmp_path / "run")
+    out = capsys.readouterr()
+    _, _, end = out.out.partition("Training done.\n")
+    paths = dict(line.split(maxsplit=1) for line in end.splitlines())
+    assert paths.keys() == {"checkpoint", "log", "result"}
+    assert all(Path(path).is_file() for path in paths.values())
+    log = Path(paths["log"]).read_text("utf-8")
+    assert "Parameters of the optimiser:\nlearning rate  weight decay" in log
+    assert "paramwise_options" not in log
+
+
+def test_a_resumed_checkpoint_is_read_twice(tool, toy, trained, monkeypatch):
+    """By the tool, which checks it before anything is built, and by mmengine."""
+    read, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **k: read.append(a) or load(*a, **k))
+    options = ["train_cfg.max_epochs=5", "param_scheduler.T_max=5"]
+    flags = ["--resume", trained, "--cfg-options", *options]
+    tool("train", toy / "toy_epochs.py", "--work-dir", trained.parent, *flags)
+    assert len(read) == 2
+
+
 @pytest.mark.parametrize(
     "kind", [bool, "uint8", "int32", "int64", "float32", "float64"]
 )

@@ -128,6 +128,30 @@ def test_maps_are_those_of_the_transport(monkeypatch, tmp_path):
     np.testing.assert_allclose(token.images[1].get_array(), heat, atol=1e-6)
 
 
+def test_padding_is_left_out_of_maps(monkeypatch):
+    figures = []
+    monkeypatch.setattr(
+        transport_pictures, "save_figure", lambda figure, *_: figures.append(figure)
+    )
+    backbone = build_backbone()
+    attention = backbone.stages[0].blocks[0].attn
+    inputs = torch.nn.functional.pad(torch.rand(1, 3, 40, 64), (0, 32, 0, 24))
+    (transport,) = record_transports(backbone, [attention], inputs)
+    picture = np.zeros((64, 96, 3), np.uint8)
+    views = choose(backbone, stage=0, head=[0], references=[5])
+    transport_pictures.draw_references(
+        "", views, {(0, 0): transport}, "in", picture, Path("in")
+    )
+    panel = figures[0].axes[1]
+    grey, heat = panel.images
+    assert panel.get_xlim() == (-0.5, 95.5) and panel.get_ylim() == (63.5, -0.5)
+    assert heat.get_array().shape == (10, 16)
+    assert heat.get_extent() == [-0.5, 63.5, 39.5, -0.5]
+    # The circle is at the centre of the last cell of the 2 x 3 grid.
+    x, y = np.concatenate(panel.lines[0].get_data()) + 0.5
+    assert (x, y) == (pytest.approx(64 * 5 / 6), pytest.approx(40 * 3 / 4))
+
+
 def test_rows_of_the_sheets():
     backbone = build_backbone()
     assert [view[:2] for view in choose(backbone)] == [

@@ -8,13 +8,14 @@ import torch
 from ops import naive
 from torch import nn
 
-from setformer_mm.models import SeTAttention
+from setformer_mm.models import SeTAttention, SeTformer
 from setformer_mm.utils.transport import (
     WAYS,
     Transport,
     effective_rank,
     marginal_violation,
     record_transports,
+    recording,
 )
 
 SPATIAL_SHAPE, REFERENCE_SHAPE = (3, 5), (2, 3)
@@ -143,7 +144,38 @@ def test_records_what_the_attention_computes():
     ):
         out = transport.output().reshape(before.shape)
         torch.testing.assert_close(before + block.out_proj(out), after)
-    assert not any(block.in_proj._forward_hooks for block in backbone.blocks)
+    assert not any(block._forward_hooks for block in backbone.blocks)
+
+
+def test_a_padded_picture_is_recorded_without_its_padding():
+    arch = dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 4), mlp_ratio=1)
+    backbone = SeTformer(arch).double().eval()
+    attentions = [stage.blocks[0].attn for stage in backbone.stages]
+    picture = torch.randn(1, 3, 40, 56, dtype=torch.float64)
+    padded = nn.functional.pad(picture, (0, 72, 0, 56))
+    alone = record_transports(backbone, attentions, picture)
+    for transport, expected in zip(
+        record_transports(backbone, attentions, padded), alone
+    ):
+        assert transport.grid_shape > transport.spatial_shape == expected.spatial_shape
+        torch.testing.assert_close(transport.factors, expected.factors)
+
+
+def test_models_that_look_twice_or_at_several_pictures():
+    attention = build()
+    image = torch.randn(1, *SPATIAL_SHAPE, HEADS * DIM, dtype=torch.float64)
+    with (
+        pytest.raises(ValueError, match="one picture, as a whole and once"),
+        recording([attention]),
+    ):
+        attention(image)
+        attention(image)
+    with (
+        pytest.raises(ValueError, match="one picture, as a whole and once"),
+        recording([attention]),
+    ):
+        attention(image.expand(2, -1, -1, -1))
+    assert not attention._forward_hooks
 
 
 def test_convergence():
@@ -180,3 +212,23 @@ def test_effective_rank():
     values = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
     # The entropy of the first is 1.5 bits.
     assert effective_rank(values).tolist() == pytest.approx([2**1.5, 1])
+
+
+def test_columns():
+    transport, heads = transport_of(build())
+    mixing = stack(head.mixing for head in heads)
+    tokens = random.sample(range(N), 3)
+    columns = transport.attention_columns(tokens)
+    torch.testing.assert_close(columns, mixing[..., tokens].mT)
+
+
+def test_padding_takes_no_part():
+    attention = build()
+    tokens = torch.randn(*SPATIAL_SHAPE, HEADS * DIM)
+    padded = nn.functional.pad(tokens, (0, 0, 0, 2, 0, 1), value=3.0)
+    transport = Transport(attention, padded, valid_shape=SPATIAL_SHAPE)
+    assert transport.grid_shape == (4, 7) and transport.spatial_shape == SPATIAL_SHAPE
+    alone = Transport(attention, tokens)
+    for change in (lambda t: t, Transport.without_positions, Transport.without_content):
+        torch.testing.assert_close(change(transport).factors, change(alone).factors)
+    torch.testing.assert_close(transport.output(), alone.output())

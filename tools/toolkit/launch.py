@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
+from setformer_mm.optim import group_table
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.spelling import did_you_mean
 
 from .config_checks import misspelt_fields, padding_mistaken, require_integers
 from .folder_lock import hold_folder
+from .host_messages import HostMessages, quieten_host_libraries
 from .outputs import require_writable_folder
 
 # Where a launcher says which of its processes this is.
@@ -47,8 +49,10 @@ def run_tool(main: Callable[[], None]) -> None:
     So does a disk that is full or cannot be written; Ctrl-C exits with status 130. Any
     other exception is not the user's mistake and keeps its traceback; with
     ``SETFORMER_MM_TRACEBACK=1`` all do. A sign that the terminal's encoding lacks is
-    printed as its number.
+    printed as its number. Of what the host libraries say, :mod:`.host_messages` leaves
+    out some.
     """
+    quieten_host_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -90,37 +94,6 @@ def leave_process_group() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that training and testing share."""
-    parser.add_argument(
-        "--work-dir", help="where to write logs and results (work_dirs/<config name>)"
-    )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="settings that replace those of the config, e.g. train_cfg.max_epochs=12",
-    )
-    parser.add_argument(
-        "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
-        default="none",
-        help="how several processes were started; torchrun is 'pytorch'",
-    )
-    # torchrun sets LOCAL_RANK; older launchers pass it in one of two spellings.
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0)
-
-
-def add_allow_missing(parser: argparse.ArgumentParser) -> None:
-    """Add the flag of tools that load a checkpoint into the model of a config."""
-    parser.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="go on if the checkpoint lacks weights of the model, which stay random",
-    )
 
 
 def read_config(path: str) -> Config:
@@ -234,6 +207,7 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
         runner = Runner.from_cfg(cfg)
     except BUILD_ERRORS as error:
         raise _unbuildable("the config", cfg, error) from error
+    runner.logger.addFilter(HostMessages())
     for split in splits:
         try:
             getattr(runner, f"{split}_loop")  # builds it
@@ -246,14 +220,21 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
 
 
 def _explain_building(runner: Runner, name: str, cfg: Config) -> None:
-    """Let a runner's ``build_<name>`` raise a :class:`UserError` instead of others."""
+    """Let a runner's ``build_<name>`` raise a :class:`UserError` instead of others.
+
+    What is built of an optimiser is shown in a table.
+    """
     build = getattr(runner, f"build_{name}")
 
     def explained(*args, **kwargs):
         try:
-            return build(*args, **kwargs)
+            built = build(*args, **kwargs)
         except BUILD_ERRORS as error:
             raise _unbuildable(name, cfg, error) from error
+        if name == "optim_wrapper":
+            table = group_table(built, runner.model)
+            runner.logger.info(f"Parameters of the optimiser:\n{table}")
+        return built
 
     setattr(runner, f"build_{name}", explained)
 

@@ -63,17 +63,7 @@ def find_pictures(
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:
-    """Read a picture as OpenMMLab's libraries do, after a closer look than theirs.
-
-    They take a truncated file for one with a grey rest, and give up at others without
-    saying which. Pictures of 16 bits are scaled to 8, grey ones get three equal
-    channels, palettes their colours; alpha is dropped; EXIF's orientation is applied.
-
-    Args:
-        path: of a file.
-
-    Returns:
-        Of shape ``(height, width, 3)``, uint8, in the order blue, green, red.
+    """Read a picture from a file; see :func:`decode_picture`.
 
     Raises:
         UnreadablePicture: naming the file and what is wrong with it.
@@ -82,24 +72,54 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UnreadablePicture(f"{path}: {error.strerror}") from error
+    return decode_picture(content, path)
+
+
+def decode_picture(
+    content: bytes, name: str | os.PathLike, max_pixels: int | None = None
+) -> np.ndarray:
+    """Decode a picture as OpenMMLab's libraries do, after a closer look than theirs.
+
+    They take a truncated file for one with a grey rest, and give up at others without
+    saying which. Pictures of 16 bits are scaled to 8, grey ones get three equal
+    channels, palettes their colours; alpha is dropped; EXIF's orientation is applied.
+
+    Args:
+        content: of a whole file.
+        name: of the file, for errors.
+        max_pixels: of a picture that is decoded; None leaves that to Pillow.
+
+    Returns:
+        Of shape ``(height, width, 3)``, uint8, in the order blue, green, red.
+
+    Raises:
+        UnreadablePicture: naming the file and what is wrong with it.
+    """
     if not content:
-        raise UnreadablePicture(f"{path} is empty")
+        raise UnreadablePicture(f"{name} is empty")
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            mode = picture.mode
+            mode, (width, height) = picture.mode, picture.size
+            if max_pixels is not None and width * height > max_pixels:
+                raise UnreadablePicture(
+                    f"{name} has {width} x {height} pixels, more than "
+                    f"{max_pixels / 1e6:g} million; make it smaller"
+                )
             picture.load()
         array = mmcv.imfrombytes(content)
+    except UnreadablePicture:
+        raise
     except Image.UnidentifiedImageError as error:
-        raise UnreadablePicture(f"{path} is no picture that Pillow reads") from error
+        raise UnreadablePicture(f"{name} is no picture that Pillow reads") from error
     except Exception as error:  # of any type: damaged bytes mean anything
         reason = " ".join(str(error).split())
-        raise UnreadablePicture(f"{path} cannot be decoded: {reason}") from error
+        raise UnreadablePicture(f"{name} cannot be decoded: {reason}") from error
     if mode in WITHOUT_RANGE:
         raise UnreadablePicture(
-            f"{path} has {WITHOUT_RANGE[mode]} pixels; convert them to 8 or 16 bits"
+            f"{name} has {WITHOUT_RANGE[mode]} pixels; convert them to 8 or 16 bits"
         )
     if array is None:
-        raise UnreadablePicture(f"{path} is of a kind that OpenCV does not read")
+        raise UnreadablePicture(f"{name} is of a kind that OpenCV does not read")
     return array
 
 

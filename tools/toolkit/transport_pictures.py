@@ -134,10 +134,15 @@ def draw_row(
     name = f"stage {stage}, block {block}\nhead {head}\n{shape[0]} x {shape[1]} tokens"
     axes[0].imshow(picture)
     axes[0].set_ylabel(name, fontsize=7)
-    height, width = picture.shape[:2]
+    # Where the tokens end that are no padding.
+    bottom, right = (
+        side * tokens / of_grid
+        for side, tokens, of_grid in zip(picture.shape, shape, transport.grid_shape)
+    )
     for panel, values, cell, label in zip(axes[1:], maps, cells, labels):
         heat = (values / values.max()).unflatten(0, shape).numpy()
         panel.imshow(picture.mean(-1), cmap="gray", vmin=0, vmax=255)
+        panel.autoscale(False)
         # One square a token, the less transparent the hotter.
         panel.imshow(
             heat,
@@ -146,12 +151,12 @@ def draw_row(
             vmax=1,
             alpha=0.8 * np.sqrt(heat),
             interpolation="nearest",
-            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+            extent=(-0.5, right - 0.5, bottom - 0.5, -0.5),
         )
         panel.set_title(label, fontsize=7, pad=2)
         row, column = divmod(cell, grid[1])
-        x = (column + 0.5) / grid[1] * width - 0.5
-        y = (row + 0.5) / grid[0] * height - 0.5
+        x = (column + 0.5) / grid[1] * right - 0.5
+        y = (row + 0.5) / grid[0] * bottom - 0.5
         for marked in (axes[0], panel):
             marked.plot(x, y, "o", color="cyan", markerfacecolor="none", markersize=4)
 

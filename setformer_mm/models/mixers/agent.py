@@ -47,6 +47,8 @@ class AgentAttention(QueryKeyValueMixer):
         one_projection (bool): See :class:`QueryKeyValueMixer`.
     """
 
+    is_two_dimensional = True
+
     def __init__(
         self,
         embed_dims: int,

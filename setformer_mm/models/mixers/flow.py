@@ -3,13 +3,22 @@
 from torch import Tensor
 
 from ...ops.autocast import without_autocast
-from ..token_mixer import TOKEN_MIXERS, QueryKeyValueMixer, at_least_float32
+from ..token_mixer import (
+    TOKEN_MIXERS,
+    QueryKeyValueMixer,
+    at_least_float32,
+    divisors,
+    softmax_of_tokens,
+    valid_tokens,
+)
 
 # Of a flow: sigmoids underflow, and a token without any would divide 0 by 0.
 LEAST_FLOW = 1e-6
 
 
-def flow_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def flow_attention(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None
+) -> Tensor:
     """Competition among values, aggregation, allocation to queries.
 
     With ``q, k`` passed through a sigmoid: incoming flow ``I_i = <q_i, sum_j k_j>``,
@@ -22,16 +31,22 @@ def flow_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q (Tensor): Queries of shape ``(B, h, N, D)``.
         k (Tensor): Keys, likewise.
         v (Tensor): Values, likewise.
+        lengths (Tensor, optional): Tokens of each sequence that count, of shape
+            ``(B,)``; None if all do.
 
     Returns:
         Tensor: Of shape ``(B, h, N, D)``.
     """
     q, k = q.sigmoid(), k.sigmoid()
+    valid, count = None, q.shape[-2]
+    if lengths is not None:
+        valid, count = valid_tokens(lengths, count), divisors(lengths)
+        q, k = q.where(valid, 0), k.where(valid, 0)
     incoming = (q @ k.sum(-2, keepdim=True).mT).clamp(min=LEAST_FLOW)
     outgoing = (k @ q.sum(-2, keepdim=True).mT).clamp(min=LEAST_FLOW)
     conserved_incoming = q @ (k / outgoing).sum(-2, keepdim=True).mT
     conserved_outgoing = k @ (q / incoming).sum(-2, keepdim=True).mT
-    competition = q.shape[-2] * conserved_outgoing.softmax(-2)
+    competition = count * softmax_of_tokens(conserved_outgoing, valid)
     aggregated = (q / incoming) @ (k.mT @ (competition * v))
     return conserved_incoming.sigmoid() * aggregated
 
@@ -47,8 +62,15 @@ class FlowAttention(QueryKeyValueMixer):
     Flows have a least value here; their code adds as much to each of them.
     """
 
+    handles_lengths = True
+
     def mix(
-        self, q: Tensor, k: Tensor, v: Tensor, spatial_shape: tuple[int, int]
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spatial_shape: tuple[int, int],
+        lengths: Tensor | None = None,
     ) -> Tensor:
         with without_autocast(q):
-            return flow_attention(*at_least_float32(q, k, v)).to(q.dtype)
+            return flow_attention(*at_least_float32(q, k, v), lengths).to(q.dtype)

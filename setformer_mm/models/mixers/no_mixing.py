@@ -12,18 +12,22 @@ from ..token_mixer import TOKEN_MIXERS, TokenMixer
 class NoMixing(TokenMixer):
     """The two projections of :class:`~setformer_mm.models.SeTAttention` alone.
 
-    Tokens meet in the convolutions of the stem and between stages only; what a mixer is
-    worth is what it adds to this.
+    Tokens meet in the convolutions of the stem and between stages only, those of
+    sequences nowhere; what a mixer is worth is what it adds to this.
 
     Args:
         embed_dims (int): Channels.
         num_heads (int): Not used.
     """
 
+    handles_lengths = True
+
     def __init__(self, embed_dims: int, num_heads: int) -> None:
         super().__init__()
         self.in_proj = PointwiseLinear(embed_dims, embed_dims)
         self.out_proj = PointwiseLinear(embed_dims, embed_dims)
 
-    def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, prepared: Any = None, valid_shape: Tensor | None = None
+    ) -> Tensor:
         return self.out_proj(self.in_proj(x))

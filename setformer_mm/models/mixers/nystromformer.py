@@ -5,7 +5,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...ops.autocast import without_autocast
-from ..token_mixer import TOKEN_MIXERS, QueryKeyValueMixer, at_least_float32
+from ..token_mixer import (
+    TOKEN_MIXERS,
+    QueryKeyValueMixer,
+    at_least_float32,
+    valid_tokens,
+)
 
 NUM_ITERS = 6  # of the pseudo-inverse, as in the paper
 
@@ -34,16 +39,27 @@ def pseudo_inverse(matrix: Tensor, num_iters: int = NUM_ITERS) -> Tensor:
     return inverse
 
 
-def segment_means(x: Tensor, count: int) -> Tensor:
+def segment_means(x: Tensor, count: int, lengths: Tensor | None = None) -> Tensor:
     """Take ``(B, h, N, D)`` to means ``(B, h, count, D)`` of equal runs of tokens.
 
-    Where ``count`` does not divide ``N``, neighbouring runs share a token.
+    Where ``count`` does not divide ``N``, or of ``lengths`` that of the sequence,
+    neighbouring runs share a token.
     """
-    means = F.adaptive_avg_pool1d(x.mT.flatten(0, 1), count)
-    return means.unflatten(0, x.shape[:2]).mT
+    if lengths is None:
+        means = F.adaptive_avg_pool1d(x.mT.flatten(0, 1), count)
+        return means.unflatten(0, x.shape[:2]).mT
+    places = torch.arange(x.shape[2], device=x.device)
+    runs = torch.arange(count, device=x.device)[:, None]
+    lengths = lengths[:, None, None]
+    first, last = runs * lengths // count, ((runs + 1) * lengths - 1) // count
+    is_member = ((first <= places) & (places <= last)).to(x.dtype)
+    sizes = is_member.sum(-1, keepdim=True).clamp(min=1)  # 0 in an empty sequence
+    return (is_member / sizes)[:, None] @ x
 
 
-def nystrom_attention(q: Tensor, k: Tensor, v: Tensor, num_landmarks: int) -> Tensor:
+def nystrom_attention(
+    q: Tensor, k: Tensor, v: Tensor, num_landmarks: int, lengths: Tensor | None = None
+) -> Tensor:
     """``O = s(Q L_K^T) s(L_Q L_K^T)^+ s(L_Q K^T) V``, ``s = softmax(. / sqrt(D))``.
 
     Landmarks ``L_Q`` and ``L_K`` are means of segments of the queries and keys. With as
@@ -54,17 +70,31 @@ def nystrom_attention(q: Tensor, k: Tensor, v: Tensor, num_landmarks: int) -> Te
         k (Tensor): Keys, likewise.
         v (Tensor): Values, likewise.
         num_landmarks (int): Landmarks of each.
+        lengths (Tensor, optional): Tokens of each sequence that count, of shape
+            ``(B,)``; None if all do.
 
     Returns:
         Tensor: Of shape ``(B, h, N, D)``.
     """
+    mask = None if lengths is None else valid_tokens(lengths, k.shape[2]).mT
     if num_landmarks >= q.shape[-2]:
-        return F.scaled_dot_product_attention(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scale = q.shape[-1] ** -0.5
-    of_q, of_k = segment_means(q, num_landmarks), segment_means(k, num_landmarks)
+    of_q = segment_means(q, num_landmarks, lengths)
+    of_k = segment_means(k, num_landmarks, lengths)
     inverse = pseudo_inverse((scale * of_q @ of_k.mT).softmax(-1))
-    gathered = F.scaled_dot_product_attention(of_q, k, v)
-    return (scale * q @ of_k.mT).softmax(-1) @ (inverse @ gathered)
+    gathered = F.scaled_dot_product_attention(of_q, k, v, attn_mask=mask)
+    out = (scale * q @ of_k.mT).softmax(-1) @ (inverse @ gathered)
+    if lengths is None:
+        return out
+    # Sequences of so few tokens lie within the first ones.
+    first = [x[:, :, :num_landmarks] for x in (q, k, v)]
+    of_short = F.scaled_dot_product_attention(
+        *first, attn_mask=mask[..., :num_landmarks]
+    )
+    is_short = (lengths <= num_landmarks)[:, None, None, None]
+    few, rest = out.tensor_split([num_landmarks], 2)
+    return torch.cat([of_short.where(is_short, few), rest], 2)
 
 
 @TOKEN_MIXERS.register_module()
@@ -84,6 +114,8 @@ class NystromAttention(QueryKeyValueMixer):
         kernel_size (int | None): Tokens under the convolution, odd; None leaves it out.
         one_projection (bool): See :class:`QueryKeyValueMixer`.
     """
+
+    handles_lengths = True
 
     def __init__(
         self,
@@ -111,10 +143,19 @@ class NystromAttention(QueryKeyValueMixer):
         )
 
     def mix(
-        self, q: Tensor, k: Tensor, v: Tensor, spatial_shape: tuple[int, int]
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spatial_shape: tuple[int, int],
+        lengths: Tensor | None = None,
     ) -> Tensor:
         with without_autocast(q):
-            out = nystrom_attention(*at_least_float32(q, k, v), self.num_landmarks)
+            out = nystrom_attention(
+                *at_least_float32(q, k, v), self.num_landmarks, lengths
+            )
+        if self.conv and lengths is not None:
+            v = v.where(valid_tokens(lengths, v.shape[2]), 0)
         return out.to(q.dtype) + (self.conv(v) if self.conv else 0)
 
     def extra_repr(self) -> str:

@@ -9,6 +9,9 @@ from ..token_mixer import (
     TOKEN_MIXERS,
     QueryKeyValueMixer,
     at_least_float32,
+    divisors,
+    softmax_of_tokens,
+    valid_tokens,
 )
 
 # Of a query's scores, where all of its channels are far below 0; the authors add 1e-6,
@@ -16,7 +19,9 @@ from ..token_mixer import (
 LEAST_SUM = 1e-4
 
 
-def rank_augmented_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def rank_augmented_attention(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None
+) -> Tensor:
     """``O_i = f(q_i) sum_j a_j f(k_j)^T v_j / (f(q_i) sum_j a_j f(k_j)^T)``.
 
     With ``f(x) = elu(x) + 1``, and weights of the keys by what the mean query finds in
@@ -26,14 +31,20 @@ def rank_augmented_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q (Tensor): Queries of shape ``(B, h, N, D)``.
         k (Tensor): Keys, likewise.
         v (Tensor): Values, likewise.
+        lengths (Tensor, optional): Tokens of each sequence that count, of shape
+            ``(B,)``; None if all do.
 
     Returns:
         Tensor: Of shape ``(B, h, N, D)``.
     """
     q, k = F.elu(q) + 1, F.elu(k) + 1
     # Means, not sums, over tokens: the factor N is in both parts of the fraction.
-    scores = k @ q.mean(-2, keepdim=True).mT * q.shape[-1] ** -0.5
-    k = scores.softmax(-2) * k
+    valid, mean = None, q.mean(-2, keepdim=True)
+    if lengths is not None:
+        valid = valid_tokens(lengths, q.shape[-2])
+        mean = q.where(valid, 0).sum(-2, keepdim=True) / divisors(lengths)
+    scores = k @ mean.mT * q.shape[-1] ** -0.5
+    k = softmax_of_tokens(scores, valid) * k
     sums = q @ k.sum(-2, keepdim=True).mT
     return q @ (k.mT @ v) / sums.clamp(min=LEAST_SUM)
 
@@ -54,6 +65,8 @@ class RankAugmentedAttention(QueryKeyValueMixer):
         one_projection (bool): Likewise; the gate keeps its own.
     """
 
+    handles_lengths = True
+
     def __init__(
         self, embed_dims: int, num_heads: int, one_projection: bool = False
     ) -> None:
@@ -61,10 +74,15 @@ class RankAugmentedAttention(QueryKeyValueMixer):
         self.gate_proj = PointwiseLinear(embed_dims, embed_dims)
 
     def mix(
-        self, q: Tensor, k: Tensor, v: Tensor, spatial_shape: tuple[int, int]
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spatial_shape: tuple[int, int],
+        lengths: Tensor | None = None,
     ) -> Tensor:
         with without_autocast(q):
-            out = rank_augmented_attention(*at_least_float32(q, k, v))
+            out = rank_augmented_attention(*at_least_float32(q, k, v), lengths)
         return out.to(q.dtype)
 
     def finish(self, mixed: Tensor, x: Tensor) -> Tensor:

@@ -134,6 +134,8 @@ class SOFTAttention(TokenMixer):
         num_iters (int): Newton-Raphson's iterations.
     """
 
+    is_two_dimensional = True
+
     def __init__(
         self,
         embed_dims: int,

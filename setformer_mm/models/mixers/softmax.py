@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..token_mixer import TOKEN_MIXERS, QueryKeyValueMixer
+from ..token_mixer import TOKEN_MIXERS, QueryKeyValueMixer, valid_tokens
 
 
 @TOKEN_MIXERS.register_module()
@@ -14,7 +14,15 @@ class SoftmaxAttention(QueryKeyValueMixer):
     without a position bias.
     """
 
+    handles_lengths = True
+
     def mix(
-        self, q: Tensor, k: Tensor, v: Tensor, spatial_shape: tuple[int, int]
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spatial_shape: tuple[int, int],
+        lengths: Tensor | None = None,
     ) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v)
+        mask = None if lengths is None else valid_tokens(lengths, k.shape[2]).mT
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -33,6 +33,8 @@ class SpatialReductionAttention(TokenMixer):
             there is neither convolution nor norm: softmax attention.
     """
 
+    is_two_dimensional = True
+
     def __init__(self, embed_dims: int, num_heads: int, reduction: int = 1) -> None:
         super().__init__()
         require_divisible(embed_dims, num_heads)

@@ -78,6 +78,8 @@ class WindowAttention(QueryKeyValueMixer):
         one_projection (bool): See :class:`QueryKeyValueMixer`.
     """
 
+    is_two_dimensional = True
+
     def __init__(
         self,
         embed_dims: int,

@@ -272,3 +272,8 @@ def test_a_users_own_mixer():
         assert factors == [1, 2, 3, 4]
     finally:
         TOKEN_MIXERS.module_dict.pop("Doubling")
+
+
+def test_a_name_is_not_taken_twice_unasked():
+    with pytest.raises(KeyError, match="there is a token mixer NoMixing already"):
+        TOKEN_MIXERS.register_module()(TOKEN_MIXERS.get("NoMixing"))

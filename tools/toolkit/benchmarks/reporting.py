@@ -27,24 +27,6 @@ ENOUGH_TO_TELL = 0.03
 DPI = 120  # of pictures
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that both benchmarks share."""
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer contenders, sizes and rounds"
-    )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument(
-        "--threads", type=int, help="CPU threads (default: as many as torch takes)"
-    )
-    parser.add_argument("--rounds", type=int, help="turns of each contender")
-    parser.add_argument(
-        "--no-memory", action="store_true", help="measure times and no memory"
-    )
-    parser.add_argument("--json", metavar="FILE", help="write all figures")
-    parser.add_argument("--markdown", metavar="FILE", help="write the tables")
-    parser.add_argument("--plot", metavar="FILE", help="draw a picture (PNG)")
-
-
 def start(args: argparse.Namespace) -> None:
     """Apply the common flags; end with a sentence if they cannot be applied."""
     if args.device == "cuda" and not torch.cuda.is_available():

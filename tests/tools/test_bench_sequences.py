@@ -1,0 +1,62 @@
+"""tools/bench_sequences.py: what it measures, and what keeps it from measuring."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from setformer_mm.models.set_attention import SeTAttention
+from toolkit.sequences.document import marks_of
+
+
+@pytest.fixture
+def run(load_tool, monkeypatch, tmp_path):
+    module = load_tool("bench_sequences")
+
+    def run(*flags):
+        flags = ["--rounds", 1, "--no-memory", "--threads", 1, *flags]
+        monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, flags)])
+        module.main()
+
+    return run
+
+
+def test_times_of_all_mixers_at_all_lengths(run, tmp_path, capsys):
+    document = tmp_path / "page.md"
+    document.write_text("\n".join(marks_of("growth")))
+    files = ["--json", tmp_path / "a.json", "--plot", tmp_path / "a.png"]
+    run("--lengths", 32, 64, *files, "--document", document)
+    result = json.loads((tmp_path / "a.json").read_text())
+    assert [(r["length"], r["direction"]) for r in result["records"]] == [
+        (32, "forward"),
+        (32, "forward and backward"),
+        (64, "forward"),
+        (64, "forward and backward"),
+    ]
+    for record in result["records"]:
+        assert list(record["times"]) == result["mixers"]
+    printed = capsys.readouterr().out
+    assert "| tokens | SeT |" in " ".join(printed.split()) and "| 64" in printed
+    assert printed.strip() in document.read_text()
+    assert (tmp_path / "a.png").exists()
+
+
+def test_nothing_is_measured_of_what_is_wrong(run, monkeypatch, tmp_path):
+    right = SeTAttention.forward
+
+    def wrong(self, x, *args):
+        out = right(self, x, *args)
+        return out if x.dtype == torch.float64 else 2 * out
+
+    monkeypatch.setattr(SeTAttention, "forward", wrong)
+    with pytest.raises(SystemExit, match="the encoder with SeT is wrong"):
+        run("--lengths", 32, "--json", tmp_path / "a.json")
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_long_calls_are_left_out(run, tmp_path):
+    flags = ["--mixers", "softmax", "--longest-call", 0.0]
+    run("--lengths", 32, 64, *flags, "--json", tmp_path / "a.json")
+    records = json.loads((tmp_path / "a.json").read_text())["records"]
+    assert [len(record["times"]) for record in records] == [0, 0, 0, 0]

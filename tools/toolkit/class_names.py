@@ -1,0 +1,30 @@
+"""What the classes of a config's data are called, and their colours."""
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+
+def read_class_names(cfg: Config, checkpoint: dict) -> dict:
+    """Class names and palette: the config's, else its data set's, else the file's.
+
+    The host libraries look into the checkpoint alone and fall back to COCO or
+    Cityscapes, while published weights may hold nothing but weights.
+
+    Args:
+        cfg: with a ``test_dataloader``.
+        checkpoint: as :func:`~setformer_mm.utils.checkpoints.read_checkpoint` has it.
+
+    Returns:
+        ``classes`` and ``palette``, as far as they are known.
+    """
+    dataset = cfg.test_dataloader.dataset
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    # A registry of mmengine looks into a host library's for what it builds alone.
+    with DATASETS.switch_scope_and_registry(cfg.get("default_scope")) as registry:
+        known = registry.get(dataset.type)
+    return {
+        **(checkpoint.get("meta", {}).get("dataset_meta") or {}),
+        **getattr(known, "METAINFO", {}),
+        **dataset.get("metainfo", {}),
+    }

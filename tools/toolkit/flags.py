@@ -1,0 +1,66 @@
+"""Flags that tools share.
+
+Like a tool's own flags they import nothing that takes time: a tool reads its flags
+first, so that ``--help`` and a mistake in a flag are answered at once.
+"""
+
+import argparse
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that training and testing share."""
+    parser.add_argument(
+        "--work-dir", help="where to write logs and results (work_dirs/<config name>)"
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=ConfigOptions,
+        metavar="KEY=VALUE",
+        help="settings that replace those of the config, e.g. train_cfg.max_epochs=12",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="how several processes were started; torchrun is 'pytorch'",
+    )
+    # torchrun sets LOCAL_RANK; older launchers pass it in one of two spellings.
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0)
+
+
+def add_allow_missing(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of tools that load a checkpoint into the model of a config."""
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="go on if the checkpoint lacks weights of the model, which stay random",
+    )
+
+
+def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that both benchmarks share."""
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer contenders, sizes and rounds"
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads (default: as many as torch takes)"
+    )
+    parser.add_argument("--rounds", type=int, help="turns of each contender")
+    parser.add_argument(
+        "--no-memory", action="store_true", help="measure times and no memory"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all figures")
+    parser.add_argument("--markdown", metavar="FILE", help="write the tables")
+    parser.add_argument("--plot", metavar="FILE", help="draw a picture (PNG)")
+
+
+class ConfigOptions(argparse.Action):
+    """mmengine's ``DictAction``, imported when there is something for it to read."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        from mmengine.config import DictAction
+
+        theirs = DictAction(self.option_strings, self.dest, self.nargs)
+        theirs(parser, namespace, values, option_string)

@@ -1,0 +1,1 @@
+"""Mixers compared on sequences: the tasks, one training, its runs, their tables."""

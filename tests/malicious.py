@@ -7,6 +7,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 
+import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
@@ -83,6 +84,8 @@ PAYLOADS = {
         a=[({"b": (1, [Call(os.system, command)])},)]
     ),
     "code": lambda command: Call(builtins.exec, f"import os; os.system({command!r})"),
+    "objects at addresses of its own": lambda _: Call(np.ndarray, (1,), "O", b"A" * 8),
+    "a type of objects": lambda _: Call(np.dtype, "O"),
 }
 PLACES = {
     "alone": lambda payload: payload,

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from .mlp import MLP
 from .padding import halved, zero_padding
 from .stochastic_depth import StochasticDepth
+from .strided_conv import StridedConv2d
 from .token_mixer import build_token_mixer, spread_over_stages
 
 
@@ -26,8 +27,8 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, in_channels: int, embed_dims: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, embed_dims // 2, 3, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(embed_dims // 2, embed_dims, 3, stride=2, padding=1)
+        self.conv1 = StridedConv2d(in_channels, embed_dims // 2)
+        self.conv2 = StridedConv2d(embed_dims // 2, embed_dims)
         self.norm = nn.LayerNorm(embed_dims)
 
     def forward(self, x: Tensor, valid_shape: Tensor | None = None) -> Tensor:
@@ -45,9 +46,7 @@ class Downsample(nn.Module):
 
     def __init__(self, embed_dims: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            embed_dims, 2 * embed_dims, 3, stride=2, padding=1, bias=False
-        )
+        self.conv = StridedConv2d(embed_dims, 2 * embed_dims, bias=False)
         self.norm = nn.LayerNorm(2 * embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:

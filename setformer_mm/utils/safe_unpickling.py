@@ -1,9 +1,13 @@
-"""What torch's ``weights_only`` unpickler may call when it reads a checkpoint.
+"""What may be called when a checkpoint or a file of predictions is unpickled.
 
 mmengine's checkpoints hold its ``HistoryBuffer``, and with each the four methods that
 make its statistics, which pickle fetches by ``getattr``. mmengine therefore allows
 ``getattr`` itself, and with it any attribute of any object: the globals of a method's
 module, and from there everything. Here it serves these four methods alone.
+
+Arrays come by ``numpy.ndarray`` and ``numpy.dtype``, which make an array of objects out
+of any bytes, too: whoever looks into it follows their addresses, and runs what is
+there. Here they make nothing but arrays of numbers, whose bytes numpy counts.
 """
 
 from collections.abc import Callable
@@ -16,14 +20,19 @@ from mmengine.runner.checkpoint import get_torch_safe_globals
 _STATISTICS = ("min", "max", "current", "mean")
 # Scalars of these types are what metrics return and a best score may be.
 _SCALARS = (np.bool_, np.uint8, np.uint32, np.int32, np.int64, np.float32, np.float64)
+# Truth values, integers, and floating and complex numbers.
+_KINDS_OF_NUMBERS = "biufc"
+
+_reconstruct = np.zeros(0).__reduce__()[0]  # whose module depends on numpy's version
 
 
 def safe_globals() -> list[Callable]:
-    """Callables for ``torch.serialization.safe_globals``: those that mmengine allows,
-    types of scalars, and a ``getattr`` that gives statistics of ``HistoryBuffer``.
+    """What ``torch.serialization.safe_globals`` takes: what mmengine allows, types of
+    scalars, and stand-ins for what would give access to more.
     """
-    allowed = [each for each in get_torch_safe_globals() if each is not getattr]
-    return [*allowed, *_scalar_types(), _statistic]
+    replaced = getattr, _reconstruct, np.ndarray, np.dtype
+    allowed = [each for each in get_torch_safe_globals() if each not in replaced]
+    return [*allowed, *_scalar_types(), _statistic, empty_array, number_type, ARRAY]
 
 
 def _scalar_types() -> list[type]:
@@ -43,6 +52,48 @@ def _statistic(owner: object, name: str) -> Callable:
     return getattr(HistoryBuffer, name)
 
 
+def empty_array(*_: object) -> np.ndarray:
+    """Stand in for numpy's ``_reconstruct``, whose array pickle fills afterwards."""
+    return np.empty(0, np.uint8)
+
+
+def number_type(name: object, *_: object) -> np.dtype:
+    """Stand in for ``numpy.dtype``.
+
+    Returns:
+        np.dtype: One of its own, because pickle sets its byte order afterwards.
+
+    Raises:
+        UnpicklingError: if it is no type of numbers.
+    """
+    kind = np.dtype(name) if isinstance(name, str) else None
+    if kind is None or kind.kind not in _KINDS_OF_NUMBERS:
+        raise UnpicklingError(
+            f"GLOBAL numpy.dtype was not an allowed way to arrays of {name!r}"
+        )
+    return np.dtype(kind, copy=True)
+
+
+class _Array:
+    """Stand in for ``numpy.ndarray``: a name that pickle hands to ``_reconstruct`` and,
+    for torch, the type of what comes out, but nothing that can be called.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return other is np.ndarray or other is self
+
+    def __hash__(self) -> int:
+        return hash(np.ndarray)
+
+
+ARRAY = _Array()
+
 # torch finds what it allows by these.
-_statistic.__module__, _statistic.__name__ = "builtins", "getattr"
-_statistic.__qualname__ = "getattr"
+for _stand_in, _original in (
+    (_statistic, getattr),
+    (empty_array, _reconstruct),
+    (number_type, np.dtype),
+    (ARRAY, np.ndarray),
+):
+    _stand_in.__module__ = _original.__module__
+    _stand_in.__name__ = _stand_in.__qualname__ = _original.__qualname__

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+import numpy as np
 import pytest
 import torch
 from malicious import PAYLOADS, PLACES, write
@@ -55,7 +56,29 @@ def test_a_training_of_mmengine_is_read(tmp_path):
     assert history.mean() == 1.5 and history.statistics("max") == 2.0
 
 
+def test_arrays_and_scalars_are_read(tmp_path):
+    """In their own byte order, and as numpy's own types."""
+    values = dict(
+        a=np.arange(6.0).reshape(2, 3).T,
+        b=np.array([1, 2], ">i4"),
+        c=np.array([True]),
+        d=np.float64(2.5),
+        e=np.int64(3),
+    )
+    path = tmp_path / "checkpoint.pth"
+    torch.save(dict(state_dict={}, message_hub=values), path)
+    found = read_checkpoint(str(path))["message_hub"]
+    for name, value in values.items():
+        assert type(found[name]) is type(value)
+        np.testing.assert_array_equal(found[name], value)
+        assert found[name].dtype.newbyteorder("=") == value.dtype.newbyteorder("=")
+
+
 def test_nothing_of_mmengines_list_is_lost():
-    wanted = set(mmengine_checkpoint.get_torch_safe_globals()) - {getattr}
-    assert wanted <= set(safe_globals())
-    assert getattr not in safe_globals()
+    def name(each):
+        return each.__module__, each.__qualname__
+
+    mmengines = mmengine_checkpoint.get_torch_safe_globals()
+    assert set(map(name, mmengines)) <= set(map(name, safe_globals()))
+    assert not {getattr, np.dtype} & set(safe_globals())
+    assert not any(each is np.ndarray for each in safe_globals())

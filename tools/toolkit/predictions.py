@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.safe_unpickling import ARRAY, empty_array, number_type
 
 # What predictions are made of beside plain values: tensors, arrays, encoded masks.
 _ALLOWED = {
@@ -18,13 +19,7 @@ _ALLOWED = {
     ("collections", "OrderedDict"),
     ("torch", "Size"),
     ("torch._utils", "_rebuild_tensor_v2"),
-    *(
-        (f"numpy.{core}.multiarray", name)
-        for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
-    ),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
+    *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
 }
 
 
@@ -50,8 +45,8 @@ def read_predictions(path: str | os.PathLike) -> list[dict]:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch.storage", "_load_from_bytes"):
-            return _load_storage
+        if (module, name) in _STAND_INS:
+            return _STAND_INS[module, name]
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it would call {module}.{name}")
         return super().find_class(module, name)
@@ -60,3 +55,12 @@ class _Unpickler(pickle.Unpickler):
 def _load_storage(content: bytes) -> Any:
     """Stand in for torch's own, which lets the content execute what it likes."""
     return torch.load(io.BytesIO(content), weights_only=True)
+
+
+_STAND_INS = {
+    ("torch.storage", "_load_from_bytes"): _load_storage,
+    ("numpy.core.multiarray", "_reconstruct"): empty_array,
+    ("numpy._core.multiarray", "_reconstruct"): empty_array,
+    ("numpy", "dtype"): number_type,
+    ("numpy", "ndarray"): ARRAY,
+}

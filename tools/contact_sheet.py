@@ -14,7 +14,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("out", help="picture to write")
     parser.add_argument("--count", type=int, default=8, help="number of test pictures")
     parser.add_argument("--score-thr", type=float, default=0.5, help="of instances")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.count < 1:
+        parser.error(f"--count must be positive, got {args.count}")
+    return args
 
 
 if __name__ == "__main__":
@@ -28,6 +31,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 from pycocotools import mask as rle
 
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure
 from toolkit.launch import read_config, run_tool
 from toolkit.outputs import require_writable_file
@@ -158,9 +162,15 @@ def main() -> None:
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     dataset.full_init()
-    samples = {sample["img_path"]: sample for sample in predictions}
-
+    samples = {sample.get("img_path"): sample for sample in predictions}
     chosen = np.linspace(0, len(dataset) - 1, min(args.count, len(dataset))).astype(int)
+    for index in chosen:
+        path = dataset.get_data_info(int(index))["img_path"]
+        if path not in samples:
+            raise UserError(
+                f"{args.predictions} has no prediction for {path} of {args.config}; "
+                "name the config that it was made with"
+            )
     rows = -(-len(chosen) // 2)
     figure = Figure(figsize=(8, 2.1 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, 4, squeeze=False)

@@ -14,7 +14,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..ops.valid import check_valid
+from ..ops.valid import check_valid, is_traced
 from .architectures import resolve_architecture, resolve_out_indices
 from .padding import detect_valid_shape, halved, mean_of_tokens, zero_padding
 from .stages import (
@@ -123,10 +123,15 @@ class SeTformer(BaseModule):
             one vector ``(B, channels)`` with ``gap_before_final_norm``.
 
         Raises:
-            ValueError: If ``valid_shape`` is out of its rule, or the token mixer cannot
-                leave padding out.
+            ValueError: If images or ``valid_shape`` are out of their rule, or the token
+                mixer cannot leave padding out.
             TypeError: If it is no int64 tensor.
         """
+        if x.dim() != 4 or (not is_traced() and 0 in x.shape[2:]):
+            raise ValueError(
+                "x must be (B, in_channels, H, W) with sides of at least 1, got "
+                f"{tuple(x.shape)}"
+            )
         if valid_shape is not None:
             check_valid("valid_shape", valid_shape, x, x.shape[2:])
             if not self._handles_padding:

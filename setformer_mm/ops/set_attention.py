@@ -329,5 +329,6 @@ def _check_valid(
 
 def _check_in_range(name: str, value: float) -> None:
     """Far outside this range, exponents would overflow in float32."""
-    if not (isinstance(value, (int, float)) and 1e-6 <= value <= 1e6):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and 1e-6 <= value <= 1e6):
         raise ValueError(f"{name} must be a number in [1e-6, 1e6], got {value!r}")

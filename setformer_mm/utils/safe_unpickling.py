@@ -61,17 +61,22 @@ def number_type(name: object, *_: object) -> np.dtype:
     """Stand in for ``numpy.dtype``.
 
     Returns:
-        np.dtype: One of its own, because pickle sets its byte order afterwards.
+        np.dtype: numpy's own, in the machine's byte order. What a file then says of its
+        state, numpy ignores; another one would take it, as sizes that are none.
 
     Raises:
         UnpicklingError: if it is no type of numbers.
     """
     kind = np.dtype(name) if isinstance(name, str) else None
-    if kind is None or kind.kind not in _KINDS_OF_NUMBERS:
+    if (
+        kind is None
+        or kind.kind not in _KINDS_OF_NUMBERS
+        or kind is not np.dtype(kind.type)
+    ):
         raise UnpicklingError(
             f"GLOBAL numpy.dtype was not an allowed way to arrays of {name!r}"
         )
-    return np.dtype(kind, copy=True)
+    return kind
 
 
 class _Array:

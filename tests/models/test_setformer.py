@@ -585,15 +585,15 @@ INVALID = {
     ),
     "three grids": (
         dict(attention=dict(reference_shape=((8, 8), (8, 8), (8, 8)))),
-        "reference_shape must be a pair of positive integers, got ((8, 8), (8, 8)",
+        "pair of positive integers, or for sequences (M,), got ((8, 8), (8, 8)",
     ),
     "grid of four sides": (
         dict(attention=dict(reference_shape=(8, 8, 8, 7))),
-        "reference_shape must be a pair of positive integers, got (8, 8, 8, 7)",
+        "pair of positive integers, or for sequences (M,), got (8, 8, 8, 7)",
     ),
     "empty grid": (
         dict(attention=dict(reference_shape=(8, 0))),
-        "reference_shape must be a pair of positive integers, got (8, 0)",
+        "pair of positive integers, or for sequences (M,), got (8, 0)",
     ),
     "no such mixer": (
         dict(attention=dict(type="Attention")),
@@ -612,3 +612,9 @@ def test_invalid_arguments_are_refused(case):
     with pytest.raises(ValueError) as info:
         build(**fields)
     assert message in str(info.value)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 3, 0, 32)])
+def test_what_is_no_batch_of_images(shape):
+    with pytest.raises(ValueError, match=r"x must be \(B, in_channels, H, W\) with"):
+        build()(torch.zeros(shape))

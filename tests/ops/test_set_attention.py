@@ -425,6 +425,7 @@ INVALID_PARAMETERS = {
     ),
     "half iterations": (dict(num_iters=1.5), ValueError, "got 1.5"),
     "boolean iterations": (dict(num_iters=True), ValueError, "got True"),
+    "boolean epsilon": (dict(epsilon=True), ValueError, "[1e-6, 1e6], got True"),
 } | {
     f"{name}={value!r}": (
         {name: value},

@@ -1,6 +1,7 @@
 """A checkpoint cannot execute code, and mmengine's own checkpoints load."""
 
 from contextlib import suppress
+from pickle import UnpicklingError
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from setformer_mm.utils.checkpoints import read_checkpoint
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.safe_unpickling import safe_globals
+from setformer_mm.utils.safe_unpickling import number_type, safe_globals
 
 
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "pickle"])
@@ -57,10 +58,10 @@ def test_a_training_of_mmengine_is_read(tmp_path):
 
 
 def test_arrays_and_scalars_are_read(tmp_path):
-    """In their own byte order, and as numpy's own types."""
+    """As numpy's own types."""
     values = dict(
         a=np.arange(6.0).reshape(2, 3).T,
-        b=np.array([1, 2], ">i4"),
+        b=np.array([1, 2], "i4"),
         c=np.array([True]),
         d=np.float64(2.5),
         e=np.int64(3),
@@ -71,7 +72,38 @@ def test_arrays_and_scalars_are_read(tmp_path):
     for name, value in values.items():
         assert type(found[name]) is type(value)
         np.testing.assert_array_equal(found[name], value)
-        assert found[name].dtype.newbyteorder("=") == value.dtype.newbyteorder("=")
+        assert found[name].dtype == value.dtype
+
+
+class TypeWithState:
+    """Pickled as float64 of another state than its own."""
+
+    def __init__(self, state: tuple):
+        self.state = state
+
+    def __reduce__(self):
+        return np.dtype, ("f8", False, True), self.state
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (3, "<", (np.dtype("f8"), (1 << 30,)), None, None, 8, 8, 0),
+        (3, "<", None, None, None, 1 << 30, 8, 63),
+    ],
+    ids=["of many numbers", "of objects"],
+)
+def test_a_state_of_a_type_has_no_effect(tmp_path, state):
+    """Otherwise sums would be over what lies behind the file's bytes."""
+    path = tmp_path / "checkpoint.pth"
+    torch.save(dict(state_dict={}, meta=dict(kind=TypeWithState(state))), path)
+    kind = read_checkpoint(str(path))["meta"]["kind"]
+    assert (kind.itemsize, kind.subdtype, kind.flags) == (8, None, 0)
+
+
+def test_types_with_a_byte_order_of_their_own_are_refused():
+    with pytest.raises(UnpicklingError, match="not an allowed way to arrays of '>f8'"):
+        number_type(">f8")
 
 
 def test_nothing_of_mmengines_list_is_lost():

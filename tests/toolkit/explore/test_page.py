@@ -51,14 +51,17 @@ def explorer(models):
 
 @pytest.fixture(scope="module")
 def url(explorer):
-    config = uvicorn.Config(build_app(explorer), port=0, log_level="warning")
+    config = uvicorn.Config(
+        build_app(explorer), port=0, log_level="warning", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     listening = config.bind_socket()
-    thread = threading.Thread(target=server.run, args=([listening],))
+    # A browser that waits for an answer must not keep the tests from ending.
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     server.should_exit = True
-    thread.join()
+    thread.join(timeout=10)
 
 
 @pytest.fixture

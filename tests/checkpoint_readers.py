@@ -80,6 +80,10 @@ def visualize(tool, toy, folder, path):
     tool("visualize_transport", picture(folder), *flags)
 
 
+def explore(tool, toy, folder, path):
+    tool("explore", "--model", DIGITS, path)
+
+
 def publish(tool, toy, folder, path):
     tool("publish_checkpoint", path, folder / "out.pth")
 
@@ -111,6 +115,7 @@ READERS = [
     evaluate,
     predict,
     visualize,
+    explore,
     publish,
     convert,
     measure_padding,

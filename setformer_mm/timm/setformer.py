@@ -24,12 +24,14 @@ from ..models.stages import (
     init_linear,
     place_in_depth,
 )
+from ..models.strided_conv import StridedConv2d
 from .state_dict import from_mm
 
 __all__ = ["SeTformerClassifier"]
 
-# What torch.fx must not look into: it decides by the types and modes of modules.
+# What torch.fx must not look into: it decides by modes, types and sizes.
 register_notrace_module(SeTStage)
+register_notrace_module(StridedConv2d)
 
 
 class SeTformerClassifier(

@@ -138,8 +138,9 @@ def test_every_tool_that_reads_checkpoints_is_among_them():
         for path in (ROOT / "tools").glob("*.py")
         if "load_checkpoints_safely()" in path.read_text(encoding="utf-8")
     }
-    tested = {"convert_checkpoint", "measure_padding", "predict", "publish_checkpoint"}
-    assert reading == tested | {"test", "train", "visualize_transport"}
+    tested = {"convert_checkpoint", "explore", "measure_padding", "predict"}
+    tested |= {"publish_checkpoint", "test", "train", "visualize_transport"}
+    assert reading == tested
 
 
 def test_a_config_in_a_checkpoint_is_not_executed(tool, toy, tmp_path, canary):

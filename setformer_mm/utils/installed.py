@@ -6,6 +6,14 @@ from importlib import import_module
 from importlib.util import find_spec
 
 
+def is_installed(name: str) -> bool:
+    """Look for a package without importing it: its own import errors must surface."""
+    try:
+        return find_spec(name) is not None
+    except ImportError:
+        return False
+
+
 @cache
 def mmengine_is_usable() -> bool:
     """Whether mmengine is there, with all that it imports itself.
@@ -13,10 +21,7 @@ def mmengine_is_usable() -> bool:
     An mmengine that lacks something, as cv2, is a warning: the operator and timm's face
     of the model do without.
     """
-    try:
-        if find_spec("mmengine") is None:
-            return False
-    except ImportError:
+    if not is_installed("mmengine"):
         return False
     try:
         import_module("mmengine.runner")

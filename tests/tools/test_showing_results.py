@@ -84,7 +84,8 @@ def test_published_checkpoint(tool, tmp_path, capsys, flags, dtype):
     content = torch.load(tmp_path / "target.pth", weights_only=True)
     assert content.keys() == {"meta", "state_dict"}
     names = dict(classes=["a", "b"], palette=[[0, 1, 2]])
-    assert content["meta"] == dict(epoch=3, dataset_meta=names)
+    config = "model = dict()"
+    assert content["meta"] == dict(epoch=3, dataset_meta=names, cfg=config)
     assert content["state_dict"]["weight"].dtype == dtype
     assert (
         content["state_dict"]["weight"].untyped_storage().nbytes() == 3 * dtype.itemsize

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 from mmengine.runner import turn_on_activation_checkpointing
 from mmengine.utils.dl_utils import is_norm
 from torch import nn
@@ -96,6 +97,7 @@ def test_layer_decay_of_mmpretrain():
     optimiser = dict(type="AdamW", lr=1.0, weight_decay=0.1)
     cfg = dict(type="OptimWrapper", optimizer=optimiser)
     paramwise = dict(layer_decay_rate=0.5, norm_decay_mult=0.0, bias_decay_mult=0.0)
+    init_default_scope("mmpretrain")
     model = pytest.importorskip("mmpretrain.models").ImageClassifier(
         dict(type="SeTformer", arch=SMALL, out_indices=-1),
         neck=dict(type="mmpretrain.GlobalAveragePooling"),

@@ -48,6 +48,7 @@ SeTformerClassifier({SMALL}).load_state_dict(source)
 @pytest.mark.parametrize("size", [(64, 64), (33, 95), (1, 200)])
 def test_logits_are_those_of_mmpretrain(size):
     models = pytest.importorskip("mmpretrain.models")
+    pytest.importorskip("mmengine.registry").init_default_scope("mmpretrain")
     there = models.ImageClassifier(
         dict(type="SeTformer", arch=SMALL, out_indices=-1),
         neck=dict(type="mmpretrain.GlobalAveragePooling"),

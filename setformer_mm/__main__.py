@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
+from .configs import root
 from .ops.__main__ import main as print_backends
 from .ops.backends import available_backends
 
-PACKAGE = Path(__file__).resolve().parent
 # By import name: the maintained distribution, and what is missing without it.
 LIBRARIES = dict(
     mmengine=("onedl-mmengine", "configs, hooks and training"),
@@ -69,8 +69,8 @@ def print_threads() -> None:
 def print_data() -> None:
     """Print which data sets are here."""
     print(f"Data, as the configs name them, below {Path.cwd()}:")
-    for root in data_roots():
-        print(f"  {root:32}{'found' if Path(root).is_dir() else 'not there'}")
+    for folder in data_roots():
+        print(f"  {folder:32}{'found' if Path(folder).is_dir() else 'not there'}")
 
 
 def usable_cores() -> int:
@@ -83,18 +83,12 @@ def usable_cores() -> int:
 def data_roots() -> list[str]:
     """Folders of data sets that the base configs name as ``data_root``.
 
-    Configs lie beside the package in its repository, and inside it in a wheel. They are
-    read without mmengine, which may not be there.
+    They are read without mmengine, which may not be there.
     """
-    for configs in (PACKAGE.parent / "configs", PACKAGE / ".mim" / "configs"):
-        files = sorted((configs / "_base_" / "datasets").glob("*.py"))
-        if files:
-            roots = {root.rstrip("/") for path in files for root in _data_roots(path)}
-            # A folder of the embedded data stands for those below it.
-            return sorted(
-                r for r in roots if not any(r.startswith(f"{o}/") for o in roots)
-            )
-    return []
+    files = (root() / "configs/_base_/datasets").glob("*.py")
+    roots = {found.rstrip("/") for path in files for found in _data_roots(path)}
+    # A folder of the embedded data stands for those below it.
+    return sorted(r for r in roots if not any(r.startswith(f"{o}/") for o in roots))
 
 
 def _data_roots(config: Path) -> Iterator[str]:

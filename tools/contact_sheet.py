@@ -164,12 +164,12 @@ def main() -> None:
     dataset.full_init()
     samples = {sample.get("img_path"): sample for sample in predictions}
     chosen = np.linspace(0, len(dataset) - 1, min(args.count, len(dataset))).astype(int)
-    for index in chosen:
-        path = dataset.get_data_info(int(index))["img_path"]
-        if path not in samples:
+    pictures = [dataset.get_data_info(int(index)) for index in chosen]
+    for info in pictures:
+        if info["img_path"] not in samples:
             raise UserError(
-                f"{args.predictions} has no prediction for {path} of {args.config}; "
-                "name the config that it was made with"
+                f"{args.predictions} has no prediction for {info['img_path']} of "
+                f"{args.config}; name the config that it was made with"
             )
     rows = -(-len(chosen) // 2)
     figure = Figure(figsize=(8, 2.1 * rows + 0.3), layout="constrained")
@@ -178,8 +178,7 @@ def main() -> None:
         panel.set(xticks=[], yticks=[])
     for column, title in enumerate(["ground truth", "prediction"] * 2):
         axes[0, column].set_title(title, fontsize=9)
-    for index, (truth, guess) in zip(chosen, axes.reshape(-1, 2), strict=False):
-        info = dataset.get_data_info(int(index))
+    for info, (truth, guess) in zip(pictures, axes.reshape(-1, 2), strict=False):
         sample = samples[info["img_path"]]
         draw_pair(
             cfg.default_scope, truth, guess, info, sample, dataset, args.score_thr

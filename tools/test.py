@@ -49,7 +49,7 @@ from setformer_mm.utils.checkpoints import (
     read_checkpoint,
     require_fitting_weights,
 )
-from setformer_mm.utils.data_sources import require_known_classes
+from setformer_mm.utils.data_sources import require_known_classes, unwrapped
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
 from toolkit.config_checks import require_parts
@@ -72,9 +72,7 @@ def augment_test_time(cfg: Config) -> None:
             "--tta needs the fields tta_model and tta_pipeline, which this config lacks"
         )
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
+    dataset = unwrapped(cfg.test_dataloader.dataset)
     dataset.pipeline = cfg.tta_pipeline
 
 

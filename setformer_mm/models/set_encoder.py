@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..ops.valid import check_valid
 from .padding import mean_of_tokens, zero_padding
 from .set_attention import SeTAttention
-from .stages import SeTStage, init_linear
+from .stages import SeTStage, init_linear, rising_drop_paths
 
 POOLINGS = (None, "mean", "first")
 NUM_REFERENCES = 16  # as many as the backbone's grids have
@@ -57,8 +57,6 @@ class SeTEncoder(nn.Module):
         super().__init__()
         if type(depth) is not int or depth < 1:
             raise ValueError(f"depth must be a positive integer, got {depth!r}")
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
         attention = dict(type="SeTAttention") | dict(attention or {})
@@ -68,7 +66,7 @@ class SeTEncoder(nn.Module):
         self.stage = SeTStage(
             depth,
             embed_dims,
-            [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)],
+            rising_drop_paths(drop_path_rate, depth),
             downsample=False,
             with_cp=with_cp,
             num_heads=num_heads,
@@ -127,8 +125,7 @@ class SeTEncoder(nn.Module):
 
         See :meth:`TokenMixer.switch_to_deploy`; call it after loading a checkpoint.
         """
-        for block in self.stage.blocks:
-            block.attn.switch_to_deploy()
+        self.stage.switch_to_deploy()
 
 
 def pool(tokens: Tensor, lengths: Tensor | None, pooling: str) -> Tensor:

@@ -168,8 +168,7 @@ class SeTformer(BaseModule):
         See :meth:`TokenMixer.switch_to_deploy`; call it after loading a checkpoint.
         """
         for stage in self.stages:
-            for block in stage.blocks:
-                block.attn.switch_to_deploy()
+            stage.switch_to_deploy()
 
     def get_layer_depth(
         self, param_name: str, prefix: str = "backbone."

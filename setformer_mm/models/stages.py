@@ -160,6 +160,11 @@ class SeTStage(nn.Module):
             return x, None
         return x, self.downsample(zero_padding(x, valid_shape))
 
+    def switch_to_deploy(self) -> None:
+        """See :meth:`TokenMixer.switch_to_deploy`."""
+        for block in self.blocks:
+            block.attn.switch_to_deploy()
+
     def _prepare(self) -> list:
         """See :meth:`TokenMixer.prepare`.
 
@@ -200,15 +205,10 @@ def build_stages(
     Returns:
         nn.ModuleList: One :class:`SeTStage` each; all but the last one downsample.
     """
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
     attention = dict(type="SeTAttention") | dict(attention or {})
     attention = spread_over_stages(attention, len(arch["depths"]))
     depths = arch["depths"][:num_stages]
-    num_blocks = sum(depths)
-    drop_paths = [
-        drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)
-    ]
+    drop_paths = rising_drop_paths(drop_path_rate, sum(depths))
     return nn.ModuleList(
         SeTStage(
             depth,
@@ -222,6 +222,21 @@ def build_stages(
         )
         for i, depth in enumerate(depths)
     )
+
+
+def rising_drop_paths(rate: float, num_blocks: int) -> list[float]:
+    """Probabilities of stochastic depth, from 0 at the first block to the last's.
+
+    Args:
+        rate (float): That of the last block, in [0, 1).
+        num_blocks (int): Blocks.
+
+    Raises:
+        ValueError: If the rate is out of its range.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"drop_path_rate must be in [0, 1), got {rate}")
+    return [rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
 
 
 def place_in_depth(name: str, depths: Sequence[int]) -> int:

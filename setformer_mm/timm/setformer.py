@@ -230,8 +230,7 @@ class SeTformerClassifier(
     def switch_to_deploy(self) -> None:
         """See :meth:`setformer_mm.models.SeTformer.switch_to_deploy`."""
         for stage in self.stages:
-            for block in stage.blocks:
-                block.attn.switch_to_deploy()
+            stage.switch_to_deploy()
 
 
 def _maps(tokens: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import os.path as osp
 from collections.abc import Iterator
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
@@ -125,6 +125,13 @@ def leaf_datasets(dataset: dict, key: str) -> Iterator[tuple[str, dict]]:
         yield from leaf_datasets(dataset["dataset"], f"{key}.dataset")
     else:
         yield key, dataset
+
+
+def unwrapped(dataset: ConfigDict) -> ConfigDict:
+    """What RepeatDataset and the like are around, one within the other."""
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    return dataset
 
 
 def _folder_errors(datasets: dict[str, BaseDataset]) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from setformer_mm.utils.data_sources import unwrapped
+
 
 def read_class_names(cfg: Config, checkpoint: dict) -> dict:
     """Class names and palette: the config's, else its data set's, else the file's.
@@ -17,9 +19,7 @@ def read_class_names(cfg: Config, checkpoint: dict) -> dict:
     Returns:
         ``classes`` and ``palette``, as far as they are known.
     """
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
+    dataset = unwrapped(cfg.test_dataloader.dataset)
     # A registry of mmengine looks into a host library's for what it builds alone.
     with DATASETS.switch_scope_and_registry(cfg.get("default_scope")) as registry:
         known = registry.get(dataset.type)

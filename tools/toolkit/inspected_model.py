@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.utils.data_sources import unwrapped
 from setformer_mm.utils.errors import UserError
 
 from .launch import build_model
@@ -75,13 +76,10 @@ class PicturePipeline:
 
     def __init__(self, cfg: Config) -> None:
         self._scope = cfg.get("default_scope", "mmengine")
-        dataset = cfg.test_dataloader.dataset
-        while "dataset" in dataset:
-            dataset = dataset.dataset
         left_out = "LoadImage", "Annotations"
         steps = [
             step
-            for step in dataset.pipeline
+            for step in unwrapped(cfg.test_dataloader.dataset).pipeline
             if not any(part in str(step.type) for part in left_out)
         ]
         with DefaultScope.overwrite_default_scope(self._scope):

@@ -127,9 +127,10 @@ def load_explorable(
     if scope not in DESCRIBERS:
         known = ", ".join(DESCRIBERS)
         raise UserError(f"default_scope must be one of {known}, got {scope!r}")
-    names = read_class_names(cfg, read_checkpoint(checkpoint))
+    content = read_checkpoint(checkpoint)
+    names = read_class_names(cfg, content)
     model, backbone = build_with_backbone(cfg, config)
-    load_fitting_weights(model, checkpoint)
+    load_fitting_weights(model, checkpoint, checkpoint=content)
 
     def describe(found) -> Prediction:
         return DESCRIBERS[scope](found.cpu(), names, score_thr)

@@ -6,12 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.utils import manager
 from PIL import Image
 
 from toolkit.explore.models import load_explorable
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs/digits"
 NAMES = ("mask_rcnn_setformer_digits", "upernet_setformer_digits", "setformer_digits")
+
+
+@pytest.fixture(autouse=True)
+def free_lock():
+    """mmengine keeps a lock of the process where ``get_current_instance`` raises, as it
+    does in other tests; the server's threads would wait for it for ever.
+    """
+    while manager._lock._is_owned():
+        manager._lock.release()
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,6 @@ sync_api = pytest.importorskip("playwright.sync_api")
 from setformer_mm.ops import transport_plan  # noqa: E402
 from toolkit.explore.server import Explorer, build_app  # noqa: E402
 
-# Behind a thousand other tests in one process the server has been seen not to answer,
-# why is not known; test_server.py asks it the same without a browser.
-pytestmark = pytest.mark.slow
-
 # The token of the first stage in the middle of the picture.
 CENTRE = 9, 16
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -42,10 +42,14 @@ class MLP(nn.Sequential):
             type(expand) is PointwiseLinear
             and type(gelu) is nn.GELU
             and not (_has_hooks(expand) or _has_hooks(gelu))
-            and not torch_modules._has_any_global_hook()
         )
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    # Those that a forward pass calls; torch has no public way to ask.
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    """Whether a forward pass calls any; torch has no public way to ask."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or torch_modules._global_forward_hooks
+        or torch_modules._global_forward_pre_hooks
+    )

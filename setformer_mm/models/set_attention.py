@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops import Folded, NonFiniteError, check_fields, fold, set_attention_folded
+from ..ops.valid import is_traced
 from ..utils.logs import print_log
 from .pointwise_linear import PointwiseLinear
 from .token_mixer import TOKEN_MIXERS, TokenMixer, require_divisible
@@ -190,10 +191,10 @@ class SeTAttention(TokenMixer):
     def folds_anew(self) -> bool:
         """Whether each forward pass folds the parameters again.
 
-        A compiled graph cannot tell whether parameters are still the same.
+        A graph cannot tell whether parameters are still the same.
         """
         return self._deployed_fold is None and (
-            self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+            self.training or torch.is_grad_enabled() or is_traced()
         )
 
     def drop_fold(self) -> None:

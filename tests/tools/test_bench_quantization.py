@@ -1,6 +1,7 @@
 """tools/bench_quantization.py: what it measures, and what keeps it from measuring."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,11 +9,13 @@ from digit_pictures import digit_picture
 from sklearn.datasets import load_digits
 
 from setformer_mm.utils.errors import UserError
+from toolkit.benchmarks.quantization_tables import render
 from toolkit.document_sections import marks_of
 from toolkit.quantisers import QUANTISERS
 
 pytest.importorskip("torchao")
 COUNT = 40
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture
@@ -75,3 +78,11 @@ def test_its_flags(run, capsys):
     with pytest.raises(SystemExit):
         run("--rounds", 0)
     assert "--batches and --rounds must be positive" in capsys.readouterr().err
+
+
+def test_the_committed_table_is_that_of_the_measurement():
+    file = DOCS / "data" / "benchmarks" / "quantization.json"
+    begin, end = marks_of("quantization")
+    page = (DOCS / "quantization.md").read_text(encoding="utf-8")
+    section = page.partition(begin)[2].partition(end)[0].strip("\n")
+    assert section == render(json.loads(file.read_text(encoding="utf-8")))

@@ -67,7 +67,7 @@ test-wheel: $(DONE)/wheel
 # It sees what .venv has; pip adds what is missing.
 test-transformers: install
 	$(PYTHON) -m venv --clear $(HF_VENV)
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' \
 	  > $$($(HF_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/outer.pth
 	$(HF_VENV)/bin/python -m pip install -r requirements/transformers.txt
 	$(HF_VENV)/bin/python -m pytest $(ARGS) tests/test_transformers.py \

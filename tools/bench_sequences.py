@@ -56,7 +56,7 @@ from torch import Tensor
 from setformer_mm.models import SeTEncoder
 from toolkit.benchmarks.measuring import TURN_SECONDS, peak_memory
 from toolkit.benchmarks.reporting import Progress, publish, start
-from toolkit.sequences.document import write_section
+from toolkit.document_sections import write_section
 from toolkit.sequences.growth import draw, render
 from toolkit.timing import Call, environment, interleave
 

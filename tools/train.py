@@ -54,7 +54,7 @@ from setformer_mm.utils.resuming import (
     find_checkpoint,
     last_checkpoint,
 )
-from toolkit.backbone_checks import require_known_constructor, unused_outputs
+from toolkit.backbone_use import require_known_constructor, unused_outputs
 from toolkit.config_checks import (
     require_enough_for_batch_norm,
     require_parts,

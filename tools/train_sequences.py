@@ -47,9 +47,9 @@ if __name__ == "__main__":
 
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.installed import is_installed
+from toolkit.document_sections import write_section
 from toolkit.launch import run_tool
 from toolkit.outputs import require_writable_folder
-from toolkit.sequences.document import write_section
 from toolkit.sequences.runs import path_of, read_run, read_runs, write_run
 from toolkit.sequences.tables import draw, markdown
 from toolkit.sequences.tasks import TASKS, load_data

@@ -130,6 +130,9 @@ def demos_table(data: Data) -> str:
         demo = data.demos[name]
         title = " / ".join(metrics.values())
         short = reached(demo.get("metrics"), metrics, form)
+        if seeds := demo.get("seeds"):
+            low, high = (form.format(value) for value in (min(seeds), max(seeds)))
+            short += f" ({low} to {high} with {len(seeds)} seeds)"
         long = reached(data.measured[name].metrics, metrics, form)
         time = demo.get("time", "")
         rows.append([f"`{demo['command']}`", job, title, time, short, long])

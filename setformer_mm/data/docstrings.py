@@ -18,6 +18,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -99,10 +100,8 @@ def source_files(package: str) -> list[Path]:
     Raises:
         ValueError: if it is not installed.
     """
-    paths = sysconfig.get_paths()
-    is_python = package == "python"
-    root = Path(paths["stdlib"]) if is_python else Path(paths["purelib"], package)
-    if not root.is_dir():
+    root = folder_of(package)
+    if root is None:
         raise ValueError(f"docstrings need the package {package}, which is missing")
     files = sorted(root.rglob("*.py"))
     return [
@@ -111,6 +110,14 @@ def source_files(package: str) -> list[Path]:
         if NOT_ITS_OWN.isdisjoint(path.relative_to(root).parts)
         and not path.name.startswith("test_")
     ]
+
+
+def folder_of(package: str) -> Path | None:
+    """Where a package would be imported from."""
+    if package == "python":
+        return Path(sysconfig.get_path("stdlib"))
+    spec = find_spec(package)
+    return Path(spec.submodule_search_locations[0]) if spec else None
 
 
 def docstrings_of_file(path: Path) -> Iterator[str]:

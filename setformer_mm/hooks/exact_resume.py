@@ -97,15 +97,13 @@ class ExactResumeHook(Hook):
         mmengine then skips the batches of the interrupted run. The maintained one skips
         their indices, which draws nothing from the global generators.
         """
-        loop = runner.train_loop
-        self._by_epoch = not hasattr(loop, "dataloader_iterator")
+        batches = getattr(runner.train_loop, "dataloader_iterator", None)
+        self._by_epoch = batches is None
         step = runner.epoch if self._by_epoch else runner.iter
         runner.train_dataloader.generator.manual_seed(self._entropy(step)[0])
         self._seed_everything(step)
-        if not self._by_epoch and not hasattr(loop.dataloader_iterator, "skip_iter"):
-            loop.dataloader_iterator = self._seeded_after(
-                loop.dataloader_iterator, step
-            )
+        if not self._by_epoch and not hasattr(batches, "skip_iter"):
+            runner.train_loop.dataloader_iterator = self._seeded_after(batches, step)
 
     def _seeded_after(self, batches: Iterator, skipped: int) -> Iterator:
         """Seed again behind the batches that OpenMMLab's own mmengine loads to skip."""

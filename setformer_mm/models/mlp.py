@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_modules
 
-from .pointwise_linear import PointwiseLinear
+from .pointwise_linear import is_plain, pointwise_linear
 
 
 class MLP(nn.Sequential):
@@ -21,35 +20,22 @@ class MLP(nn.Sequential):
 
     def __init__(self, embed_dims: int, hidden_dims: int) -> None:
         super().__init__(
-            PointwiseLinear(embed_dims, hidden_dims),
+            nn.Linear(embed_dims, hidden_dims),
             nn.GELU(),
-            PointwiseLinear(hidden_dims, embed_dims),
+            nn.Linear(hidden_dims, embed_dims),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or not self._is_hidden_private():
-            return super().forward(x)
         expand, gelu, contract = self
-        hidden = expand(x)
-        return contract(
-            gelu(hidden) if hidden.requires_grad else torch.ops.aten.gelu_(hidden)
-        )
+        hidden = pointwise_linear(expand, x)
+        if self._may_overwrite(hidden):
+            torch.ops.aten.gelu_(hidden)
+        else:
+            hidden = gelu(hidden)
+        return pointwise_linear(contract, hidden)
 
-    def _is_hidden_private(self) -> bool:
-        """Whether both layers around it are those of ``__init__``, without hooks."""
+    def _may_overwrite(self, hidden: Tensor) -> bool:
+        if torch.compiler.is_compiling() or hidden.requires_grad:
+            return False
         expand, gelu, _ = self
-        return (
-            type(expand) is PointwiseLinear
-            and type(gelu) is nn.GELU
-            and not (_has_hooks(expand) or _has_hooks(gelu))
-        )
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    """Whether a forward pass calls any; torch has no public way to ask."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or torch_modules._global_forward_hooks
-        or torch_modules._global_forward_pre_hooks
-    )
+        return is_plain(expand, nn.Linear) and is_plain(gelu, nn.GELU)

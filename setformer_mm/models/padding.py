@@ -8,7 +8,7 @@ picture, or of what convolutions have made of it.
 import torch
 from torch import Tensor
 
-from ..ops.valid import has_values, is_traced
+from ..ops.valid import has_values, inside, is_traced
 
 
 def detect_valid_shape(images: Tensor) -> Tensor | None:
@@ -58,11 +58,8 @@ def zero_padding(x: Tensor, valid_shape: Tensor | None) -> Tensor:
     """
     if valid_shape is None:
         return x
-    rows, cols = (
-        torch.arange(n, device=x.device) >= valid_shape[:, i, None]
-        for i, n in enumerate(x.shape[1:3])
-    )
-    return x.masked_fill((rows[:, :, None] | cols[:, None, :]).unsqueeze(-1), 0)
+    rows, cols = inside(valid_shape, x.shape[1:3])
+    return x.masked_fill(~(rows[:, :, None] & cols[:, None, :]).unsqueeze(-1), 0)
 
 
 def mean_of_tokens(x: Tensor, valid_shape: Tensor | None) -> Tensor:

@@ -1,8 +1,9 @@
-"""A linear layer over channels that is fast on the CPU, too."""
+"""Linear layers over channels that are fast on the CPU, too."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules import module as torch_modules
 
 # Tokens for each channel of the wider side from which on a convolution is faster, in
 # inference and where there is a backward pass.
@@ -13,31 +14,67 @@ _TYPES = {torch.float32} | (
 )
 
 
-class PointwiseLinear(nn.Linear):
-    """``nn.Linear``, with its parameters.
+def pointwise_linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """``layer(x)``, sooner.
 
-    For many tokens ``(B, H, W, C)`` of few channels on the CPU it runs as a convolution
-    of one pixel, in up to half the time: torch fetches a copy of the bias for every
-    token before a matrix product, and none before a convolution.
+    For many tokens ``(B, H, W, C)`` of few channels on the CPU an ``nn.Linear`` runs as
+    a convolution of one pixel, in up to half the time: torch fetches a copy of the bias
+    for every token before a matrix product, and none before a convolution.
+
+    This is a function and no subclass of ``nn.Linear`` because tools that replace
+    layers, as quantisers do, look for that very type. What they put in its place is
+    called as it is.
+
+    Args:
+        layer (nn.Module): ``nn.Linear``, or whatever stands in its place.
+        x (Tensor): Of shape ``(..., in_features)``.
+
+    Returns:
+        Tensor: Of shape ``(..., out_features)``.
     """
+    if not _is_faster_as_convolution(layer, x):
+        return layer(x)
+    pixels = x.permute(0, 3, 1, 2)  # in the memory format channels_last
+    out = F.conv2d(pixels, layer.weight[:, :, None, None], layer.bias)
+    return out.permute(0, 2, 3, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self._is_faster_as_convolution(x):
-            return super().forward(x)
-        pixels = x.permute(0, 3, 1, 2)  # in the memory format channels_last
-        out = F.conv2d(pixels, self.weight[:, :, None, None], self.bias)
-        return out.permute(0, 2, 3, 1)
 
-    def _is_faster_as_convolution(self, x: Tensor) -> bool:
-        if x.dim() != 4 or x.device.type != "cpu" or x.dtype not in _TYPES:
-            return False
-        has_backward = torch.is_grad_enabled()
-        if torch.compiler.is_compiling():
-            # One graph is for any number of tokens, and inductor cannot order the
-            # strides of a convolution's gradients where sizes are open.
-            return not has_backward
-        least = (
-            _MIN_TOKENS_A_CHANNEL_WITH_GRAD if has_backward else _MIN_TOKENS_A_CHANNEL
+def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether it is exactly of this kind, and calling it does nothing but compute.
+
+    More do hooks, and a ``forward`` that was set on it, as Hugging Face's accelerate
+    does.
+    """
+    return (
+        type(layer) is kind
+        and "forward" not in vars(layer)
+        # torch has no public way to ask for hooks.
+        and not (
+            layer._forward_pre_hooks
+            or layer._forward_hooks
+            or layer._backward_pre_hooks
+            or layer._backward_hooks
+            or torch_modules._global_forward_pre_hooks
+            or torch_modules._global_forward_hooks
+            or torch_modules._global_backward_pre_hooks
+            or torch_modules._global_backward_hooks
         )
-        tokens = x.shape[:3].numel()
-        return tokens >= least * max(self.in_features, self.out_features)
+    )
+
+
+def _is_faster_as_convolution(layer: nn.Module, x: Tensor) -> bool:
+    if x.dim() != 4 or x.device.type != "cpu" or x.dtype not in _TYPES:
+        return False
+    if not is_plain(layer, nn.Linear):
+        return False
+    # Tensors made of others, as quantised weights are, know little but F.linear.
+    if hasattr(type(layer.weight), "__tensor_flatten__"):
+        return False
+    has_backward = torch.is_grad_enabled()
+    if torch.compiler.is_compiling():
+        # One graph is for any number of tokens, and inductor cannot order the
+        # strides of a convolution's gradients where sizes are open.
+        return not has_backward
+    least = _MIN_TOKENS_A_CHANNEL_WITH_GRAD if has_backward else _MIN_TOKENS_A_CHANNEL
+    tokens = x.shape[:3].numel()
+    return tokens >= least * max(layer.in_features, layer.out_features)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops import Folded, NonFiniteError, check_fields, fold, set_attention_folded
+from ..ops.valid import is_traced
 from ..utils.logs import print_log
-from .pointwise_linear import PointwiseLinear
+from .pointwise_linear import pointwise_linear
 from .token_mixer import TOKEN_MIXERS, TokenMixer, require_divisible
 
 
@@ -68,8 +69,8 @@ class SeTAttention(TokenMixer):
         self.alpha = alpha
         self.tau = tau
         self.backend = backend
-        self.in_proj = PointwiseLinear(embed_dims, embed_dims)
-        self.out_proj = PointwiseLinear(embed_dims, embed_dims)
+        self.in_proj = nn.Linear(embed_dims, embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
         num_references = math.prod(self.reference_shape)
         self.anchors = self._random_directions(self.head_dim)
         self.references = self._random_directions(num_references)
@@ -129,8 +130,8 @@ class SeTAttention(TokenMixer):
         Raises:
             ValueError: If a grid comes to references for sequences.
         """
-        batch, height, width, channels = x.shape
-        tokens = self.in_proj(x).view(
+        batch, height, width, _ = x.shape
+        tokens = pointwise_linear(self.in_proj, x).view(
             batch, height * width, self.num_heads, self.head_dim
         )
         out = set_attention_folded(
@@ -142,7 +143,7 @@ class SeTAttention(TokenMixer):
             tau=self.tau,
             backend=self.backend,
         )
-        return self.out_proj(out.reshape(batch, height, width, channels))
+        return pointwise_linear(self.out_proj, out.reshape(x.shape))
 
     def _geometry(
         self, spatial_shape: tuple[int, int], valid_shape: Tensor | None
@@ -190,10 +191,10 @@ class SeTAttention(TokenMixer):
     def folds_anew(self) -> bool:
         """Whether each forward pass folds the parameters again.
 
-        A compiled graph cannot tell whether parameters are still the same.
+        A graph cannot tell whether parameters are still the same.
         """
         return self._deployed_fold is None and (
-            self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+            self.training or torch.is_grad_enabled() or is_traced()
         )
 
     def drop_fold(self) -> None:

@@ -33,7 +33,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor, valid_shape: Tensor | None = None) -> Tensor:
         # Tokens come out of the convolutions in their own order of memory, uncopied.
-        x = x.contiguous(memory_format=torch.channels_last)
+        # In this form torch.func.vmap knows the memory format channels_last, too.
+        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         x = zero_padding(self.conv1(x).permute(0, 2, 3, 1), halved(valid_shape))
         return self.norm(self.conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..utils.spelling import did_you_mean
-from .pointwise_linear import PointwiseLinear
+from .pointwise_linear import pointwise_linear
 
 
 class TokenMixer(nn.Module):
@@ -131,8 +131,8 @@ class QueryKeyValueMixer(TokenMixer):
         require_divisible(embed_dims, num_heads)
         self.num_heads = num_heads
         self.num_projections = 1 if one_projection else 3
-        self.qkv_proj = PointwiseLinear(embed_dims, self.num_projections * embed_dims)
-        self.out_proj = PointwiseLinear(embed_dims, embed_dims)
+        self.qkv_proj = nn.Linear(embed_dims, self.num_projections * embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
 
     @abstractmethod
     def mix(
@@ -153,7 +153,8 @@ class QueryKeyValueMixer(TokenMixer):
     def forward(
         self, x: Tensor, prepared: Any = None, valid_shape: Tensor | None = None
     ) -> Tensor:
-        projected = split_heads(self.qkv_proj(x), self.num_projections, self.num_heads)
+        projected = pointwise_linear(self.qkv_proj, x)
+        projected = split_heads(projected, self.num_projections, self.num_heads)
         q, k, v = projected.expand(3, *projected.shape[1:])
         lengths = () if valid_shape is None else (valid_shape[:, 0],)
         mixed = self.mix(q, k, v, x.shape[1:3], *lengths)
@@ -161,7 +162,7 @@ class QueryKeyValueMixer(TokenMixer):
 
     def finish(self, mixed: Tensor, x: Tensor) -> Tensor:
         """Project mixed values ``(B, H, W, C)``; ``x`` are the tokens they are of."""
-        return self.out_proj(mixed)
+        return pointwise_linear(self.out_proj, mixed)
 
     def extra_repr(self) -> str:
         return f"num_projections={self.num_projections}"

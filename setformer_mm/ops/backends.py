@@ -59,6 +59,8 @@ def _why_not_cuda(problem: Problem | None) -> str | None:
     if problem is None:
         sees_gpu = torch.cuda.is_available()
         return None if sees_gpu else "torch sees no GPU; see torch.cuda.is_available()"
+    if (why_not := _why_torch_alone()) is not None:
+        return why_not
     x, epsilon, num_iters, tau, geometry, num_anchors = problem
     if x.device.type != "cuda":
         return f"it takes tensors on a GPU, got {x.device}"
@@ -87,6 +89,20 @@ def _why_not_cuda(problem: Problem | None) -> str | None:
     return None
 
 
+def _why_torch_alone() -> str | None:
+    """Why nothing but torch's own operators will do at present; None if others do."""
+    if torch.onnx.is_in_onnx_export():
+        return (
+            "ONNX knows torch's own operators alone, and torch.onnx.export is at work"
+        )
+    if (
+        not torch.compiler.is_compiling()
+        and torch._C._are_functorch_transforms_active()
+    ):
+        return "it is not for the transforms of torch.func, as grad and vmap"
+    return None
+
+
 def _compute_capability(device_index: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device_index)
 
@@ -101,6 +117,8 @@ def _why_not_cpu(problem: Problem | None) -> str | None:
         return extension.WHY_MISSING
     if problem is None:
         return None
+    if (why_not := _why_torch_alone()) is not None:
+        return why_not
     x, _, _, tau, geometry, _ = problem
     if x.device.type != "cpu":
         return f"it takes tensors on the CPU, got {x.device}"

@@ -16,10 +16,6 @@ from torch.autograd.function import once_differentiable
 from .autocast import without_autocast
 from .kernel import gaussian_kernel, unit_vectors
 
-# Added to the eigenvalues of k(z, z), whose condition number reaches 10,000 for
-# anchors from K-means and is infinite for coinciding ones.
-RIDGE = 1e-5
-
 
 class Folded(NamedTuple):
     """What the operator needs of its parameters (``h`` heads, ``K`` anchors, ``M``
@@ -94,7 +90,14 @@ def fold(
             training step. Neither a compiled graph nor a training on an accelerator,
             which would have to wait for its values, is stopped so: there maps of NaN
             come out.
+        RuntimeError: If torch.onnx.export is under way: ONNX cannot express it.
     """
+    if torch.onnx.is_in_onnx_export():
+        raise RuntimeError(
+            "ONNX has no eigendecomposition for the fold of anchors and references: "
+            "call the model's switch_to_deploy() before the export, or use "
+            "tools/export.py"
+        )
     _require_finite(anchors, references, return_references)
     with without_autocast(anchors):
         anchors, _ = unit_vectors(anchors.double())
@@ -154,7 +157,10 @@ class _InverseSquareRoot(torch.autograd.Function):
             is_finite = matrix.isfinite().flatten(-2).all(-1)
             head = is_finite.logical_not().int().argmax().item()
             raise NonFiniteError("anchors", head) from error
-        roots = (eigenvalues.clamp_min(0) + RIDGE).sqrt()
+        # The ridge: condition numbers reach 10,000 for anchors from K-means and are
+        # infinite for coinciding ones. As the value of a name, torch.compile with open
+        # sizes would take it for an input, which it cannot bring in here.
+        roots = (eigenvalues.clamp_min(0) + 1e-5).sqrt()
         return (vectors / roots.unsqueeze(-2)) @ vectors.mT, roots, vectors
 
     @staticmethod

@@ -49,4 +49,4 @@ def gaussian_kernel(a: Tensor, b: Tensor, alpha: float) -> Tensor:
     Returns:
         Tensor: Of shape ``(..., n, m)``, in ``[exp(-2 alpha), 1]`` up to rounding.
     """
-    return torch.exp(alpha * (a @ b.mT - 1))
+    return torch.exp(alpha * (a @ b.transpose(-2, -1) - 1))

@@ -23,6 +23,7 @@ def position_exponents(
     num_references: int,
     tau: float,
     like: Tensor,
+    valid: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Exponents ``-((p - q) / tau)^2`` over rows and over columns (method, step 6).
 
@@ -34,29 +35,36 @@ def position_exponents(
         num_references (int): ``M``.
         tau (float): Width of the weights as a fraction of the side, positive.
         like (Tensor): Gives dtype and device.
+        valid (tuple[Tensor, Tensor], optional): Numbers of rows and of columns of each
+            image that are no padding, of shape ``(B, 1)``: the first ones, to which
+            positions are relative. None: all.
 
     Returns:
         tuple[Tensor, Tensor]: Of shapes ``(H_t, M)`` and ``(W_t, M)``; for a sequence
-        ``(N, M)`` and ``(1, M)``, the latter zero.
+        ``(N, M)`` and ``(1, M)``, the latter zero. With ``valid``, ``B`` comes first;
+        not before that ``(1, M)``.
     """
+    valid_rows, valid_cols = (None, None) if valid is None else valid
 
-    def axis(n: int, offset: float) -> Tensor:
-        return (torch.arange(n, dtype=like.dtype, device=like.device) + offset) / n
+    def axis(n: int, offset: float, count: Tensor | None = None) -> Tensor:
+        cells = torch.arange(n, dtype=like.dtype, device=like.device) + offset
+        return cells / (n if count is None else count)
 
     def exponents(tokens: Tensor, references: Tensor) -> Tensor:
-        return -(((tokens[:, None] - references) / tau) ** 2)
+        return -(((tokens.unsqueeze(-1) - references) / tau) ** 2)
 
     if spatial_shape is None:
         rows = exponents(
-            axis(num_tokens, _SEQUENCE_END), axis(num_references, _SEQUENCE_END)
+            axis(num_tokens, _SEQUENCE_END, valid_rows),
+            axis(num_references, _SEQUENCE_END),
         )
         return rows, rows.new_zeros(1, num_references)
     (height, width), (ref_height, ref_width) = spatial_shape, reference_shape
     row_of_reference = axis(ref_height, _CELL_CENTRE).repeat_interleave(ref_width)
     col_of_reference = axis(ref_width, _CELL_CENTRE).repeat(ref_height)
     return (
-        exponents(axis(height, _CELL_CENTRE), row_of_reference),
-        exponents(axis(width, _CELL_CENTRE), col_of_reference),
+        exponents(axis(height, _CELL_CENTRE, valid_rows), row_of_reference),
+        exponents(axis(width, _CELL_CENTRE, valid_cols), col_of_reference),
     )
 
 

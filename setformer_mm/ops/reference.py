@@ -6,19 +6,19 @@ for any epsilon and tau, and is differentiable. Shapes: ``B`` images, ``N`` toke
 """
 
 import math
-import warnings
-from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .autocast import without_autocast
 from .fold import Folded
 from .kernel import gaussian_kernel, norm_floor, unit_vectors
 from .positions import Shape2d, position_exponents
-from .valid import has_values
+from .valid import inside
+
+# As a logarithm, of the mass of a token that takes no part. Infinity would become NaN
+# where no token does.
+_NO_MASS = -1e30
 
 
 def set_attention_reference(
@@ -41,26 +41,27 @@ def set_attention_reference(
     Returns:
         Tensor: Of shape ``(B, N, h, K)`` in x's dtype.
     """
+    is_token, counts = None, None
     if valid is not None:
-        attend = partial(
-            set_attention_reference,
-            folded=folded,
-            reference_shape=reference_shape,
-            epsilon=epsilon,
-            num_iters=num_iters,
-            tau=tau,
-        )
-        return _attend_to_crops(attend, x, folded, spatial_shape, valid)
+        rows, cols = inside(valid, spatial_shape or (x.shape[1], 1))
+        is_token = (rows.unsqueeze(2) & cols.unsqueeze(1)).flatten(1)[:, None, :, None]
+        counts = tuple(axis.sum(1, keepdim=True).clamp_min(1) for axis in (rows, cols))
+        x = x.masked_fill(~is_token.transpose(1, 2), 0)
     with without_autocast(x):
         folded = folded.to(_compute_dtype(x))
         features, lengths = _kernel_features(x, folded)
         log_in, log_back = (
-            _log_plan(scores, epsilon, num_iters)
+            _log_plan(scores, epsilon, num_iters, is_token)
             for scores in (features @ folded.score_maps).chunk(2, -1)
         )
         if tau is not None:
             rows, cols = position_exponents(
-                spatial_shape, reference_shape, *log_in.shape[-2:], tau, like=features
+                spatial_shape,
+                reference_shape,
+                *log_in.shape[-2:],
+                tau,
+                like=features,
+                valid=counts,
             )
             log_in = _add_over_grid(log_in, rows, cols)
             log_back = _add_over_grid(log_back, rows, cols)
@@ -72,51 +73,11 @@ def set_attention_reference(
         values = (lengths / unit) * (features - math.exp(-folded.alpha))
 
         # Over the last dimension: over another one, torch adds up all tokens in turn.
-        aggregates = log_in.mT.softmax(-1) @ values
-        out = log_back.softmax(-1) @ (aggregates @ folded.value_map)
-        return (out * unit).transpose(1, 2).to(x.dtype)
-
-
-def _attend_to_crops(
-    attend: Callable[..., Tensor],
-    x: Tensor,
-    folded: Folded,
-    spatial_shape: Shape2d | None,
-    valid: Tensor,
-) -> Tensor:
-    """Crop each image, attend to it by itself, and pad with zeros.
-
-    Where there are no values, and in a graph of torch.jit, which takes no other sizes
-    than those it has seen, nothing is cropped.
-    """
-    is_exporting = getattr(torch.compiler, "is_exporting", None)  # torch >= 2.7
-    if is_exporting and is_exporting():
-        raise ValueError(
-            "a graph cannot crop images to sizes that it computes: export a backbone "
-            "with padding='ignore', or with the compiled operator"
-        )
-    if torch.jit.is_tracing():
-        warnings.warn(
-            "the traced graph of the reference takes padding for picture", stacklevel=2
-        )
-    if torch.jit.is_tracing() or not has_values(valid):
-        return attend(x, spatial_shape=spatial_shape)
-    height, width = spatial_shape or (x.shape[1], 1)
-    # What nothing is made of: gradients are 0 then, and not missing.
-    nothing = sum(t[:0].sum() for t in (x, *folded[:3])).to(x.dtype)
-    outs = [nothing + x.new_zeros(0, *x.shape[1:3], folded.anchors.shape[1])]
-    for image, (rows, cols) in zip(x.split(1), valid.tolist()):
-        rows, cols = max(0, min(rows, height)), max(0, min(cols, width))
-        crop = image.unflatten(1, (height, width))[:, :rows, :cols]
-        if rows and cols:
-            shape = (rows, cols) if spatial_shape else None
-            out = attend(crop.flatten(1, 2), spatial_shape=shape)
-        else:
-            out = nothing + outs[0].new_zeros(1, 0, *outs[0].shape[2:])
-        out = out.unflatten(1, (rows, cols))
-        padding = (0, 0, 0, 0, 0, width - cols, 0, height - rows)
-        outs.append(F.pad(out, padding).flatten(1, 2))
-    return torch.cat(outs)
+        aggregates = log_in.transpose(-2, -1).softmax(-1) @ values
+        out = log_back.softmax(-1) @ (aggregates @ folded.value_map) * unit
+        if is_token is not None:
+            out = out.masked_fill(~is_token, 0)
+        return out.transpose(1, 2).to(x.dtype)
 
 
 def transport_plan_reference(
@@ -155,26 +116,35 @@ def _kernel_features(x: Tensor, folded: Folded) -> tuple[Tensor, Tensor]:
     return gaussian_kernel(directions, folded.anchors, folded.alpha), lengths
 
 
-def _log_plan(scores: Tensor, epsilon: float, num_iters: int) -> Tensor:
+def _log_plan(
+    scores: Tensor, epsilon: float, num_iters: int, is_token: Tensor | None = None
+) -> Tensor:
     """The logarithm of the plan after Sinkhorn's iterations from ``b = 1``.
 
     It ends on the rows, whose sums are then ``1 / N`` exactly. ``f`` and ``g`` are the
     logarithms of ``a`` and ``b``: for any epsilon, neither they nor their gradients
-    leave the range of float32.
+    leave the range of float32. Tokens that take no part, where ``is_token`` of shape
+    ``(B, 1, N, 1)`` is False, have no mass and do not count for ``N``.
     """
-    # Of tensors, because symbols of torch.export have no logarithm.
-    log_n, log_m = (scores.new_full((), size).log() for size in scores.shape[-2:])
+    # Counted, because symbols of torch.export have no logarithm.
+    counted = torch.ones_like(scores[..., :1]) if is_token is None else is_token
+    log_n = counted.sum(-2, keepdim=True, dtype=scores.dtype).clamp_min(1).log()
+    log_m = math.log(scores.shape[-1])
     # What a row has in common goes into f; taken off first, it costs no digits.
     log_kernel = (scores - scores.detach().amax(-1, keepdim=True)) / epsilon
+
+    def rows_from(g: Tensor) -> Tensor:
+        f = -log_n - torch.logsumexp(log_kernel + g, -1, keepdim=True)
+        return f if is_token is None else f.masked_fill(~is_token, _NO_MASS)
+
     g = torch.zeros_like(log_kernel[..., :1, :])
     for _ in range(num_iters):
-        f = -log_n - torch.logsumexp(log_kernel + g, -1, keepdim=True)
-        g = -log_m - torch.logsumexp(log_kernel + f, -2, keepdim=True)
-    f = -log_n - torch.logsumexp(log_kernel + g, -1, keepdim=True)
-    return log_kernel + f + g
+        g = -log_m - torch.logsumexp(log_kernel + rows_from(g), -2, keepdim=True)
+    return log_kernel + rows_from(g) + g
 
 
 def _add_over_grid(matrix: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """Add ``(H_t, M)`` and ``(W_t, M)`` to ``(..., N, M)``."""
-    grid = matrix.unflatten(-2, (rows.shape[0], cols.shape[0]))
-    return (grid + rows[:, None] + cols).flatten(-3, -2)
+    """Add ``(H_t, M)`` and ``(W_t, M)``, or one an image, to ``(B, h, N, M)``."""
+    grid = matrix.unflatten(-2, (rows.shape[-2], cols.shape[-2]))
+    rows, cols = (t.unsqueeze(1) if t.dim() == 3 else t for t in (rows, cols))
+    return (grid + rows.unsqueeze(-2) + cols.unsqueeze(-3)).flatten(-3, -2)

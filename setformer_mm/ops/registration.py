@@ -20,6 +20,7 @@ from .positions import Shape2d
 
 FORWARD = "setformer_mm::set_attention_forward"
 BACKWARD = "setformer_mm::set_attention_backward"
+TRACED = "setformer_mm::set_attention_traced"
 
 
 class Fields(NamedTuple):
@@ -66,6 +67,28 @@ def set_attention_compiled(
         num_iters,
         tau or 0.0,
     )
+    operators = torch.ops.setformer_mm
+    if torch.jit.is_tracing():
+        grid = torch.stack([torch.as_tensor(side) for side in fields[:2]])
+        return operators.set_attention_traced(x, *maps, valid, grid, *fields[2:])
+    out, _, _ = operators.set_attention_forward(x, *maps, valid, *fields)
+    return out
+
+
+def _traced(
+    x: Tensor,
+    anchors: Tensor,
+    score_maps: Tensor,
+    value_map: Tensor,
+    valid: Tensor | None,
+    grid: Tensor,
+    *other_fields,
+) -> Tensor:
+    """For graphs of torch.jit, in which integers are constants and tensors are not: the
+    token grid is a tensor ``(H_t, W_t)``, so that one graph is for all sizes.
+    """
+    maps = anchors, score_maps, value_map
+    fields = *grid.tolist(), *other_fields
     out, _, _ = torch.ops.setformer_mm.set_attention_forward(x, *maps, valid, *fields)
     return out
 
@@ -155,6 +178,14 @@ def _backward_flops(
 
 if extension.WHY_MISSING is None:
     library = torch.library
+    _fragment = library.Library("setformer_mm", "FRAGMENT")
+    _fragment.define(
+        "set_attention_traced(Tensor x, Tensor anchors, Tensor score_maps, "
+        "Tensor value_map, Tensor? valid, Tensor grid, int reference_height, "
+        "int reference_width, float alpha, float epsilon, int num_iters, float tau) "
+        "-> Tensor"
+    )
+    _fragment.impl("set_attention_traced", _traced, "CompositeImplicitAutograd")
     library.register_fake(FORWARD, _fake_forward)
     library.register_fake(BACKWARD, _fake_backward)
     library.register_autograd(FORWARD, _backward, setup_context=_keep_for_backward)

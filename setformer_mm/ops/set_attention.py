@@ -133,10 +133,8 @@ def set_attention_folded(
     _check_tokens(x, folded.anchors)
     _check_geometry(x, folded.num_references, spatial_shape, reference_shape)
     valid = _check_valid(x, spatial_shape, valid_shape, lengths)
-    spatial_shape = _as_integers(spatial_shape)
-    reference_shape = _as_integers(reference_shape)
     counts = _as_integers((x.shape[1], folded.num_references))
-    geometry = spatial_shape, reference_shape, *counts
+    geometry = _as_integers(spatial_shape), _as_integers(reference_shape), *counts
     num_anchors = int(folded.score_maps.shape[1])
     problem = Problem(x, epsilon, num_iters, tau, geometry, num_anchors)
     run = select_backend(backend, problem)
@@ -217,9 +215,9 @@ def check_fields(
 
 
 def _as_integers(shape: Shape2d | None) -> Shape2d | None:
-    """Hashable and plain: torch.jit's tracer, and so mmengine's FLOP counter, hands out
-    shapes as tensors. Symbols of torch.compile and torch.export stay: as an integer,
-    one would stand for a single size.
+    """What a choice is made by: torch.jit's tracer hands out shapes as tensors. Symbols
+    of torch.compile and torch.export stay: as an integer, one would stand for a single
+    size.
     """
     if shape is None:
         return None

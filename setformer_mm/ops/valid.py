@@ -17,6 +17,23 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
+def inside(valid: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Which rows and columns of each image are no padding.
+
+    Args:
+        valid (Tensor): Numbers of rows and columns, of shape ``(B, 2)``.
+        sizes (Sequence[int]): Rows and columns of the whole, ``H`` and ``W``.
+
+    Returns:
+        tuple[Tensor, Tensor]: Of shapes ``(B, H)`` and ``(B, W)``, bool.
+    """
+    rows, cols = (
+        torch.arange(n, device=valid.device) < valid[:, i, None]
+        for i, n in enumerate(sizes)
+    )
+    return rows, cols
+
+
 def check_valid(name: str, valid: Tensor, x: Tensor, most: Sequence[int]) -> None:
     """Check how much of each of ``B`` inputs is said to be valid.
 

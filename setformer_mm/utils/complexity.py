@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..models import SeTAttention
 from ..ops.flops import forward_multiply_adds
-from ..ops.registration import FORWARD, Fields
+from ..ops.registration import TRACED
 
 
 def set_attention_multiply_adds(
@@ -200,11 +200,11 @@ def count_model(model: nn.Module, image: Tensor) -> int:
 
 def _traced_multiply_adds(inputs: list, outputs: list) -> int:
     """Multiply-adds of the compiled operator as a node of torch.jit.trace's graph."""
-    x, _, score_maps, _, _, *fields = inputs
-    num_iters = Fields(*fields).num_iters.toIValue()
+    x, _, score_maps, *_, num_iters, _ = inputs
+    num_iters = num_iters.toIValue()
     return forward_multiply_adds(x.type().sizes(), score_maps.type().sizes(), num_iters)
 
 
 # mmengine has no public way to tell `get_model_complexity_info` about an operator.
 if hasattr(complexity_analysis, "_DEFAULT_SUPPORTED_FLOP_OPS"):
-    complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS[FORWARD] = _traced_multiply_adds
+    complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS[TRACED] = _traced_multiply_adds

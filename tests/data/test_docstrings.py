@@ -1,7 +1,9 @@
 """Docstrings as a task: what is read, masked, and kept apart."""
 
+import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from setformer_mm.data import docstrings as module
@@ -9,6 +11,7 @@ from setformer_mm.data.docstrings import (
     PASSAGE,
     docstrings,
     docstrings_of_file,
+    folder_of,
     passages,
     plain,
     source_files,
@@ -27,12 +30,9 @@ def text(number: int) -> str:
 def installed(tmp_path, monkeypatch) -> Path:
     """Two packages, "python" and "numpy", of 40 files with two docstrings each."""
     monkeypatch.setattr(module, "PACKAGES", {"python": (), "numpy": ("np",)})
-    paths = dict(stdlib=str(tmp_path / "stdlib"), purelib=str(tmp_path / "site"))
-    monkeypatch.setattr(module.sysconfig, "get_paths", lambda: paths)
-    for start, folder in (
-        (1000, tmp_path / "stdlib"),
-        (1080, tmp_path / "site" / "numpy"),
-    ):
+    folders = {name: tmp_path / name for name in ("python", "numpy")}
+    monkeypatch.setattr(module, "folder_of", folders.get)
+    for start, folder in zip((1000, 1080), folders.values()):
         folder.mkdir(parents=True)
         for number in range(start, start + 80, 2):
             (folder / f"file{number}.py").write_text(
@@ -58,7 +58,7 @@ def test_the_same_seed_draws_the_same(installed):
 
 
 def test_texts_that_occur_twice_are_left_out(installed):
-    again = installed / "site" / "numpy" / "again.py"
+    again = installed / "numpy" / "again.py"
     again.write_text(f'"""{text(1080)}"""')
     with pytest.raises(
         ValueError, match="90 docstrings of python .* there are [0-9]+;"
@@ -71,7 +71,7 @@ def test_texts_that_occur_twice_are_left_out(installed):
 def test_a_shared_passage_keeps_a_text_out_of_the_test(installed):
     shared = "the same words in a row, longer than any passage that both may have"
     assert len(shared) > PASSAGE
-    folder = installed / "site" / "numpy"
+    folder = installed / "numpy"
     for number in range(1080, 1160, 2):
         (folder / f"file{number}.py").write_text(
             f'"""{shared} {text(number)}"""\ndef f():\n    """{text(number + 1)}"""\n'
@@ -100,7 +100,7 @@ def test_all_kinds_of_docstrings_of_a_file(tmp_path):
 
 
 def test_tests_and_what_is_vendored_are_no_source(installed):
-    folder = installed / "site" / "numpy"
+    folder = installed / "numpy"
     for name in ("tests/a.py", "_vendor/b.py", "test_c.py", "own/d.py"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
@@ -111,3 +111,9 @@ def test_tests_and_what_is_vendored_are_no_source(installed):
 def test_a_missing_package_is_named(installed):
     with pytest.raises(ValueError, match="docstrings need the package scipy"):
         source_files("scipy")
+
+
+def test_packages_are_found_where_they_are_imported_from():
+    assert folder_of("numpy") == Path(np.__file__).parent
+    assert folder_of("python") == Path(ast.__file__).parent
+    assert folder_of("no_such_package") is None

@@ -1,7 +1,5 @@
 """A picture's features are its own, however far a batch pads it."""
 
-import warnings
-
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
@@ -9,13 +7,9 @@ from torch.nn import functional as F
 
 from setformer_mm.models import SeTformer
 from setformer_mm.models.padding import detect_valid_shape, mean_of_tokens, zero_padding
-from setformer_mm.ops.extension import why_not_to_load
 
 from .test_setformer import SMALL, STRIDES, build
 
-needs_extension = pytest.mark.skipif(
-    why_not_to_load() is not None, reason=str(why_not_to_load())
-)
 SIZES = (70, 99), (128, 64), (33, 128), (128, 128), (64, 1)
 PADDED = 160, 144
 
@@ -118,22 +112,6 @@ def test_a_picture_of_nothing_gives_nothing():
     assert all(grad.isfinite().all() for grad in grads)
 
 
-def test_traced_with_what_is_not_padded():
-    """The graph looks for padding as the model does."""
-    model = build().eval()
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        traced = torch.jit.trace(model, images, check_trace=False)
-        images[0, :, 40:] = 0
-        if why_not_to_load() is None:
-            for a, b in zip(traced(images), model(images)):
-                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-        reference = build(dict(backend="reference")).eval()
-        with pytest.warns(UserWarning, match="takes padding for picture"):
-            torch.jit.trace(reference, images, check_trace=False)
-
-
 @pytest.mark.parametrize("wrapped", ["block", "attention"])
 def test_wrapped_blocks(wrapped):
     class Wrapper(torch.nn.Module):
@@ -201,50 +179,3 @@ def test_a_valid_shape_without_values():
         images, valid = torch.empty(2, 3, 64, 96), torch.ones(2, 2).long()
         outs = build()(images, valid)
     assert [out.shape[2] for out in outs] == [16, 8, 4, 2]
-
-
-def test_compiled_without_looking():
-    """Under compilation sizes are found without a branch on data: one graph."""
-    torch.compiler.reset()
-    model = build().eval()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    images = pictures()
-    with torch.no_grad():
-        for size in (PADDED, (128, 128)):
-            batch = batch_of(images, size)
-            for a, b in zip(compiled(batch), model(batch)):
-                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
-@needs_extension
-def test_exported_with_open_sizes():
-    model = build().eval()
-    model.switch_to_deploy()
-    images = torch.randn(2, 3, 64, 96)
-    program = export(model, images)
-    for size in (PADDED, (133, 190)):
-        batch = batch_of(pictures(), size)
-        for a, b in zip(program(batch), model(batch)):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_the_reference_is_exported_without_a_search_for_padding():
-    images = torch.randn(2, 3, 64, 96)
-    reference = dict(backend="reference")
-    with pytest.raises(ValueError, match="a backbone with padding='ignore'"):
-        export(build(reference).eval(), images)
-    model = build(reference, padding="ignore").eval()
-    model.switch_to_deploy()
-    program = export(model, images)
-    other = torch.randn(3, 3, 80, 70)
-    for a, b in zip(program(other), model(other)):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def export(model, images):
-    open_size = torch.export.Dim.AUTO
-    shapes = {"x": dict.fromkeys((0, 2, 3), open_size)}
-    return torch.export.export(
-        model, (images,), strict=False, dynamic_shapes=shapes
-    ).module()

@@ -1,41 +1,49 @@
 """The linear layer that runs as a convolution where that is faster."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 
-from setformer_mm.models.pointwise_linear import PointwiseLinear
+from setformer_mm.models.pointwise_linear import pointwise_linear
+
+MANY_TOKENS = (2, 20, 7, 6)
+
+
+@pytest.fixture
+def layer():
+    return nn.Linear(6, 10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(
-    "shape", [(2, 20, 7, 6), (2, 5, 7, 6), (1, 1, 1, 6), (0, 3, 4, 6), (5, 6)]
+    "shape", [MANY_TOKENS, (2, 5, 7, 6), (1, 1, 1, 6), (0, 3, 4, 6), (5, 6)]
 )
-def test_it_is_a_linear_layer(shape, dtype):
-    layer, linear = PointwiseLinear(6, 10).to(dtype), nn.Linear(6, 10).to(dtype)
-    linear.load_state_dict(layer.state_dict())
+def test_it_is_what_the_layer_computes(layer, shape, dtype):
+    layer.to(dtype)
     x = torch.randn(shape, dtype=dtype).requires_grad_()
-    out, expected = layer(x), linear(x)
+    out, expected = pointwise_linear(layer, x), layer(x)
     torch.testing.assert_close(out, expected)
-    weight = torch.randn_like(out)
+    inputs, weight = [x, *layer.parameters()], torch.randn_like(out)
     for a, b in zip(
-        torch.autograd.grad(out, [x, *layer.parameters()], weight),
-        torch.autograd.grad(expected, [x, *linear.parameters()], weight),
+        torch.autograd.grad(out, inputs, weight),
+        torch.autograd.grad(expected, inputs, weight),
     ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_tokens_stay_contiguous():
+def test_tokens_stay_contiguous(layer):
     """So that neither this layer nor the one after it copies them."""
     for height in 5, 20:
-        assert PointwiseLinear(6, 10)(torch.randn(2, height, 7, 6)).is_contiguous()
+        assert pointwise_linear(layer, torch.randn(2, height, 7, 6)).is_contiguous()
 
 
-def test_compiled_training_takes_any_size():
+def test_compiled_training_takes_any_size(layer):
     """Inductor makes the second size an open one."""
-    layer = PointwiseLinear(6, 10)
-    compiled = torch.compile(layer)
+    compiled = torch.compile(partial(pointwise_linear, layer))
     for height, width in (12, 10), (14, 9), (3, 20):
         x = torch.randn(2, height, width, 6).requires_grad_()
         out = compiled(x)
@@ -51,10 +59,60 @@ def test_compiled_training_takes_any_size():
     "tokens, grad, convolves",
     [(19, False, False), (20, False, True), (159, True, False), (160, True, True)],
 )
-def test_it_convolves_where_tokens_are_many(tokens, grad, convolves, monkeypatch):
+def test_it_convolves_where_tokens_are_many(
+    layer, tokens, grad, convolves, monkeypatch
+):
     calls = []
     conv2d = F.conv2d
     monkeypatch.setattr(F, "conv2d", lambda *args: calls.append(1) or conv2d(*args))
     with torch.set_grad_enabled(grad):
-        PointwiseLinear(6, 10)(torch.randn(1, 1, tokens, 6))
+        pointwise_linear(layer, torch.randn(1, 1, tokens, 6))
     assert bool(calls) == convolves
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize(
+    "watch", ["pre", "post", "backward", "backward pre", "everything", "forward"]
+)
+def test_whoever_watches_the_layer_sees_it_called(layer, watch, grad, compiled):
+    seen = []
+
+    def notice(*_):
+        seen.append(watch)
+
+    def forward(x):
+        seen.append(watch)
+        return F.linear(x, layer.weight, layer.bias)
+
+    handle = {
+        "pre": lambda: layer.register_forward_pre_hook(notice),
+        "post": lambda: layer.register_forward_hook(notice),
+        "backward": lambda: layer.register_full_backward_hook(notice),
+        "backward pre": lambda: layer.register_full_backward_pre_hook(notice),
+        "everything": lambda: register_module_forward_hook(notice),
+        "forward": lambda: setattr(layer, "forward", forward),
+    }[watch]()
+    run = partial(pointwise_linear, layer)
+    if compiled:
+        run = torch.compile(run, backend="aot_eager")
+    x = torch.randn(MANY_TOKENS, requires_grad=True)
+    try:
+        with torch.set_grad_enabled(grad):
+            out = run(x)
+        if grad:
+            out.sum().backward()
+    finally:
+        if handle is not None:
+            handle.remove()
+    assert bool(seen) == (grad or not watch.startswith("backward"))
+
+
+def test_what_stands_in_place_of_a_layer_is_called():
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    layer, x = Doubled(6, 10), torch.randn(MANY_TOKENS)
+    expected = 2 * F.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(pointwise_linear(layer, x), expected)

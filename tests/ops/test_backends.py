@@ -108,6 +108,29 @@ def test_choice_follows_the_predicate(monkeypatch):
     assert select_backend("auto", problem()) is set_attention_reference
 
 
+@needs_extension
+def test_some_graphs_and_transforms_take_the_reference(monkeypatch):
+    chosen = []
+
+    def choose(x):
+        chosen.append(select_backend("auto", problem()))
+        return x
+
+    torch.func.vmap(choose)(torch.zeros(2))
+    choose(torch.zeros(2))
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    choose(torch.zeros(2))
+    assert chosen == [
+        set_attention_reference,
+        set_attention_compiled,
+        set_attention_reference,
+    ]
+    with pytest.raises(
+        ValueError, match="'cpu' cannot be used: ONNX knows torch's own"
+    ):
+        select_backend("cpu", problem())
+
+
 @pytest.fixture
 def cuda_kernels(monkeypatch):
     """As if they were loaded, beside the oldest GPU that can run them."""

@@ -185,3 +185,9 @@ def test_without_return_references_the_ways_are_the_same():
     way_in, way_back = folded.score_maps.chunk(2, -1)
     assert torch.equal(way_in, way_back)
     assert folded.num_references == references.shape[1]
+
+
+def test_onnx_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    with pytest.raises(RuntimeError, match=r"call the model's switch_to_deploy\(\)"):
+        fold_maps(*random_tensors()[1:])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from setformer_mm.models.set_attention import SeTAttention
-from toolkit.sequences.document import marks_of
+from toolkit.document_sections import marks_of
 
 
 @pytest.fixture

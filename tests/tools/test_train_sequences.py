@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from setformer_mm.utils.errors import UserError
+from toolkit.document_sections import marks_of
 from toolkit.sequences import grid, tasks
-from toolkit.sequences.document import marks_of
 
 
 @pytest.fixture

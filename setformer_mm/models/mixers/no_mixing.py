@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..pointwise_linear import PointwiseLinear
+from ..pointwise_linear import pointwise_linear
 from ..token_mixer import TOKEN_MIXERS, TokenMixer
 
 
@@ -24,10 +24,10 @@ class NoMixing(TokenMixer):
 
     def __init__(self, embed_dims: int, num_heads: int) -> None:
         super().__init__()
-        self.in_proj = PointwiseLinear(embed_dims, embed_dims)
-        self.out_proj = PointwiseLinear(embed_dims, embed_dims)
+        self.in_proj = nn.Linear(embed_dims, embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
 
     def forward(
         self, x: Tensor, prepared: Any = None, valid_shape: Tensor | None = None
     ) -> Tensor:
-        return self.out_proj(self.in_proj(x))
+        return pointwise_linear(self.out_proj, pointwise_linear(self.in_proj, x))

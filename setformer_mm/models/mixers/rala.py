@@ -1,10 +1,10 @@
 """RALA: linear attention whose buffer and output are given a higher rank."""
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...ops.autocast import without_autocast
-from ..pointwise_linear import PointwiseLinear
+from ..pointwise_linear import pointwise_linear
 from ..token_mixer import (
     TOKEN_MIXERS,
     QueryKeyValueMixer,
@@ -71,7 +71,7 @@ class RankAugmentedAttention(QueryKeyValueMixer):
         self, embed_dims: int, num_heads: int, one_projection: bool = False
     ) -> None:
         super().__init__(embed_dims, num_heads, one_projection)
-        self.gate_proj = PointwiseLinear(embed_dims, embed_dims)
+        self.gate_proj = nn.Linear(embed_dims, embed_dims)
 
     def mix(
         self,
@@ -86,4 +86,4 @@ class RankAugmentedAttention(QueryKeyValueMixer):
         return out.to(q.dtype)
 
     def finish(self, mixed: Tensor, x: Tensor) -> Tensor:
-        return super().finish(self.gate_proj(x) * mixed, x)
+        return super().finish(pointwise_linear(self.gate_proj, x) * mixed, x)

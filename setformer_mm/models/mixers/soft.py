@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...ops.autocast import without_autocast
-from ..pointwise_linear import PointwiseLinear
+from ..pointwise_linear import pointwise_linear
 from ..token_mixer import (
     TOKEN_MIXERS,
     TokenMixer,
@@ -155,12 +155,12 @@ class SOFTAttention(TokenMixer):
         self.num_heads = num_heads
         self.normalise = normalise
         self.num_iters = num_iters
-        self.in_proj = PointwiseLinear(embed_dims, 2 * embed_dims)
+        self.in_proj = nn.Linear(embed_dims, 2 * embed_dims)
         self.landmark_conv = nn.Conv2d(
             head_dim, head_dim, landmark_stride, stride=landmark_stride, bias=False
         )
         self.landmark_norm = nn.LayerNorm(head_dim)
-        self.out_proj = PointwiseLinear(embed_dims, embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
 
     def landmarks(self, q: Tensor, spatial_shape: tuple[int, int]) -> Tensor:
         """Take queries ``(B, h, N, D)`` to landmarks ``(B, h, m, D)``."""
@@ -171,13 +171,13 @@ class SOFTAttention(TokenMixer):
         return F.gelu(self.landmark_norm(tokens))
 
     def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
-        q, v = split_heads(self.in_proj(x), 2, self.num_heads)
+        q, v = split_heads(pointwise_linear(self.in_proj, x), 2, self.num_heads)
         landmarks = self.landmarks(q, x.shape[1:3])
         with without_autocast(x):
             out = soft_attention(
                 *at_least_float32(q, landmarks, v), self.normalise, self.num_iters
             )
-        return self.out_proj(merge_heads(out.to(q.dtype), x.shape))
+        return pointwise_linear(self.out_proj, merge_heads(out.to(q.dtype), x.shape))
 
     def extra_repr(self) -> str:
         return f"normalise={self.normalise}, num_iters={self.num_iters}"

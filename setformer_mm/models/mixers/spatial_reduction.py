@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..pointwise_linear import PointwiseLinear
+from ..pointwise_linear import pointwise_linear
 from ..token_mixer import (
     TOKEN_MIXERS,
     TokenMixer,
@@ -41,12 +41,12 @@ class SpatialReductionAttention(TokenMixer):
         if reduction < 1:
             raise ValueError(f"reduction must be at least 1, got {reduction}")
         self.num_heads, self.reduction = num_heads, reduction
-        self.q_proj = PointwiseLinear(embed_dims, embed_dims)
+        self.q_proj = nn.Linear(embed_dims, embed_dims)
         if reduction > 1:
             self.reduce = nn.Conv2d(embed_dims, embed_dims, reduction, stride=reduction)
             self.norm = nn.LayerNorm(embed_dims)
-        self.kv_proj = PointwiseLinear(embed_dims, 2 * embed_dims)
-        self.out_proj = PointwiseLinear(embed_dims, embed_dims)
+        self.kv_proj = nn.Linear(embed_dims, 2 * embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
 
     def coarse(self, x: Tensor) -> Tensor:
         """Take tokens ``(B, H, W, C)`` to those of the coarser grid."""
@@ -56,10 +56,11 @@ class SpatialReductionAttention(TokenMixer):
         return self.norm(self.reduce(maps).permute(0, 2, 3, 1))
 
     def forward(self, x: Tensor, prepared: Any = None) -> Tensor:
-        (q,) = split_heads(self.q_proj(x), 1, self.num_heads)
-        k, v = split_heads(self.kv_proj(self.coarse(x)), 2, self.num_heads)
+        (q,) = split_heads(pointwise_linear(self.q_proj, x), 1, self.num_heads)
+        projected = pointwise_linear(self.kv_proj, self.coarse(x))
+        k, v = split_heads(projected, 2, self.num_heads)
         out = F.scaled_dot_product_attention(q, k, v)
-        return self.out_proj(merge_heads(out, x.shape))
+        return pointwise_linear(self.out_proj, merge_heads(out, x.shape))
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction}"

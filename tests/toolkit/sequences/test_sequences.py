@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from setformer_mm.utils.errors import UserError
+from toolkit.document_sections import marks_of, write_section
 from toolkit.sequences import tasks
-from toolkit.sequences.document import marks_of, write_section
 from toolkit.sequences.growth import render
 from toolkit.sequences.runs import Run, path_of, read_run, read_runs, write_run
 from toolkit.sequences.tables import draw, markdown

@@ -62,7 +62,7 @@ def describe(environment: dict) -> str:
     """One sentence about the machine and the versions of a run."""
     versions = ", ".join(
         f"{name} {environment[name]}"
-        for name in ("torch", "timm", "POT")
+        for name in ("torch", "torchao", "timm", "POT")
         if name in environment
     )
     return (

@@ -71,6 +71,7 @@ def train(task_name: str, mixer: str, seed: int, data: Data) -> Run:
             max_grad_norm=RECIPE["max_grad_norm"],
             lr_scheduler_type=RECIPE["scheduler"],
             train_sampling_strategy="group_by_length",
+            dataloader_pin_memory=torch.cuda.is_available(),
             eval_strategy="steps",
             eval_steps=1 / EVALUATIONS,
             save_strategy="no",

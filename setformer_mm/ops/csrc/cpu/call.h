@@ -67,6 +67,7 @@ struct Call {
   int64_t terms, terms_pad;  // the L + 1 b and the L gammas of the backward pass
   int64_t chunk_tokens, num_chunks;
   T alpha, inv_epsilon, norm_floor;
+  T log2_alpha, log2_inv_epsilon;  // these two for powers of two instead of e
   T orthogonal;  // k(x, z) of a token that is orthogonal to an anchor
 
   // Of all heads, padded with 0: anchors (h, K, D), their mean (h, D), what each
@@ -102,6 +103,8 @@ struct Call {
         inv_epsilon(T(1 / p.fields.epsilon)),
         // The smallest normal number of float16; see norm_floor in kernel.py.
         norm_floor(p.scalar == Scalar::kHalf ? T(0x1p-14) : T(1e-30)),
+        log2_alpha(T(kLog2E * p.fields.alpha)),
+        log2_inv_epsilon(T(kLog2E / p.fields.epsilon)),
         orthogonal(T(std::exp(-p.fields.alpha))),
         anchors_n(p.sizes.heads * dim_pad * anchors_pad),
         mean(p.sizes.heads * dim_pad),
@@ -241,7 +244,7 @@ struct Call {
     for (int64_t i = 0; i < references * kTile; ++i) to[i] = 0;
     if (problem.fields.tau > 0) fill_sequence_exponents(image, begin, to);
     for (int64_t i = 0; i < references * kTile; i += kLanes<T>)
-      store(to + i, exp_vec<T>(load(to + i)));
+      store(to + i, exp2_vec<T>(load(to + i) * T(kLog2E)));
   }
 
   // Token i of n lies at (i + 1) / n, and a reference likewise.

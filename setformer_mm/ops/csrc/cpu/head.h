@@ -320,8 +320,9 @@ class Head {
     });
     gemm(K(), tile.cols, D(), Left<T>{differences(), 1, K()}, s.x_t.get(), kTile,
          [&](int64_t k, int64_t t, Vec<T> v) {
-           const Vec<T> exponent = (v + by_mean[k] + load(s.common + t)) * call_.alpha;
-           store(features_t + k * kTile + t, exp_vec<T>(exponent) - call_.orthogonal);
+           const Vec<T> exponent = v + by_mean[k] + load(s.common + t);
+           store(features_t + k * kTile + t,
+                 exp2_vec<T>(exponent * call_.log2_alpha) - call_.orthogonal);
          });
   }
 
@@ -354,7 +355,8 @@ class Head {
       const T shift = shifts[j];
       for_vectors(tile, [&](int64_t t) {
         T* const at = scores + j * kTile + t;
-        store(at, exp_vec<T>((load(at) - shift) * call_.inv_epsilon + T(kLift)));
+        store(at, exp2_vec<T>((load(at) - shift) * call_.log2_inv_epsilon +
+                              T(kLog2E * kLift)));
       });
     });
   }
@@ -362,7 +364,7 @@ class Head {
   // exp(from / epsilon) of both ways' references: of c, b before the first iteration.
   void exponentiate_shifts(const T* from, T* to) const {
     for (int64_t j = 0; j < 2 * M(); j += kLanes<T>)
-      store(to + j, exp_vec<T>(load(from + j) * call_.inv_epsilon));
+      store(to + j, exp2_vec<T>(load(from + j) * call_.log2_inv_epsilon));
   }
 
   // Lengths, features and E of a tile.

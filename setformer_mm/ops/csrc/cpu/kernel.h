@@ -11,6 +11,10 @@
 #include <new>
 #include <utility>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "kernels.h"
 
 namespace setformer_mm {

@@ -5,7 +5,7 @@ from mmengine.config import Config
 
 from setformer_mm import configs
 from setformer_mm.utils.errors import UserError
-from toolkit.backbone_checks import require_known_constructor, unused_outputs
+from toolkit.backbone_use import require_known_constructor, unused_outputs
 
 
 @pytest.mark.parametrize("name", configs.names())

@@ -1,4 +1,4 @@
-"""The sections of docs/sequences.md that are made of figures."""
+"""The sections of documents that are made of the figures of one tool."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from setformer_mm.utils.files import replace_section, write_atomically
 SECTIONS = {
     "sequences": "tools/train_sequences.py",
     "growth": "tools/bench_sequences.py",
+    "quantization": "tools/bench_quantization.py",
 }
 
 

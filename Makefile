@@ -4,6 +4,8 @@
 #                 (ARGS="--cases 5000 --markdown FILE"; docs/reliability.md)
 # make wheel      one wheel in dist/ for many versions of torch and Python
 # make test-wheel its operator's tests beside another torch      (TORCH=2.13.0)
+# make test-upstream   tests beside OpenMMLab's own mm libraries and the oldest torch; compiles
+#                 their mmcv
 # make test-transformers   the tests of setformer_mm.transformers, in an environment beside
 #                 .venv: mmpretrain cannot be imported where transformers is
 # make bench      times and memory of operator and backbone, about half an hour
@@ -34,15 +36,22 @@ MMCV_CFLAGS ?= -O2 -g0 -w
 # What `make test-wheel` installs the wheel beside: a torch in an environment of its own.
 TORCH ?= 2.13.0
 TORCH_VENV := $(VENV)/torch-$(TORCH)
+UPSTREAM_VENV := $(VENV)/upstream
 HF_VENV := $(VENV)/transformers
+
+# What depends on the libraries of OpenMMLab, and what they depend on.
+UPSTREAM_TESTS := test_committed_models.py test_inferencers.py test_shipped_configs.py \
+  test_configs.py tools/test_three_tasks.py tools/test_mim.py hooks optim models/test_mlp.py \
+  models/test_host_conventions.py utils/test_checkpoints.py utils/test_safe_unpickling.py \
+  utils/test_resuming.py ops/test_reference.py ops/test_set_attention.py
 
 # Compile it even in `SETFORMER_MM_DISABLE_EXT=1 make test`, which is about tests alone.
 WITH_EXTENSION := env -u SETFORMER_MM_DISABLE_EXT
 PACKAGING := setup.py pyproject.toml setformer_mm/version.py \
   $(shell find setformer_mm/ops/csrc -type f)
 
-.PHONY: install test faults wheel test-wheel test-transformers bench figures docs lint \
-  demo demo-seg demo-cls clean
+.PHONY: install test faults wheel test-wheel test-upstream test-transformers bench figures \
+  docs lint demo demo-seg demo-cls clean
 
 install: $(DONE)/package
 
@@ -63,6 +72,18 @@ test-wheel: $(DONE)/wheel
 	  setformer_mm
 	cd $(TORCH_VENV) && bin/python -m setformer_mm.ops
 	cd $(TORCH_VENV) && bin/python -m pytest $(ARGS) $(CURDIR)/tests/ops
+
+# Our checkout is where the tests run, for the tools, but the package is the wheel's.
+test-upstream: $(DONE)/wheel
+	$(PYTHON) -m venv --clear $(UPSTREAM_VENV)
+	$(UPSTREAM_VENV)/bin/python -m pip install -r requirements/upstream_build.txt
+	CFLAGS="$(MMCV_CFLAGS)" MAX_JOBS=$$(nproc) $(UPSTREAM_VENV)/bin/python -m pip install \
+	  --no-build-isolation --no-deps -r requirements/upstream.txt
+	$(UPSTREAM_VENV)/bin/python -m pip install --no-index --no-deps --find-links dist \
+	  setformer_mm
+	cd $(UPSTREAM_VENV) && bin/python -m setformer_mm
+	cd $(UPSTREAM_VENV) && bin/python -m pytest $(ARGS) \
+	  $(addprefix $(CURDIR)/tests/,$(UPSTREAM_TESTS))
 
 # It sees what .venv has; pip adds what is missing.
 test-transformers: install

@@ -9,6 +9,21 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from setformer_mm.utils import checkpoints
 
+ROOT = Path(__file__).resolve().parents[2]
+# The embedded data, as little of it as a training and a test take.
+LITTLE = "--train-scenes 8 --val-scenes 4 --train-crops 20 --val-crops 10".split()
+LITTLE += "--train-relations 4 --val-relations 4".split()
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory) -> Path:
+    """A folder with the paths that the configs name: their own, and little data."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    tool = in_process.load_tool("prepare_mini_data")
+    tool.main(["--out", str(folder / "data" / "digits"), *LITTLE])
+    return folder
+
 
 @pytest.fixture
 def toy(monkeypatch) -> Path:

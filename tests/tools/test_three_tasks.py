@@ -18,10 +18,6 @@ from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import read_result
 from toolkit.config_checks import class_weights_break
 
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = "--train-scenes 8 --val-scenes 4 --train-crops 20 --val-crops 10".split()
-SMALL += "--train-relations 4 --val-relations 4".split()
-
 EPOCHS = ["train_cfg.max_epochs=1", "param_scheduler.1.T_max=1"]
 ITERATIONS = ["train_cfg.max_iters=2", "train_cfg.val_interval=2"]
 ITERATIONS += ["default_hooks.checkpoint.interval=2"]
@@ -40,18 +36,6 @@ TASKS = dict(
     mask_rcnn_setformer_digits=(ITERATIONS, "coco/segm_mAP"),
     upernet_setformer_digits=(ITERATIONS, "mIoU"),
 )
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    """A folder with the paths that the configs name: their own, and small data."""
-    import in_process
-
-    folder = tmp_path_factory.mktemp("three_tasks")
-    (folder / "configs").symlink_to(ROOT / "configs")
-    tool = in_process.load_tool("prepare_mini_data")
-    tool.main(["--out", str(folder / "data" / "digits"), *SMALL])
-    return folder
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -16,14 +16,17 @@ from .configs import root
 from .ops.__main__ import main as print_backends
 from .ops.backends import available_backends
 
-# By import name: the maintained distribution, and what is missing without it.
+# By import name: the maintained distribution, OpenMMLab's own, and what is missing
+# without them.
 LIBRARIES = dict(
-    mmengine=("onedl-mmengine", "configs, hooks and training"),
-    mmcv=("onedl-mmcv", "everything of the other three"),
-    mmpretrain=("onedl-mmpretrain", "classification"),
-    mmdet=("onedl-mmdetection", "detection"),
-    mmseg=("onedl-mmsegmentation", "segmentation"),
+    mmengine=("onedl-mmengine", "mmengine", "configs, hooks and training"),
+    mmcv=("onedl-mmcv", "mmcv", "everything of the other three"),
+    mmpretrain=("onedl-mmpretrain", "mmpretrain", "classification"),
+    mmdet=("onedl-mmdetection", "mmdet", "detection"),
+    mmseg=("onedl-mmsegmentation", "mmsegmentation", "segmentation"),
 )
+# From which on OpenMMLab's mmengine does not read what it saves of a training.
+STRICT_TORCH = (2, 6)
 DIGITS = "data/digits"
 
 
@@ -43,10 +46,16 @@ def main() -> None:
 def installed() -> dict[str, str | None]:
     """Versions of :data:`LIBRARIES` without importing them; None for a missing one."""
     found = {}
-    for name, (distribution, _) in LIBRARIES.items():
+    for name, (maintained, original, _) in LIBRARIES.items():
         found[name] = None
-        if find_spec(name) is not None:
-            found[name] = _version(distribution) or "of an unknown distribution"
+        if find_spec(name) is None:
+            continue
+        if version := _version(maintained):
+            found[name] = version
+        elif version := _version(original):
+            found[name] = f"{version}, OpenMMLab's own"
+        else:
+            found[name] = "of an unknown distribution"
     return found
 
 
@@ -117,14 +126,25 @@ def advice_on_libraries() -> Iterator[str]:
             "run `make install`)"
         )
         return
-    for name, (distribution, lost) in LIBRARIES.items():
+    for name, (maintained, original, lost) in LIBRARIES.items():
         if found[name] is None:
-            yield f"{name} is missing, and with it {lost}: pip install {distribution}"
-        elif _version(distribution) is None:
+            yield f"{name} is missing, and with it {lost}: pip install {maintained}"
+        elif not _version(maintained) and not _version(original):
             yield (
-                f"{name} is not of {distribution}, the maintained distribution that "
-                f"this package is tested with: pip install {distribution} instead"
+                f"{name} is neither of {maintained}, which is maintained, nor of "
+                f"{original}: pip install {maintained} instead"
             )
+    if _is_original("mmengine") and _torch_version() >= STRICT_TORCH:
+        yield (
+            "OpenMMLab's mmengine does not read checkpoints of trainings with torch "
+            "2.6 or newer, except in the tools of this package: pip install "
+            "onedl-mmengine instead, or an older torch"
+        )
+    if _is_original("mmcv") and not (_version("numpy") or "1.").startswith("1."):
+        yield (
+            "OpenMMLab's mmcv fails in changes of hue (ColorJitter) with numpy 2: pip "
+            "install 'numpy<2'"
+        )
     spec = find_spec("mmcv")
     if spec and not list(Path(spec.origin).parent.glob("_ext*")):
         yield (
@@ -159,6 +179,15 @@ def advice_on_data() -> Iterator[str]:
             f"{DIGITS}, the embedded data of the demo, is not here: run `python "
             "tools/prepare_mini_data.py`, and tools from the repository's folder"
         )
+
+
+def _is_original(name: str) -> bool:
+    maintained, original, _ = LIBRARIES[name]
+    return not _version(maintained) and _version(original) is not None
+
+
+def _torch_version() -> tuple[int, ...]:
+    return tuple(map(int, torch.__version__.split(".")[:2]))
 
 
 def _version(distribution: str) -> str | None:

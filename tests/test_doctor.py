@@ -60,19 +60,50 @@ def test_no_libraries(report, monkeypatch):
     assert "setformer_mm.ops works" in advice and "mminstall.txt" in advice
 
 
-def test_one_library_is_missing_and_one_is_the_original(report, monkeypatch):
-    def version(distribution: str) -> str:
-        if distribution == "onedl-mmengine":
-            raise importlib.metadata.PackageNotFoundError(distribution)
-        return "1.0"
+@pytest.fixture
+def only(monkeypatch):
+    """Install these distributions: ``only(mmengine="0.10.7")``."""
 
-    monkeypatch.setattr(doctor, "version", version)
+    def only(**versions: str) -> None:
+        def version(distribution: str) -> str:
+            try:
+                return versions[distribution.replace("-", "_")]
+            except KeyError:
+                raise importlib.metadata.PackageNotFoundError(distribution) from None
+
+        monkeypatch.setattr(doctor, "version", version)
+
+    return only
+
+
+MAINTAINED = dict.fromkeys(
+    (maintained.replace("-", "_") for maintained, *_ in doctor.LIBRARIES.values()),
+    "1.0",
+)
+ORIGINAL = dict.fromkeys((name for _, name, _ in doctor.LIBRARIES.values()), "1.0")
+
+
+def test_one_library_is_missing_and_one_of_nobody(report, monkeypatch, only):
+    del (others := dict(MAINTAINED))["onedl_mmengine"]
+    only(**others)
     monkeypatch.setattr(
         doctor, "find_spec", lambda n: None if n == "mmseg" else Spec(n)
     )
     _, (first, second) = report()
-    assert "mmengine is not of onedl-mmengine" in first
+    assert "mmengine is neither of onedl-mmengine, which is maintained, nor" in first
     assert "mmseg is missing, and with it segmentation" in second
+
+
+def test_the_libraries_of_openmmlab(report, monkeypatch, only):
+    only(**ORIGINAL, numpy="1.26.4")
+    monkeypatch.setattr(doctor.torch, "__version__", "2.5.1")
+    text, advice = report()
+    assert text.count("1.0, OpenMMLab's own") == len(doctor.LIBRARIES) and not advice
+    only(**ORIGINAL, numpy="2.4.6")
+    monkeypatch.setattr(doctor.torch, "__version__", "2.10.0+cpu")
+    _, (first, second) = report()
+    assert "does not read checkpoints of trainings with torch 2.6 or newer" in first
+    assert "pip install 'numpy<2'" in second
 
 
 def test_mmcv_without_operators(report, tmp_path):

@@ -4,6 +4,7 @@ import builtins
 import io
 import os
 import pickle
+import tarfile
 import zipfile
 from collections import OrderedDict
 
@@ -99,18 +100,25 @@ PLACES = {
 }
 
 
-def write(path, checkpoint, is_zip=True):
-    """Write what `torch.save` would, in its present or its former format."""
+FORMS = ("zip", "pickle", "tar")  # in which torch writes, or has written
+
+
+def write(path, checkpoint, form="zip"):
+    """Write what `torch.save` would, in its present or a former format."""
     stream = io.BytesIO()
     Pickler(stream, protocol=2).dump(checkpoint)
-    if not is_zip:
-        path.write_bytes(stream.getvalue())
-        return
-    buffer = io.BytesIO()
-    torch.save({}, buffer)
-    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w") as target:
-        for name in source.namelist():
-            content = source.read(name)
-            if name.endswith("/data.pkl"):
-                content = stream.getvalue()
-            target.writestr(name, content)
+    content = stream.getvalue()
+    if form == "pickle":
+        path.write_bytes(content)
+    elif form == "tar":
+        with tarfile.open(path, "w") as target:
+            member = tarfile.TarInfo("storages")
+            member.size = len(content)
+            target.addfile(member, io.BytesIO(content))
+    else:
+        buffer = io.BytesIO()
+        torch.save({}, buffer)
+        with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w") as target:
+            for name in source.namelist():
+                is_pickle = name.endswith("/data.pkl")
+                target.writestr(name, content if is_pickle else source.read(name))

@@ -55,7 +55,11 @@ from setformer_mm.utils.resuming import (
     last_checkpoint,
 )
 from toolkit.backbone_use import require_known_constructor, unused_outputs
-from toolkit.config_checks import require_enough_for_batch_norm, require_parts
+from toolkit.config_checks import (
+    require_enough_for_batch_norm,
+    require_parts,
+    require_usable_class_weights,
+)
 from toolkit.launch import (
     build_runner,
     form_explained,
@@ -180,6 +184,7 @@ def main() -> None:
         require_known_classes(cfg, ("train", "val"))
         require_pretrained_weights(cfg)
         require_enough_for_batch_norm(cfg)
+        require_usable_class_weights(cfg)
         require_known_constructor(cfg)
         require_used_outputs(cfg)
     checkpoint = None

@@ -1,6 +1,7 @@
 """Random numbers that depend on where a run is, not on how it got there."""
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -93,13 +94,23 @@ class ExactResumeHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed an epoch or, in iteration-based training, the first batch of this run.
 
-        mmengine then skips the batches of the interrupted run. That draws nothing from
-        the global generators: only indices are skipped, from the sampler's generator.
+        mmengine then skips the batches of the interrupted run. The maintained one skips
+        their indices, which draws nothing from the global generators.
         """
-        self._by_epoch = not hasattr(runner.train_loop, "dataloader_iterator")
+        batches = getattr(runner.train_loop, "dataloader_iterator", None)
+        self._by_epoch = batches is None
         step = runner.epoch if self._by_epoch else runner.iter
         runner.train_dataloader.generator.manual_seed(self._entropy(step)[0])
         self._seed_everything(step)
+        if not self._by_epoch and not hasattr(batches, "skip_iter"):
+            runner.train_loop.dataloader_iterator = self._seeded_after(batches, step)
+
+    def _seeded_after(self, batches: Iterator, skipped: int) -> Iterator:
+        """Seed again behind the batches that OpenMMLab's own mmengine loads to skip."""
+        for _ in range(skipped):
+            yield next(batches)
+        self._seed_everything(skipped)
+        yield from batches
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         """Seed the next batch of iteration-based training."""

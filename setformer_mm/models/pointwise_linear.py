@@ -54,7 +54,10 @@ def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
             or layer._forward_hooks
             or layer._backward_pre_hooks
             or layer._backward_hooks
-            or torch_modules._has_any_global_hook()
+            or torch_modules._global_forward_pre_hooks
+            or torch_modules._global_forward_hooks
+            or torch_modules._global_backward_pre_hooks
+            or torch_modules._global_backward_hooks
         )
     )
 

@@ -8,13 +8,13 @@ import os
 import os.path as osp
 import re
 import sys
+import tarfile
 import threading
 import uuid
-import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
 
@@ -24,7 +24,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor, nn
 
 from .errors import UserError
-from .safe_unpickling import safe_globals
+from .safe_unpickling import safe_globals_allowed
 
 _LOCK = threading.RLock()  # for what is replaced in mmengine for a while
 _DOWNLOADS: set[str] = set()  # URLs that this process has spoken of
@@ -152,8 +152,22 @@ def _read_url(
     return checkpoint
 
 
-# What mmengine's loaders call to get from a file, or a URL, to a dict.
-_READERS = dict(_safe_torch_load=_read_file, load_url=_read_url)
+class _Torch:
+    """Stand in for the module ``torch`` where functions call its ``load``."""
+
+    load = staticmethod(_read_file)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+# What mmengine's loaders call to get from a file, or a URL, to a dict. OpenMMLab's own
+# releases call torch.load.
+_READERS: dict[str, Any] = dict(load_url=_read_url)
+if hasattr(mmengine_checkpoint, "_safe_torch_load"):
+    _READERS["_safe_torch_load"] = _read_file
+else:
+    _READERS["torch"] = _Torch()
 
 
 def _read(stream: BinaryIO, name: str, map_location: Any) -> dict:
@@ -185,10 +199,11 @@ def _read(stream: BinaryIO, name: str, map_location: Any) -> dict:
 def _unpickle(stream: BinaryIO, name: str, map_location: Any) -> Any:
     is_zip = stream.read(4) == b"PK\x03\x04"  # as torch tells its format before 1.6
     stream.seek(0)
+    _require_known_form(stream, is_zip, name)
     try:
         # What mmengine stores besides tensors. It is not allowed once and for all,
         # because mmengine withdraws the permission after each load of its own.
-        with torch.serialization.safe_globals(safe_globals()), _without_warnings():
+        with safe_globals_allowed():
             # mmengine often names no device; that of the writer may not be here.
             checkpoint = torch.load(stream, map_location or "cpu", weights_only=True)
     except OSError:
@@ -198,14 +213,27 @@ def _unpickle(stream: BinaryIO, name: str, map_location: Any) -> Any:
         foreign = re.search(r"GLOBAL (\S+) (was not an allowed|whose)", str(error))
         if foreign:
             reason = f"it holds a {foreign[1]}"
-        elif "TorchScript" in str(error):
-            reason = "it is a model of torch.jit.save; save its state_dict() instead"
         else:
             reason = "or is damaged"
         raise UserError(f"{name} is not a checkpoint of weights, {reason}") from error
     if is_zip:
         _require_checksums(stream, name)
     return checkpoint
+
+
+def _require_known_form(stream: BinaryIO, is_zip: bool, name: str) -> None:
+    """Refuse what torch read before 2.6 in spite of ``weights_only=True``."""
+    reason = None
+    if is_zip:
+        with suppress(Exception):  # of any type: what is damaged, torch reports
+            with zipfile.ZipFile(stream) as archive:
+                if any(n.endswith("/constants.pkl") for n in archive.namelist()):
+                    reason = "a model of torch.jit.save; save its state_dict() instead"
+    elif tarfile.is_tarfile(stream):
+        reason = "a tar archive, torch's format before 0.2; save it with a newer torch"
+    stream.seek(0)
+    if reason:
+        raise UserError(f"{name} is not a checkpoint of weights, it is {reason}")
 
 
 def _require_checksums(stream: BinaryIO, name: str) -> None:
@@ -219,14 +247,6 @@ def _require_checksums(stream: BinaryIO, name: str) -> None:
         raise UserError(f"{name} is damaged: {error}") from error
     if damaged:
         raise UserError(f"{name} is damaged: the checksum of {damaged} is wrong")
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Torch warns of a TorchScript archive before it refuses it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _is_safetensors(head: bytes) -> bool:

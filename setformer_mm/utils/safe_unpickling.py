@@ -8,31 +8,51 @@ module, and from there everything. Here it serves these four methods alone.
 Arrays come by ``numpy.ndarray`` and ``numpy.dtype``, which make an array of objects out
 of any bytes, too: whoever looks into it follows their addresses, and runs what is
 there. Here they make nothing but arrays of numbers, whose bytes numpy counts.
+
+numpy 2 has another name for the module of ``_reconstruct`` and ``scalar`` than numpy 1;
+a file of either is read beside either.
 """
 
-from collections.abc import Callable
+from _codecs import encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pickle import UnpicklingError
 
 import numpy as np
+import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import get_torch_safe_globals
 
+ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _STATISTICS = ("min", "max", "current", "mean")
 # Scalars of these types are what metrics return and a best score may be.
 _SCALARS = (np.bool_, np.uint8, np.uint32, np.int32, np.int64, np.float32, np.float64)
 # Truth values, integers, and floating and complex numbers.
 _KINDS_OF_NUMBERS = "biufc"
 
-_reconstruct = np.zeros(0).__reduce__()[0]  # whose module depends on numpy's version
+_numpy_scalar = np.float64(0).__reduce__()[0]
+
+
+@contextmanager
+def safe_globals_allowed() -> Iterator[None]:
+    """Let ``torch.load(..., weights_only=True)`` find :func:`safe_globals` for a while.
+
+    torch 2.4 has no ``torch.serialization.safe_globals``, which would do this.
+    """
+    before = list(torch.serialization.get_safe_globals())
+    torch.serialization.add_safe_globals(safe_globals())
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def safe_globals() -> list[Callable]:
-    """What ``torch.serialization.safe_globals`` takes: what mmengine allows, types of
-    scalars, and stand-ins for what would give access to more.
+    """What a checkpoint of mmengine needs besides tensors: statistics, types of
+    scalars, the bytes of arrays, which torch 2.4 does not allow itself, and stand-ins
+    for what would give access to more.
     """
-    replaced = getattr, _reconstruct, np.ndarray, np.dtype
-    allowed = [each for each in get_torch_safe_globals() if each not in replaced]
-    return [*allowed, *_scalar_types(), _statistic, empty_array, number_type, ARRAY]
+    return [slice, HistoryBuffer, encode, *_scalar_types(), *_STAND_INS]
 
 
 def _scalar_types() -> list[type]:
@@ -84,6 +104,9 @@ class _Array:
     for torch, the type of what comes out, but nothing that can be called.
     """
 
+    def __init__(self) -> None:
+        self.__module__, self.__name__, self.__qualname__ = "numpy", *["ndarray"] * 2
+
     def __eq__(self, other: object) -> bool:
         return other is np.ndarray or other is self
 
@@ -93,12 +116,25 @@ class _Array:
 
 ARRAY = _Array()
 
-# torch finds what it allows by these.
-for _stand_in, _original in (
-    (_statistic, getattr),
-    (empty_array, _reconstruct),
-    (number_type, np.dtype),
-    (ARRAY, np.ndarray),
-):
-    _stand_in.__module__ = _original.__module__
-    _stand_in.__name__ = _stand_in.__qualname__ = _original.__qualname__
+
+def _named(stand_in: Callable, module: str, name: str) -> Callable:
+    """Give a stand-in the name by which torch finds what it allows.
+
+    Returns:
+        Callable: a copy, because one may stand in under two names.
+    """
+
+    def named(*args: object) -> object:
+        return stand_in(*args)
+
+    named.__module__, named.__name__, named.__qualname__ = module, name, name
+    return named
+
+
+_STAND_INS = [
+    _named(_statistic, "builtins", "getattr"),
+    _named(number_type, "numpy", "dtype"),
+    ARRAY,
+    *(_named(empty_array, module, "_reconstruct") for module in ARRAY_MODULES),
+    *(_named(_numpy_scalar, module, "scalar") for module in ARRAY_MODULES),
+]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from setformer_mm.utils.errors import UserError
@@ -15,6 +16,7 @@ from toolkit.config_checks import (
     require_enough_for_batch_norm,
     require_integers,
     require_parts,
+    require_usable_class_weights,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,6 +85,24 @@ def test_batch_norm_of_one_picture(monkeypatch):
         require_enough_for_batch_norm(cfg)
     cfg.model.decode_head.norm_cfg = dict(type="GN", num_groups=32)
     require_enough_for_batch_norm(cfg)
+
+
+def test_class_weights_where_ignored_pixels_have_none(monkeypatch):
+    """As in the loss of OpenMMLab's mmsegmentation 1.2.2."""
+    module = pytest.importorskip("mmseg.models.losses.cross_entropy_loss")
+    digits = Config.fromfile(ROOT / "configs/digits/upernet_setformer_digits.py")
+
+    def with_a_weight_for_each(pred, label, class_weight, **_):
+        return torch.stack([class_weight[each] for each in label])
+
+    monkeypatch.setattr(module, "cross_entropy", with_a_weight_for_each)
+    with pytest.raises(UserError) as error:
+        require_usable_class_weights(digits)
+    (key,) = re.findall(r"pass (\S+)=None", str(error.value))
+    assert key == "model.decode_head.loss_decode.class_weight"
+    require_usable_class_weights(UPERNET)
+    monkeypatch.setattr(module, "cross_entropy", lambda *args, **fields: None)
+    require_usable_class_weights(digits)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import in_process
 import pytest
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
+from setformer_mm.utils import checkpoints
+
 
 @pytest.fixture
 def toy(monkeypatch) -> Path:
@@ -28,7 +30,7 @@ def tool(monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setattr(sys, "argv", sys.argv)
-    for name in ("_safe_torch_load", "load_url"):
+    for name in checkpoints._READERS:
         theirs = getattr(mmengine_checkpoint, name)
         monkeypatch.setattr(mmengine_checkpoint, name, theirs)
     return in_process.run_main

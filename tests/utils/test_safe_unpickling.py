@@ -6,21 +6,25 @@ from pickle import UnpicklingError
 import numpy as np
 import pytest
 import torch
-from malicious import PAYLOADS, PLACES, write
+from malicious import FORMS, PAYLOADS, PLACES, write
 from mmengine.logging import MessageHub
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from setformer_mm.utils.checkpoints import read_checkpoint
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.safe_unpickling import number_type, safe_globals
+from setformer_mm.utils.safe_unpickling import (
+    ARRAY_MODULES,
+    number_type,
+    safe_globals,
+)
 
 
-@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "pickle"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_nothing_is_executed(tmp_path, canary, payload, place, is_zip):
+def test_nothing_is_executed(tmp_path, canary, payload, place, form):
     path = tmp_path / "checkpoint.pth"
-    write(path, PLACES[place](PAYLOADS[payload](f"touch {canary}")), is_zip)
+    write(path, PLACES[place](PAYLOADS[payload](f"touch {canary}")), form)
     with pytest.raises(UserError, match="is not a checkpoint of weights"):
         read_checkpoint(str(path))
     assert not canary.exists()
@@ -75,6 +79,19 @@ def test_arrays_and_scalars_are_read(tmp_path):
         assert found[name].dtype == value.dtype
 
 
+@pytest.mark.parametrize("theirs", ARRAY_MODULES)
+def test_files_of_either_numpy_are_read(tmp_path, theirs):
+    """The committed weights are of numpy 2, those of OpenMMLab's lists of numpy 1."""
+    values = dict(a=np.arange(3.0), d=np.float64(2.5))
+    path = tmp_path / "checkpoint.pth"
+    torch.save(dict(state_dict={}, meta=values), path, _use_new_zipfile_serialization=0)
+    (ours,) = [m for m in ARRAY_MODULES if m.encode() in path.read_bytes()]
+    path.write_bytes(path.read_bytes().replace(ours.encode(), theirs.encode()))
+    found = read_checkpoint(str(path))["meta"]
+    np.testing.assert_array_equal(found["a"], values["a"])
+    assert found["d"] == values["d"] and type(found["d"]) is np.float64
+
+
 class TypeWithState:
     """Pickled as float64 of another state than its own."""
 
@@ -107,10 +124,14 @@ def test_types_with_a_byte_order_of_their_own_are_refused():
 
 
 def test_nothing_of_mmengines_list_is_lost():
+    list_of_mmengine = getattr(mmengine_checkpoint, "get_torch_safe_globals", None)
+    if list_of_mmengine is None:
+        pytest.skip("OpenMMLab's own mmengine has no list")
+
     def name(each):
         return each.__module__, each.__qualname__
 
-    mmengines = mmengine_checkpoint.get_torch_safe_globals()
+    mmengines = list_of_mmengine()
     assert set(map(name, mmengines)) <= set(map(name, safe_globals()))
     assert not {getattr, np.dtype} & set(safe_globals())
     assert not any(each is np.ndarray for each in safe_globals())

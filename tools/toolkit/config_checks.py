@@ -4,6 +4,7 @@ import difflib
 import os
 from collections.abc import Iterator, Sequence
 
+import torch
 from mmengine.config import Config
 
 from setformer_mm.utils.errors import UserError
@@ -160,6 +161,43 @@ def require_enough_for_batch_norm(cfg: Config) -> None:
                 "pictures: pass train_dataloader.batch_size=2 or more, or norm_cfg="
                 "dict(type='GN', num_groups=32)"
             )
+
+
+def require_usable_class_weights(cfg: Config) -> None:
+    """Check that a loss of mmseg with ``class_weight`` can meet an ignored pixel.
+
+    Raises:
+        UserError: if it cannot, as in OpenMMLab's own release: on a GPU the process
+            would end without a reason.
+    """
+    if cfg.get("default_scope") != "mmseg":
+        return
+    for key, loss in _dicts(cfg.get("model"), "model"):
+        if loss.get("type") != "CrossEntropyLoss" or loss.get("use_sigmoid"):
+            continue
+        if loss.get("class_weight") is not None and class_weights_break():
+            raise UserError(
+                f"{key} has a class_weight, with which the loss of this mmseg fails at "
+                "the first pixel to ignore, as in padding; install "
+                f"onedl-mmsegmentation, or pass {key}.class_weight=None"
+            )
+
+
+def class_weights_break() -> bool:
+    """Whether mmseg indexes class weights with the labels of ignored pixels."""
+    from mmseg.models.losses.cross_entropy_loss import cross_entropy
+
+    ignored = torch.full((1, 1, 1), 255)
+    try:
+        cross_entropy(
+            torch.zeros(1, 2, 1, 1),
+            ignored,
+            class_weight=torch.ones(2),
+            ignore_index=255,
+        )
+    except IndexError:
+        return True
+    return False
 
 
 def _get(cfg: Config, key: str):

@@ -11,7 +11,12 @@ from typing import Any
 import torch
 
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.safe_unpickling import ARRAY, empty_array, number_type
+from setformer_mm.utils.safe_unpickling import (
+    ARRAY,
+    ARRAY_MODULES,
+    empty_array,
+    number_type,
+)
 
 # What predictions are made of beside plain values: tensors, arrays, encoded masks.
 _ALLOWED = {
@@ -19,7 +24,7 @@ _ALLOWED = {
     ("collections", "OrderedDict"),
     ("torch", "Size"),
     ("torch._utils", "_rebuild_tensor_v2"),
-    *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
+    *((module, "scalar") for module in ARRAY_MODULES),
 }
 
 
@@ -59,8 +64,7 @@ def _load_storage(content: bytes) -> Any:
 
 _STAND_INS = {
     ("torch.storage", "_load_from_bytes"): _load_storage,
-    ("numpy.core.multiarray", "_reconstruct"): empty_array,
-    ("numpy._core.multiarray", "_reconstruct"): empty_array,
+    **{(module, "_reconstruct"): empty_array for module in ARRAY_MODULES},
     ("numpy", "dtype"): number_type,
     ("numpy", "ndarray"): ARRAY,
 }

@@ -166,9 +166,10 @@ $(DONE)/mm: requirements/mminstall.txt $(DONE)/runtime
 	  "onedl_mmcv; $(BIN)/pip uninstall -y onedl-mmcv' and start again." >&2; exit 1; }
 	@touch $@
 
-# The page of tools/explore.py is among what is tested.
-$(DONE)/tests: requirements/tests.txt requirements/explore.txt $(DONE)/venv
-	$(PIP_INSTALL) -r requirements/tests.txt -r requirements/explore.txt
+# The page of tools/explore.py and the formats of tools/export.py are among what is tested.
+TESTED := $(addprefix requirements/,tests.txt explore.txt export.txt)
+$(DONE)/tests: $(TESTED) $(DONE)/venv
+	$(PIP_INSTALL) $(TESTED:%=-r %)
 	@touch $@
 
 $(DONE)/docs: requirements/docs.txt $(DONE)/venv

@@ -272,6 +272,7 @@ setup(
         "docs": read_requirements("docs"),
         "optional": read_requirements("optional"),
         "explore": read_requirements("explore"),
+        "export": read_requirements("export"),
         "tests": read_requirements("tests"),
         "transformers": read_requirements("transformers"),
     },

@@ -65,7 +65,7 @@ def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
 def _is_faster_as_convolution(layer: nn.Module, x: Tensor) -> bool:
     if x.dim() != 4 or x.device.type != "cpu" or x.dtype not in _TYPES:
         return False
-    if not is_plain(layer, nn.Linear):
+    if not is_plain(layer, nn.Linear) or torch.onnx.is_in_onnx_export():
         return False
     # Tensors made of others, as quantised weights are, know little but F.linear.
     if hasattr(type(layer.weight), "__tensor_flatten__"):

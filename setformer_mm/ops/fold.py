@@ -7,6 +7,7 @@ caches in evaluation.
 """
 
 import math
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,11 @@ from torch.autograd.function import once_differentiable
 
 from .autocast import without_autocast
 from .kernel import gaussian_kernel, unit_vectors
+
+_NOT_IN_ONNX = (
+    "ONNX has no eigendecomposition for the fold of anchors and references: call the "
+    "model's switch_to_deploy() before the export, or use tools/export.py"
+)
 
 
 class Folded(NamedTuple):
@@ -93,11 +99,9 @@ def fold(
         RuntimeError: If torch.onnx.export is under way: ONNX cannot express it.
     """
     if torch.onnx.is_in_onnx_export():
-        raise RuntimeError(
-            "ONNX has no eigendecomposition for the fold of anchors and references: "
-            "call the model's switch_to_deploy() before the export, or use "
-            "tools/export.py"
-        )
+        # The exporter tries another way then, and fails without a word of this.
+        warnings.warn(_NOT_IN_ONNX, stacklevel=2)
+        raise RuntimeError(_NOT_IN_ONNX)
     _require_finite(anchors, references, return_references)
     with without_autocast(anchors):
         anchors, _ = unit_vectors(anchors.double())

@@ -189,5 +189,6 @@ def test_without_return_references_the_ways_are_the_same():
 
 def test_onnx_is_refused(monkeypatch):
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
-    with pytest.raises(RuntimeError, match=r"call the model's switch_to_deploy\(\)"):
+    match = r"call the model's switch_to_deploy\(\)"
+    with pytest.raises(RuntimeError, match=match), pytest.warns(match=match):
         fold_maps(*random_tensors()[1:])

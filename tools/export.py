@@ -1,0 +1,287 @@
+"""Write a model for another engine, and check that it computes the same there.
+
+``python tools/export.py CONFIG CHECKPOINT --to onnx --dynamic``
+
+Exported are classifiers and segmentors from normalised pictures to logits, backbone and
+neck of detectors, and backbones. The file is written under its name only after the
+engine has agreed with PyTorch on pictures of sizes that it was not made with, unless it
+is for one size.
+"""
+
+import argparse
+
+from toolkit.flags import add_allow_missing
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument(
+        "--to",
+        required=True,
+        choices=("onnx", "openvino", "aoti", "torch-export"),
+        help="format",
+    )
+    parser.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="pictures of any size and number; otherwise one of one size",
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="INT8 linear layers (onnx and openvino)"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", help="where to write (<config name>.*)"
+    )
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of pictures; with --dynamic, of those that are traced (what the config's "
+        "test pipeline makes of the picture)",
+    )
+    parser.add_argument(
+        "--picture", metavar="FILE", help="what to check with (a photograph)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="SHARE",
+        help="largest difference as a share of the largest output (1e-3; INT8 0.2)",
+    )
+    add_allow_missing(parser)
+    args = parser.parse_args()
+    if args.int8 and args.to not in ("onnx", "openvino"):
+        parser.error(f"--int8 is for onnx and openvino, got --to {args.to}")
+    if args.size and min(args.size) < 1:
+        parser.error("--size is two positive numbers")
+    if args.tolerance is None:
+        args.tolerance = 0.2 if args.int8 else 1e-3
+    return args
+
+
+if __name__ == "__main__":
+    parse_args()  # answers --help before the seconds of the imports below
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from setformer_mm.export import (
+    FORMATS,
+    Format,
+    Metadata,
+    NotAlikeError,
+    Part,
+    deployed_part,
+    require_alike,
+)
+from setformer_mm.export.int8 import compress_openvino, quantize_onnx
+from setformer_mm.utils.checkpoints import load_fitting_weights, read_checkpoint
+from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.installed import is_installed
+from toolkit.class_names import read_class_names
+from toolkit.config_checks import require_parts
+from toolkit.inspected_model import PicturePipeline
+from toolkit.launch import build_model, one_line, read_config, run_tool
+from toolkit.outputs import require_writable_file
+from toolkit.pictures import read_picture
+from toolkit.timing import interleave, quartiles
+
+QUANTISERS = dict(onnx=quantize_onnx, openvino=compress_openvino)
+# Of the size that is traced: taller, wider, and one that nothing divides.
+OTHER_SIZES = ((1.5, 1.0), (1.0, 1.25), (0.8, 1.3))
+ROUNDS = 5
+
+
+def require_installed(args: argparse.Namespace) -> None:
+    """Check what a format and its engine need.
+
+    Raises:
+        UserError: naming what is missing.
+    """
+    needed = list(FORMATS[args.to].needs)
+    if args.int8:
+        needed += dict(onnx=["onnxruntime"], openvino=["nncf"])[args.to]
+    missing = [name for name in needed if not is_installed(name)]
+    if missing:
+        what = f"--to {args.to}{' --int8' if args.int8 else ''}"
+        how = " and ".join(
+            "pip install nncf" if name == "nncf" else "pip install setformer_mm[export]"
+            for name in dict.fromkeys(n if n == "nncf" else "" for n in missing)
+        )
+        raise UserError(f"{what} needs {', '.join(missing)}; {how}")
+
+
+def describe(cfg: Config, checkpoint: dict, part: Part) -> Metadata:
+    """What goes into the file beside the model."""
+    fields = cfg.get("data_preprocessor") or {}
+    fields = {**fields, **(cfg.model.get("data_preprocessor") or {})}
+    channels = 3
+    is_rgb = fields.get("bgr_to_rgb", fields.get("to_rgb", False))
+    classes = read_class_names(cfg, checkpoint).get("classes") or ()
+    return Metadata(
+        task=part.task,
+        outputs=part.outputs,
+        mean=tuple(map(float, fields.get("mean") or [0.0] * channels)),
+        std=tuple(map(float, fields.get("std") or [1.0] * channels)),
+        channel_order="RGB" if is_rgb else "BGR",
+        classes=tuple(classes),
+    )
+
+
+def normalised(picture: np.ndarray, metadata: Metadata) -> Tensor:
+    """A picture as a model takes it, by what its metadata say.
+
+    Args:
+        picture: BGR ``(height, width, 3)``, uint8.
+        metadata: of the model.
+
+    Returns:
+        ``(1, 3, H, W)``, float32.
+    """
+    if metadata.channel_order == "RGB":
+        picture = picture[..., ::-1]
+    values = (picture - np.array(metadata.mean)) / np.array(metadata.std)
+    return torch.from_numpy(values).float().permute(2, 0, 1)[None].contiguous()
+
+
+def size_of(cfg: Config, model: nn.Module, picture: np.ndarray) -> tuple[int, int]:
+    """Height and width of what a config's test pipeline makes of a picture."""
+    sample = PicturePipeline(cfg)(picture)
+    batch = {key: [value] for key, value in sample.items()}
+    return tuple(model.data_preprocessor(batch, False)["inputs"].shape[2:])
+
+
+def batches(
+    picture: np.ndarray, metadata: Metadata, size: tuple[int, int], dynamic: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """What to trace with, and what to check with."""
+
+    def resized(height: float, width: float, count: int = 1) -> Tensor:
+        shape = max(1, round(width)), max(1, round(height))
+        small = cv2.resize(picture, shape, interpolation=cv2.INTER_AREA)
+        turned = [small, small[:, ::-1], small[::-1]][:count]
+        return torch.cat([normalised(p, metadata) for p in turned])
+
+    height, width = size
+    if not dynamic:
+        upright = resized(height, width)
+        return upright, [upright.flip(2, 3)]
+    checks = [
+        resized(height * tall, width * wide, count)
+        for count, (tall, wide) in enumerate(OTHER_SIZES, 1)
+    ]
+    # A batch of one would be taken for the only one.
+    return resized(height, width, 2), checks
+
+
+@contextmanager
+def in_another_folder(out: Path) -> Iterator[Path]:
+    """A folder beside ``out``, which is gone in the end."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        yield Path(folder) / out.name
+
+
+def put_in_place(written: Path, out: Path, kind: Format) -> int:
+    """Give files their names, what the engine opens last.
+
+    Returns:
+        Bytes of all of them.
+    """
+    size = 0
+    for suffix in (*kind.companions, None):
+        path, target = (
+            p if suffix is None else p.with_suffix(suffix) for p in (written, out)
+        )
+        size += path.stat().st_size
+        path.replace(target)
+    return size
+
+
+def report(args, run, part: Part, checks: list[Tensor], differences: list) -> None:
+    """Print differences and times, each size side by side."""
+    for images, difference in zip(checks, differences):
+        calls = {
+            "": lambda x=images: run(x),
+            "PyTorch": lambda x=images: part.module(x),
+        }
+        with torch.inference_mode():
+            times = interleave(calls, "cpu", ROUNDS)
+        there, here = (1000 * quartiles(times[name])[1] for name in calls)
+        print(
+            f"  {' x '.join(map(str, images.shape))}: largest difference "
+            f"{difference.largest:.1e} of {difference.scale:.3g}; {there:.1f} ms, "
+            f"PyTorch {here:.1f} ms"
+        )
+
+
+def main() -> None:
+    args = parse_args()
+    kind = FORMATS[args.to]
+    require_installed(args)
+    out = Path(args.out or Path(args.config).stem + kind.suffix)
+    if not out.name.endswith(kind.suffix):
+        raise UserError(f"--out names a file {kind.suffix} for {kind.title}, got {out}")
+    require_writable_file(out, "--out")
+    cfg = read_config(args.config)
+    require_parts(cfg, ("model", "test_dataloader"))
+    checkpoint = read_checkpoint(args.checkpoint)
+    model = build_model(cfg)
+    load_fitting_weights(model, args.checkpoint, args.allow_missing, checkpoint)
+    if args.picture:
+        picture = read_picture(args.picture)
+    else:
+        from skimage.data import astronaut
+
+        picture = astronaut()[..., ::-1]
+
+    size = tuple(args.size or size_of(cfg, model, picture))
+    try:
+        part = deployed_part(model, torch.zeros(1, 3, *size))
+    except TypeError as error:
+        raise UserError(f"{args.config}: {error}") from error
+    metadata = describe(cfg, checkpoint, part)
+    traced, checks = batches(picture, metadata, size, args.dynamic)
+    metadata = replace(
+        metadata,
+        sizes="open" if args.dynamic else "x".join(map(str, traced.shape)),
+        precision="int8" if args.int8 else "float32",
+    )
+    with in_another_folder(out) as path, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # exporters warn of their own ways
+        try:
+            kind.write(part, traced, path, metadata, args.dynamic)
+            if args.int8:
+                layers = QUANTISERS[args.to](path)
+                print(f"INT8: {layers} linear layers")
+            run = kind.load(path)
+        except Exception as error:  # of any type: exporters have their own
+            raise UserError(
+                f"the export to {kind.title} failed: {one_line(error)}; "
+                "SETFORMER_MM_TRACEBACK=1 shows where"
+            ) from error
+        try:
+            differences = require_alike(run, part.module, checks, args.tolerance)
+        except NotAlikeError as error:
+            raise UserError(f"{out} was not written: {error}") from error
+        written = put_in_place(path, out, kind)
+        shape = "any size" if args.dynamic else "one size"
+        print(f"{out}: {kind.title}, {metadata.task}, {shape}, {written / 1e6:.2f} MB")
+        report(args, run, part, checks, differences)
+
+
+if __name__ == "__main__":
+    run_tool(main)

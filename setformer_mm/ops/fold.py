@@ -49,7 +49,9 @@ class Folded(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> "Folded":
         """Cast the three maps; returns ``self``'s tensors where nothing changes."""
-        return Folded(*(t.to(dtype) for t in self[:3]), self.alpha)
+        # Torch 2.8 cannot compile a slice of a named tuple.
+        maps = self.anchors, self.score_maps, self.value_map
+        return Folded(*(t.to(dtype) for t in maps), self.alpha)
 
 
 class NonFiniteError(ValueError):

@@ -392,6 +392,8 @@ def _initialise_on_rank(rank, path):
     runner = make_runner(model, random_images() if rank == 0 else [])
     KMeansReferenceInitHook(num_images=3).before_train(runner)
     torch.save([learned_points(layer) for layer in model.layers], f"{path}/{rank}.pth")
+    # Beside torch 2.4 a process waited for ever for one that had gone.
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

@@ -216,6 +216,7 @@ def test_binary_is_built_on_the_stable_abi_alone(name):
     assert {s for s in symbols if s.startswith("Py")} == LIBRARIES[name]
 
 
+@needs_extension
 @pytest.mark.parametrize("name", ["AVX2", "avx512vnni"])
 def test_unknown_instruction_set_is_refused(name, tmp_path):
     code = "import setformer_mm.ops"

@@ -44,14 +44,13 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from setformer_mm.utils.checkpoints import load_fitting_weights, read_checkpoint
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.json_text import json_text
+from toolkit.benchmarks.digits_classifier import CONFIG, load_test_set, trained
 from toolkit.benchmarks.measuring import TURN_SECONDS
 from toolkit.benchmarks.quantization_tables import render
 from toolkit.benchmarks.reporting import Progress
@@ -65,29 +64,7 @@ from toolkit.timing import environment, interleave
 # From pictures (B, 3, H, W) to logits (B, classes).
 Classifier = Callable[[Tensor], Tensor]
 
-DIGITS = Path(__file__).resolve().parents[1] / "configs" / "digits"
-CONFIG = str(DIGITS / "setformer_digits.py")
-CHECKPOINT = str(DIGITS / "checkpoints" / "setformer_digits.pth")
 TOLERANCE = 0.1  # of logits, as a share of those in float32
-
-
-def trained(cfg: Config) -> nn.Module:
-    """The classifier of digits, for inference."""
-    cfg.model.backbone.init_cfg = None
-    model = MODELS.build(cfg.model).eval()
-    load_fitting_weights(model, CHECKPOINT, False, read_checkpoint(CHECKPOINT))
-    model.backbone.switch_to_deploy()  # compiled, it would fold in each pass
-    return model
-
-
-def load_test_set(cfg: Config, model: nn.Module) -> tuple[Tensor, Tensor]:
-    """All pictures as the backbone takes them, and their labels."""
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    samples = [dataset[i] for i in range(len(dataset))]
-    data = {key: [s[key] for s in samples] for key in ("inputs", "data_samples")}
-    data = model.data_preprocessor(data, False)
-    labels = torch.cat([sample.gt_label for sample in data["data_samples"]])
-    return data["inputs"], labels
 
 
 class Precision(NamedTuple):

@@ -1,5 +1,9 @@
 """INT8 weights for the linear layers of exported models."""
 
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 
@@ -27,14 +31,15 @@ def quantize_onnx(path: Path) -> int:
         if node.op_type in ("MatMul", "Gemm") and node.input[1] in matrices
     ]
     metadata = {p.key: p.value for p in model.metadata_props}
-    quantize_dynamic(
-        model,
-        path,
-        nodes_to_quantize=layers,
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        extra_options={"MatMulConstBOnly": True},
-    )
+    with _silence():
+        quantize_dynamic(
+            model,
+            path,
+            nodes_to_quantize=layers,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
     model = onnx.load(path)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, path)
@@ -67,11 +72,12 @@ def compress_openvino(path: Path) -> int:
                 and weight.get_partial_shape().rank.get_length() == 2
             )
             (layers if is_layer else others).append(node.get_friendly_name())
-    compressed = nncf.compress_weights(
-        model,
-        mode=nncf.CompressWeightsMode.INT8_SYM,
-        ignored_scope=nncf.IgnoredScope(names=others, validate=False),
-    )
+    with _silence():
+        compressed = nncf.compress_weights(
+            model,
+            mode=nncf.CompressWeightsMode.INT8_SYM,
+            ignored_scope=nncf.IgnoredScope(names=others, validate=False),
+        )
     for name, value in metadata.items():
         compressed.set_rt_info(value, ["setformer_mm", name])
     # Not over the file that is still being read from.
@@ -80,3 +86,14 @@ def compress_openvino(path: Path) -> int:
     for suffix in (".bin", ".xml"):
         beside.with_suffix(suffix).replace(path.with_suffix(suffix))
     return len(layers)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Both libraries tell about themselves, in the log and on the screen."""
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

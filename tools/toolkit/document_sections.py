@@ -10,6 +10,7 @@ SECTIONS = {
     "sequences": "tools/train_sequences.py",
     "growth": "tools/bench_sequences.py",
     "quantization": "tools/bench_quantization.py",
+    "export": "tools/bench_export.py",
 }
 
 

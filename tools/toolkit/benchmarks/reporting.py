@@ -25,6 +25,7 @@ SHORTEST_SILENCE, LONGEST_SILENCE = 1, 10
 ENOUGH_TO_TELL = 0.03
 
 DPI = 120  # of pictures
+_VERSIONS = "torch", "torchao", "timm", "POT", "onnxruntime", "openvino", "nncf"
 
 
 def start(args: argparse.Namespace) -> None:
@@ -61,9 +62,7 @@ def publish(
 def describe(environment: dict) -> str:
     """One sentence about the machine and the versions of a run."""
     versions = ", ".join(
-        f"{name} {environment[name]}"
-        for name in ("torch", "torchao", "timm", "POT")
-        if name in environment
+        f"{name} {environment[name]}" for name in _VERSIONS if name in environment
     )
     return (
         f"{environment['device']} ({environment['instructions']}), "

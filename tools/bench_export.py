@@ -38,6 +38,7 @@ def parse_args() -> argparse.Namespace:
 if __name__ == "__main__":
     parse_args()  # answers --help before the seconds of the imports below
 
+import shutil
 import warnings
 from functools import partial
 from importlib.metadata import version
@@ -103,12 +104,15 @@ def engine(
         return torch.compile(part.module, fullgraph=True, dynamic=False), None
     to, quantise = EXPORTED[name]
     kind = FORMATS[to]
-    path = folder / (name.replace(" ", "_").replace(",", "") + kind.suffix)
+    path = folder / f"float32{kind.suffix}"
     if not path.exists():
         metadata = Metadata(part.task, part.outputs, (0.0,) * 3, (1.0,) * 3, "RGB")
         kind.write(part, images, path, metadata, False)
-        if quantise is not None:
-            quantise(path)
+    if quantise is not None:
+        float32, path = path, folder / f"int8{kind.suffix}"
+        for suffix in (*kind.companions, kind.suffix):
+            shutil.copy(float32.with_suffix(suffix), path.with_suffix(suffix))
+        quantise(path)
     files = [path, *(path.with_suffix(suffix) for suffix in kind.companions)]
     return kind.load(path), sum(file.stat().st_size for file in files)
 

@@ -209,7 +209,8 @@ class SeTAttention(TokenMixer):
     def switch_to_deploy(self) -> None:
         """Keep the fold of the present parameters for good, gradients or not.
 
-        For inference with ``torch.compile``, which would fold in each forward pass.
+        For inference with ``torch.compile`` and in exported graphs, which would fold in
+        each forward pass, and for ONNX, which cannot.
         ``train()`` and loading a checkpoint undo it.
         """
         # Tensors made in inference mode could not take part in a later backward pass.

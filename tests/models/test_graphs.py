@@ -54,7 +54,12 @@ def test_traced(deployed, backend):
 
 
 @pytest.mark.parametrize(
-    "backend, training", [("auto", True), ("auto", False), ("reference", False)]
+    "backend, training",
+    [
+        ("auto", True),
+        ("auto", False),
+        pytest.param("reference", False, marks=pytest.mark.slow),
+    ],
 )
 def test_exported(backend, training):
     model = build(backend).train(training)
@@ -83,7 +88,7 @@ def test_compiled_for_inference():
     """One graph, without a branch on data."""
     torch.compiler.reset()
     model = build().eval()
-    compiled = torch.compile(model, dynamic=True, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(model, dynamic=True, fullgraph=True, backend="eager")
     with torch.no_grad():
         require_equal(compiled, model)
 

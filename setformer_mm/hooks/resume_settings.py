@@ -149,13 +149,14 @@ class ResumeSettingsHook(Hook):
             return
         schedule = runner.cfg.get("param_scheduler") or []
         one = isinstance(schedule, dict)
+        schedulers = [schedule] if one else schedule
         tied = [
             f"param_scheduler.{name}" if one else f"param_scheduler.{index}.{name}"
-            for index, scheduler in enumerate([schedule] if one else schedule)
+            for index, scheduler in enumerate(schedulers)
             for name in ENDS
             if scheduler.get(name) == old
         ]
-        if tied:
+        if tied and not _goes_on(schedulers, old, _by_epoch(runner)):
             options = " ".join(f"{key}={new}" for key in tied)
             raise UserError(
                 f"train_cfg.{length} is {new} and was {old} in the checkpoint, where "
@@ -193,6 +194,16 @@ class ResumeSettingsHook(Hook):
                     "not kept: such a run can only be resumed with the schedule that "
                     "it had"
                 )
+
+
+def _goes_on(schedulers: list[dict], length: int, by_epoch: bool) -> bool:
+    """Whether one of those that count in the unit of ``length`` ends later."""
+    return any(
+        (scheduler.get(name) or 0) > length
+        for scheduler in schedulers
+        if scheduler.get("by_epoch", True) == by_epoch
+        for name in ENDS
+    )
 
 
 def _by_epoch(runner: Runner) -> bool:

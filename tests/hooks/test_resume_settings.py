@@ -64,6 +64,17 @@ def test_a_longer_run_with_the_old_schedule_is_refused(train, kind):
     assert "\n" not in str(error.value)
 
 
+def test_a_longer_run_may_have_been_no_longer_than_its_warm_up(train):
+    warm_up = dict(type="LinearLR", start_factor=0.1, by_epoch=True, begin=0, end=1)
+    decay = dict(type="CosineAnnealingLR", by_epoch=True, begin=1, end=4)
+    options = {"param_scheduler": [warm_up, decay]}
+    expected = train("epochs", "left_alone", options).rates
+    train("epochs", "run", {**options, LENGTHS["epochs"]: 1})
+    resumed = train("epochs", "run", {"resume": True, **options}).rates
+    assert resumed == {i: rate for i, rate in expected.items() if i in resumed}
+    assert len(resumed) == 9
+
+
 @pytest.mark.parametrize("kind", ["epochs", "iters"])
 def test_a_longer_schedule_is_followed_from_where_the_run_is(train, kind):
     long = {"epochs": 6, "iters": 18}[kind]

@@ -91,7 +91,8 @@ def growth(op: dict) -> list[str]:
             )
     if compared:
         sentences.append(
-            f"The fused softmax attention of torch takes {' and '.join(compared)}."
+            f"Compared with it, in batches of {op['batch']}, the fused softmax "
+            f"attention of torch takes {' and '.join(compared)}."
         )
     return sentences
 

@@ -2,8 +2,8 @@
 
 ``import setformer_mm.transformers`` registers the family as ``"setformer"`` with
 ``AutoConfig``, ``AutoModel`` and the auto classes of its two heads. Tokenizers are the
-user's; a batch is padded on the right. It needs transformers 5 (``pip install
-"setformer_mm[transformers]"``), beside which mmpretrain 1.3 cannot be imported
+user's; a batch is padded on the right. It needs transformers 5 (the extra
+``[transformers]``), beside which mmpretrain 1.3 cannot be imported
 (docs/sequences.md).
 """
 

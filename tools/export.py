@@ -118,7 +118,9 @@ def require_installed(args: argparse.Namespace) -> None:
     if missing:
         what = f"--to {args.to}{' --int8' if args.int8 else ''}"
         how = " and ".join(
-            "pip install nncf" if name == "nncf" else "pip install setformer_mm[export]"
+            "pip install nncf"
+            if name == "nncf"
+            else "pip install -r requirements/export.txt"
             for name in dict.fromkeys(n if n == "nncf" else "" for n in missing)
         )
         raise UserError(f"{what} needs {', '.join(missing)}; {how}")

@@ -5,7 +5,7 @@
 mixers and tasks first, and goes on where it was interrupted: each run is a file in
 ``--out``. Then it prints tables, draws a picture, and with ``--document`` writes the
 tables into a document. Without tasks it trains nothing. Trainings need transformers
-(``pip install "setformer_mm[transformers]"``).
+(``pip install -r requirements/transformers.txt``).
 """
 
 import argparse
@@ -64,9 +64,8 @@ def train_what_is_missing(args: argparse.Namespace) -> None:
     """
     if not is_installed("transformers"):
         raise UserError(
-            "trainings on sequences need transformers; run "
-            "`pip install 'setformer_mm[transformers]'` in an environment without "
-            "mmpretrain"
+            "trainings on sequences need transformers; run `pip install -r "
+            "requirements/transformers.txt` in an environment without mmpretrain"
         )
     from toolkit.sequences.training import settings_of, train
 

@@ -98,6 +98,6 @@ def test_mistakes(export, monkeypatch, capsys):
     missing = FORMATS["onnx"]._replace(needs=("onnx", "no_such_module"))
     monkeypatch.setitem(FORMATS, "onnx", missing)
     with pytest.raises(
-        UserError, match=r"needs .*no_such_module; pip install -r requirements/export.txt"
+        UserError, match="needs .*no_such_module; pip install -r requirements/"
     ):
         export("setformer_digits", "--to", "onnx")

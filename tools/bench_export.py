@@ -58,6 +58,7 @@ from setformer_mm.export import (
     require_alike,
 )
 from setformer_mm.export.checking import Run
+from setformer_mm.export.formats import onnx_to_openvino
 from setformer_mm.export.int8 import compress_openvino, quantize_onnx
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
@@ -107,7 +108,11 @@ def engine(
     path = folder / f"float32{kind.suffix}"
     if not path.exists():
         metadata = Metadata(part.task, part.outputs, (0.0,) * 3, (1.0,) * 3, "RGB")
-        kind.write(part, images, path, metadata, False)
+        through = folder / f"float32{FORMATS['onnx'].suffix}"
+        if to == "openvino" and through.exists():  # what takes minutes is done
+            onnx_to_openvino(through, path, metadata)
+        else:
+            kind.write(part, images, path, metadata, False)
     if quantise is not None:
         float32, path = path, folder / f"int8{kind.suffix}"
         for suffix in (*kind.companions, kind.suffix):

@@ -115,15 +115,12 @@ def require_installed(args: argparse.Namespace) -> None:
     if args.int8:
         needed += dict(onnx=["onnxruntime"], openvino=["nncf"])[args.to]
     missing = [name for name in needed if not is_installed(name)]
-    if missing:
-        what = f"--to {args.to}{' --int8' if args.int8 else ''}"
-        how = " and ".join(
-            "pip install nncf"
-            if name == "nncf"
-            else "pip install -r requirements/export.txt"
-            for name in dict.fromkeys(n if n == "nncf" else "" for n in missing)
-        )
-        raise UserError(f"{what} needs {', '.join(missing)}; {how}")
+    if not missing:
+        return
+    what = f"--to {args.to}{' --int8' if args.int8 else ''}"
+    of_export = "pip install -r requirements/export.txt"
+    how = {"pip install nncf" if name == "nncf" else of_export for name in missing}
+    raise UserError(f"{what} needs {', '.join(missing)}; {' and '.join(sorted(how))}")
 
 
 def describe(cfg: Config, checkpoint: dict, part: Part) -> Metadata:

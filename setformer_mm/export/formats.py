@@ -87,12 +87,23 @@ def _read_onnx_metadata(path: Path) -> Metadata:
 def _write_openvino(
     part: Part, images: Tensor, path: Path, metadata: Metadata, dynamic: bool
 ) -> None:
-    import openvino
-
     through = path.with_suffix(".onnx")
     _write_onnx(part, images, through, metadata, dynamic)
-    model = openvino.convert_model(through)
+    onnx_to_openvino(through, path, metadata)
     through.unlink()
+
+
+def onnx_to_openvino(source: Path, path: Path, metadata: Metadata) -> None:
+    """Write an ONNX file of a model as OpenVINO has it, in float32.
+
+    Args:
+        source (Path): The ONNX file.
+        path (Path): The ``.xml`` file to write; a ``.bin`` comes beside it.
+        metadata (Metadata): Of the model.
+    """
+    import openvino
+
+    model = openvino.convert_model(source)
     for name, value in metadata.as_strings().items():
         model.set_rt_info(value, [_SECTION, name])
     openvino.save_model(model, path, compress_to_fp16=False)

@@ -154,7 +154,7 @@ def _write_torch_export(
     part: Part, images: Tensor, path: Path, metadata: Metadata, dynamic: bool
 ) -> None:
     program = _captured(part, images, dynamic)
-    extra = {f"{_SECTION}.json": json.dumps(metadata.as_strings())}
+    extra = {f"{_SECTION}.json": json.dumps(metadata.as_strings(), allow_nan=False)}
     torch.export.save(program, path, extra_files=extra)
 
 

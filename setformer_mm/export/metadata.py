@@ -36,7 +36,10 @@ class Metadata:
 
     def as_strings(self) -> dict[str, str]:
         """Each field as JSON, which is what all formats can hold."""
-        return {name: json.dumps(value) for name, value in asdict(self).items()}
+        return {
+            name: json.dumps(value, allow_nan=False)
+            for name, value in asdict(self).items()
+        }
 
     @classmethod
     def from_strings(cls, strings: Mapping[str, str]) -> "Metadata":

@@ -18,7 +18,8 @@ TOLERANCES = dict(scores=1e-4, logits=1e-3, bboxes=0.01, labels=0, mask_areas=1)
 
 @pytest.fixture(autouse=True)
 def default_scope():
-    """The inferencers set one for the whole process."""
+    """Inferencers set one for the whole process, as other tests do."""
+    DefaultScope._instance_dict.clear()
     yield
     DefaultScope._instance_dict.clear()
 

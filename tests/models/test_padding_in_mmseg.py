@@ -95,7 +95,7 @@ def test_sliding_windows(padding):
 
 @torch.no_grad()
 def test_test_time_augmentation(padding):
-    images = torch.randn(2, 3, HEIGHT, WIDTH)
+    images = torch.randn(16, 3, HEIGHT, WIDTH)  # for some label to be on edge
     plain = samples_of(images, flip=False, flip_direction=None)
     mirrored = samples_of(images.flip(3), flip=True, flip_direction="horizontal")
     views = {key: [plain[key], mirrored[key]] for key in plain}

@@ -61,16 +61,12 @@ from setformer_mm.export.checking import Run
 from setformer_mm.export.formats import onnx_to_openvino
 from setformer_mm.export.int8 import compress_openvino, quantize_onnx
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.installed import is_installed
-from setformer_mm.utils.json_text import json_text
 from toolkit.benchmarks.digits_classifier import CONFIG, load_test_set, trained
 from toolkit.benchmarks.export_tables import render
 from toolkit.benchmarks.measuring import TURN_SECONDS
-from toolkit.benchmarks.reporting import Progress
-from toolkit.document_sections import write_section
+from toolkit.benchmarks.reporting import Progress, publish, start
 from toolkit.launch import build_model, read_config, run_tool
-from toolkit.outputs import require_writable_file
 from toolkit.preflight import require_data
 from toolkit.timing import environment, interleave
 
@@ -211,11 +207,7 @@ def main() -> None:
     known = [EAGER, COMPILED, *EXPORTED]
     if unknown := set(args.engines or ()) - set(known):
         raise UserError(f"--engines are some of {known}, got {min(unknown)}")
-    for name in ("json", "document"):
-        if path := getattr(args, name):
-            require_writable_file(path, f"--{name}")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    start(args)
     versions = {
         name: version(name)
         for name in ("onnxruntime", "openvino", "nncf")
@@ -231,12 +223,7 @@ def main() -> None:
         environment=environment("cpu") | dict(dtype="float32 but for INT8") | versions,
         models=models,
     )
-    tables = render(result)
-    print(tables)
-    if args.json:
-        write_atomically(args.json, json_text(result, indent=1))
-    if args.document:
-        write_section(args.document, "export", tables)
+    publish(args, result, render, section="export")
 
 
 if __name__ == "__main__":

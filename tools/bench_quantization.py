@@ -48,15 +48,11 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from setformer_mm.utils.errors import UserError
-from setformer_mm.utils.files import write_atomically
-from setformer_mm.utils.json_text import json_text
 from toolkit.benchmarks.digits_classifier import CONFIG, load_test_set, trained
 from toolkit.benchmarks.measuring import TURN_SECONDS
 from toolkit.benchmarks.quantization_tables import render
-from toolkit.benchmarks.reporting import Progress
-from toolkit.document_sections import write_section
+from toolkit.benchmarks.reporting import Progress, publish, start
 from toolkit.launch import read_config, run_tool
-from toolkit.outputs import require_writable_file
 from toolkit.preflight import require_data
 from toolkit.quantisers import QUANTISERS, count_layers, torch_ao_dynamic
 from toolkit.timing import environment, interleave
@@ -196,11 +192,7 @@ def timed(
 def main() -> None:
     """Check, then measure, then report."""
     args = parse_args()
-    for name in ("json", "document"):
-        if path := getattr(args, name):
-            require_writable_file(path, f"--{name}")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    start(args)
     cfg = read_config(CONFIG)
     require_data(cfg, ("test",))
     init_default_scope(cfg.default_scope)
@@ -214,12 +206,7 @@ def main() -> None:
         pictures=len(pictures),
         records=[record | dict(times=times[record["precision"]]) for record in records],
     )
-    table = render(result)
-    print(table)
-    if args.json:
-        write_atomically(args.json, json_text(result, indent=1))
-    if args.document:
-        write_section(args.document, "quantization", table)
+    publish(args, result, render, section="quantization")
 
 
 if __name__ == "__main__":

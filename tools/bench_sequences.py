@@ -56,7 +56,6 @@ from torch import Tensor
 from setformer_mm.models import SeTEncoder
 from toolkit.benchmarks.measuring import TURN_SECONDS, peak_memory
 from toolkit.benchmarks.reporting import Progress, publish, start
-from toolkit.document_sections import write_section
 from toolkit.sequences.growth import draw, render
 from toolkit.timing import Call, environment, interleave
 
@@ -188,9 +187,7 @@ def main() -> None:
         directions=DIRECTIONS,
         records=measure(args, progress),
     )
-    publish(args, result, render, draw)
-    if args.document:
-        write_section(args.document, "growth", render(result))
+    publish(args, result, render, draw, section="growth")
 
 
 if __name__ == "__main__":

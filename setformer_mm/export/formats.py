@@ -16,7 +16,7 @@ from .parts import Part
 
 INPUT = "images"
 # Where metadata stand among those of others.
-_SECTION = "setformer_mm"
+SECTION = "setformer_mm"
 # Sizes that stay open, by dimension of the input.
 OPEN_SIZES = {0: "batch", 2: "height", 3: "width"}
 
@@ -105,7 +105,7 @@ def onnx_to_openvino(source: Path, path: Path, metadata: Metadata) -> None:
 
     model = openvino.convert_model(source)
     for name, value in metadata.as_strings().items():
-        model.set_rt_info(value, [_SECTION, name])
+        model.set_rt_info(value, [SECTION, name])
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
@@ -129,7 +129,7 @@ def _read_openvino_metadata(path: Path) -> Metadata:
     import openvino
 
     model = openvino.Core().read_model(path)
-    return Metadata.from_strings(model.get_rt_info([_SECTION]).value)
+    return Metadata.from_strings(model.get_rt_info([SECTION]).value)
 
 
 def _captured(
@@ -154,7 +154,7 @@ def _write_torch_export(
     part: Part, images: Tensor, path: Path, metadata: Metadata, dynamic: bool
 ) -> None:
     program = _captured(part, images, dynamic)
-    extra = {f"{_SECTION}.json": json.dumps(metadata.as_strings(), allow_nan=False)}
+    extra = {f"{SECTION}.json": json.dumps(metadata.as_strings(), allow_nan=False)}
     torch.export.save(program, path, extra_files=extra)
 
 
@@ -163,9 +163,9 @@ def _load_torch_export(path: Path) -> Run:
 
 
 def _read_torch_export_metadata(path: Path) -> Metadata:
-    extra = {f"{_SECTION}.json": ""}
+    extra = {f"{SECTION}.json": ""}
     torch.export.load(path, extra_files=extra)
-    return Metadata.from_strings(json.loads(extra[f"{_SECTION}.json"]))
+    return Metadata.from_strings(json.loads(extra[f"{SECTION}.json"]))
 
 
 def _write_aoti(

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+from .formats import SECTION
+
 
 def quantize_onnx(path: Path) -> int:
     """Make the linear layers of an ONNX file dynamic INT8, in place.
@@ -61,7 +63,7 @@ def compress_openvino(path: Path) -> int:
     import openvino
 
     model = openvino.Core().read_model(path)
-    metadata = model.get_rt_info(["setformer_mm"]).value
+    metadata = model.get_rt_info([SECTION]).value
     layers, others = [], []
     for node in model.get_ordered_ops():
         if node.get_type_name() in ("MatMul", "Convolution"):
@@ -79,7 +81,7 @@ def compress_openvino(path: Path) -> int:
             ignored_scope=nncf.IgnoredScope(names=others, validate=False),
         )
     for name, value in metadata.items():
-        compressed.set_rt_info(value, ["setformer_mm", name])
+        compressed.set_rt_info(value, [SECTION, name])
     # Not over the file that is still being read from.
     beside = path.with_stem(f"{path.stem}_int8")
     openvino.save_model(compressed, beside, compress_to_fp16=False)

@@ -33,6 +33,20 @@ def toy(monkeypatch) -> Path:
 
 
 @pytest.fixture
+def wrong_engine(monkeypatch):
+    """torch.export's graphs compute one percent too much."""
+    from setformer_mm.export import FORMATS
+
+    kind = FORMATS["torch-export"]
+
+    def load(path):
+        run = kind.load(path)
+        return lambda images: tuple(1.01 * out for out in run(images))
+
+    monkeypatch.setitem(FORMATS, "torch-export", kind._replace(load=load))
+
+
+@pytest.fixture
 def load_tool():
     """Load a tool as a module."""
     return in_process.load_tool

@@ -3,11 +3,8 @@
 import json
 
 import pytest
-import torch
-from digit_pictures import digit_picture
-from sklearn.datasets import load_digits
+from digit_pictures import normalised_digits
 
-from setformer_mm.export import FORMATS
 from setformer_mm.utils.errors import UserError
 from toolkit.document_sections import marks_of
 
@@ -20,10 +17,7 @@ def run(load_tool, run_module, monkeypatch):
     module = load_tool("bench_export")
 
     def load_test_set(cfg, model):
-        pictures = torch.stack([torch.tensor(digit_picture(i)) for i in range(COUNT)])
-        data = dict(inputs=pictures.permute(0, 3, 1, 2))
-        inputs = model.data_preprocessor(data, False)["inputs"]
-        return inputs, torch.tensor(load_digits().target[:COUNT])
+        return normalised_digits(COUNT, model)
 
     monkeypatch.setattr(module, "load_test_set", load_test_set)
     monkeypatch.setattr(module, "require_data", lambda *_: None)
@@ -49,14 +43,7 @@ def test_differences_answers_and_times(run, tmp_path, capsys):
     assert "| torch.export" in printed and printed.strip() in document.read_text()
 
 
-def test_nothing_is_measured_if_an_engine_is_wrong(run, monkeypatch):
-    kind = FORMATS["torch-export"]
-
-    def load(path):
-        exported = kind.load(path)
-        return lambda images: tuple(1.01 * out for out in exported(images))
-
-    monkeypatch.setitem(FORMATS, "torch-export", kind._replace(load=load))
+def test_nothing_is_measured_if_an_engine_is_wrong(run, wrong_engine):
     with pytest.raises(UserError, match=r"torch.export is wrong: .*was measured"):
         run()
 

@@ -4,9 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from digit_pictures import digit_picture
-from sklearn.datasets import load_digits
+from digit_pictures import normalised_digits
 
 from setformer_mm.utils.errors import UserError
 from toolkit.benchmarks.quantization_tables import render
@@ -24,10 +22,7 @@ def run(load_tool, run_module, monkeypatch):
     module = load_tool("bench_quantization")
 
     def load_test_set(cfg, model):
-        pictures = torch.stack([torch.tensor(digit_picture(i)) for i in range(COUNT)])
-        data = dict(inputs=pictures.permute(0, 3, 1, 2))
-        inputs = model.data_preprocessor(data, False)["inputs"]
-        return inputs, torch.tensor(load_digits().target[:COUNT])
+        return normalised_digits(COUNT, model)
 
     monkeypatch.setattr(module, "load_test_set", load_test_set)
     monkeypatch.setattr(module, "require_data", lambda *_: None)

@@ -13,6 +13,7 @@ from setformer_mm.utils.files import save_figure, write_atomically
 from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.markdown import three_digits
 
+from ..document_sections import write_section
 from ..outputs import require_writable_file
 from ..timing import ratio
 
@@ -30,10 +31,10 @@ _VERSIONS = "torch", "torchao", "timm", "POT", "onnxruntime", "openvino", "nncf"
 
 def start(args: argparse.Namespace) -> None:
     """Apply the common flags; end with a sentence if they cannot be applied."""
-    if args.device == "cuda" and not torch.cuda.is_available():
+    if getattr(args, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         sys.exit("error: --device cuda needs a GPU that torch can use")
     try:
-        for name in ("json", "markdown", "plot"):
+        for name in ("json", "markdown", "plot", "document"):
             if path := getattr(args, name, None):
                 require_writable_file(path, f"--{name}")
     except UserError as error:
@@ -46,17 +47,24 @@ def publish(
     args: argparse.Namespace,
     result: dict,
     render: Callable[[dict], str],
-    draw: Callable[[dict], "Figure"],
+    draw: Callable[[dict], "Figure"] | None = None,
+    section: str | None = None,
 ) -> None:
-    """Print the tables of ``result``, and write the files asked for."""
+    """Print the tables of ``result``, and write the files asked for.
+
+    A tool offers ``--plot`` with ``draw``, and ``--document`` with the name of its
+    ``section`` there.
+    """
     text = render(result)
     print(text)
-    if args.markdown:
+    if getattr(args, "markdown", None):
         write_atomically(args.markdown, text + "\n")
     if args.json:
         write_atomically(args.json, json_text(result, indent=1))
-    if args.plot:
+    if draw and args.plot:
         save_figure(draw(result), args.plot, DPI)
+    if section and args.document:
+        write_section(args.document, section, text)
 
 
 def describe(environment: dict) -> str:

@@ -3,7 +3,7 @@ _base_ = [
     "../_base_/models/mask_rcnn_setformer.py",
     "../_base_/models/digits_backbone.py",
     "../_base_/datasets/digits_instance.py",
-    "../_base_/schedules/adamw.py",
+    "../_base_/schedules/digits_iterations.py",
     "../_base_/detection_runtime.py",
 ]
 
@@ -51,37 +51,17 @@ model = dict(
     ),
 )
 
-# Iterations are counted, not epochs, so that a short run has a curve too.
 train_dataloader = dict(batch_size=8, sampler=dict(type="InfiniteSampler"))
 
 max_iters = 3500
 warmup_iters = 300
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-3, weight_decay=0.05),
-    clip_grad=dict(max_norm=5.0),
-)
 param_scheduler = [
-    dict(
-        type="LinearLR",
-        start_factor=1e-3,
-        by_epoch=False,
-        begin=0,
-        end=warmup_iters,
-    ),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min=1e-5,
-        by_epoch=False,
-        begin=warmup_iters,
-        end=max_iters,
-    ),
+    dict(_base_.param_scheduler[0], end=warmup_iters),
+    dict(_base_.param_scheduler[1], begin=warmup_iters, end=max_iters),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=500)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
+train_cfg = dict(max_iters=max_iters)
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=500),
 )
 log_processor = dict(by_epoch=False)
-auto_scale_lr = dict(enable=False, base_batch_size=8)

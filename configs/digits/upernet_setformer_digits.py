@@ -3,7 +3,7 @@ _base_ = [
     "../_base_/models/upernet_setformer.py",
     "../_base_/models/digits_backbone.py",
     "../_base_/datasets/digits_seg.py",
-    "../_base_/schedules/adamw.py",
+    "../_base_/schedules/digits_iterations.py",
     "../_base_/segmentation_runtime.py",
 ]
 
@@ -37,30 +37,17 @@ model = dict(
 )
 
 max_iters = 2500
-warmup_iters = 100
-optim_wrapper = dict(
-    optimizer=dict(lr=2e-3, weight_decay=0.01),
-    clip_grad=dict(max_norm=5.0),
-)
+optim_wrapper = dict(optimizer=dict(lr=2e-3, weight_decay=0.01))
 param_scheduler = [
-    dict(
-        type="LinearLR",
-        start_factor=1e-3,
-        by_epoch=False,
-        begin=0,
-        end=warmup_iters,
-    ),
+    _base_.param_scheduler[0],
     dict(
         type="PolyLR",
         power=1.0,
         eta_min=0.0,
         by_epoch=False,
-        begin=warmup_iters,
+        begin=_base_.warmup_iters,
         end=max_iters,
     ),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=500)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
+train_cfg = dict(max_iters=max_iters)
 default_hooks = dict(checkpoint=dict(interval=500))
-auto_scale_lr = dict(enable=False, base_batch_size=8)

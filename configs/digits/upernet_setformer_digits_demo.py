@@ -4,21 +4,8 @@ _base_ = "./upernet_setformer_digits.py"
 max_iters = 800
 warmup_iters = 50
 param_scheduler = [
-    dict(
-        type="LinearLR",
-        start_factor=1e-3,
-        by_epoch=False,
-        begin=0,
-        end=warmup_iters,
-    ),
-    dict(
-        type="PolyLR",
-        power=1.0,
-        eta_min=0.0,
-        by_epoch=False,
-        begin=warmup_iters,
-        end=max_iters,
-    ),
+    dict(_base_.param_scheduler[0], end=warmup_iters),
+    dict(_base_.param_scheduler[1], begin=warmup_iters, end=max_iters),
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=100)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100))

@@ -7,6 +7,7 @@ from ..utils.installed import mmengine_is_usable
 from .mixers import (
     AgentAttention,
     CosFormerAttention,
+    FirstSeTAttention,
     FlowAttention,
     NoMixing,
     NystromAttention,
@@ -26,6 +27,7 @@ __all__ = [
     "TOKEN_MIXERS",
     "AgentAttention",
     "CosFormerAttention",
+    "FirstSeTAttention",
     "FlowAttention",
     "NoMixing",
     "NystromAttention",

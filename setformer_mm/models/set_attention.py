@@ -134,16 +134,37 @@ class SeTAttention(TokenMixer):
         tokens = pointwise_linear(self.in_proj, x).view(
             batch, height * width, self.num_heads, self.head_dim
         )
-        out = set_attention_folded(
+        folded = self.folded() if prepared is None else prepared
+        out = self.attend(tokens, folded, (height, width), valid_shape)
+        return pointwise_linear(self.out_proj, out.reshape(x.shape))
+
+    def attend(
+        self,
+        tokens: Tensor,
+        folded: Folded,
+        spatial_shape: tuple[int, int],
+        valid_shape: Tensor | None,
+    ) -> Tensor:
+        """What happens between the projections.
+
+        Args:
+            tokens (Tensor): Of shape ``(B, N, h, D)``.
+            folded (Folded): What :meth:`folded` returned.
+            spatial_shape (tuple[int, int]): Grid of the tokens.
+            valid_shape (Tensor | None): See :meth:`forward`.
+
+        Returns:
+            Tensor: Of the same shape.
+        """
+        return set_attention_folded(
             tokens,
-            self.folded() if prepared is None else prepared,
-            **self._geometry((height, width), valid_shape),
+            folded,
+            **self._geometry(spatial_shape, valid_shape),
             epsilon=self.epsilon,
             num_iters=self.num_iters,
             tau=self.tau,
             backend=self.backend,
         )
-        return pointwise_linear(self.out_proj, out.reshape(x.shape))
 
     def _geometry(
         self, spatial_shape: tuple[int, int], valid_shape: Tensor | None

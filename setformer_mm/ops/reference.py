@@ -48,10 +48,10 @@ def set_attention_reference(
         counts = tuple(axis.sum(1, keepdim=True).clamp_min(1) for axis in (rows, cols))
         x = x.masked_fill(~is_token.transpose(1, 2), 0)
     with without_autocast(x):
-        folded = folded.to(_compute_dtype(x))
-        features, lengths = _kernel_features(x, folded)
+        folded = folded.to(compute_dtype(x))
+        features, lengths = kernel_features(x, folded)
         log_in, log_back = (
-            _log_plan(scores, epsilon, num_iters, is_token)
+            log_plan(scores, epsilon, num_iters, is_token)
             for scores in (features @ folded.score_maps).chunk(2, -1)
         )
         if tau is not None:
@@ -63,8 +63,8 @@ def set_attention_reference(
                 like=features,
                 valid=counts,
             )
-            log_in = _add_over_grid(log_in, rows, cols)
-            log_back = _add_over_grid(log_back, rows, cols)
+            log_in = add_over_grid(log_in, rows, cols)
+            log_back = add_over_grid(log_back, rows, cols)
 
         # Lengths are taken relative to the largest of the head, so that sums of values
         # stay in range whenever each length does.
@@ -96,17 +96,17 @@ def transport_plan_reference(
         Tensor: Of shape ``(B, h, N, M)``, float32 or, for float64 tokens, float64.
     """
     with without_autocast(x):
-        folded = folded.to(_compute_dtype(x))
-        features, _ = _kernel_features(x, folded)
+        folded = folded.to(compute_dtype(x))
+        features, _ = kernel_features(x, folded)
         score_map = folded.score_maps.chunk(2, -1)[way == "back"]
-        return _log_plan(features @ score_map, epsilon, num_iters).exp()
+        return log_plan(features @ score_map, epsilon, num_iters).exp()
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
+def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _kernel_features(x: Tensor, folded: Folded) -> tuple[Tensor, Tensor]:
+def kernel_features(x: Tensor, folded: Folded) -> tuple[Tensor, Tensor]:
     """``k(x, z)`` of shape ``(B, h, N, K)`` and the lengths ``|x|`` of shape
     ``(B, h, N, 1)``, in the dtype of the folded maps.
     """
@@ -116,7 +116,7 @@ def _kernel_features(x: Tensor, folded: Folded) -> tuple[Tensor, Tensor]:
     return gaussian_kernel(directions, folded.anchors, folded.alpha), lengths
 
 
-def _log_plan(
+def log_plan(
     scores: Tensor, epsilon: float, num_iters: int, is_token: Tensor | None = None
 ) -> Tensor:
     """The logarithm of the plan after Sinkhorn's iterations from ``b = 1``.
@@ -143,7 +143,7 @@ def _log_plan(
     return log_kernel + rows_from(g) + g
 
 
-def _add_over_grid(matrix: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+def add_over_grid(matrix: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     """Add ``(H_t, M)`` and ``(W_t, M)``, or one an image, to ``(B, h, N, M)``."""
     grid = matrix.unflatten(-2, (rows.shape[-2], cols.shape[-2]))
     rows, cols = (t.unsqueeze(1) if t.dim() == 3 else t for t in (rows, cols))

@@ -11,6 +11,7 @@ from setformer_mm.ops import set_attention
 
 FOR_PICTURES = (
     "AgentAttention",
+    "FirstSeTAttention",
     "SOFTAttention",
     "SpatialReductionAttention",
     "WindowAttention",

@@ -7,6 +7,7 @@ from .lotformer import PivotAttention
 from .no_mixing import NoMixing
 from .nystromformer import NystromAttention
 from .rala import RankAugmentedAttention
+from .set_first_version import FirstSeTAttention
 from .sinkformer import SinkhornAttention
 from .soft import SOFTAttention
 from .softmax import SoftmaxAttention
@@ -16,6 +17,7 @@ from .window import WindowAttention
 __all__ = [
     "AgentAttention",
     "CosFormerAttention",
+    "FirstSeTAttention",
     "FlowAttention",
     "NoMixing",
     "NystromAttention",

@@ -21,6 +21,7 @@ MIXERS = sorted(set(TOKEN_MIXERS.module_dict))
 PARAMETERS = dict(
     AgentAttention=4 * 272,
     CosFormerAttention=4 * 272,
+    FirstSeTAttention=2 * 272 + 8 * 16 + 16 * 16,
     FlowAttention=4 * 272,
     NoMixing=2 * 272,
     NystromAttention=4 * 272 + 2 * 33,  # a kernel a head

@@ -1,6 +1,6 @@
 # The recipe of classifiers on the embedded digits: an epoch of warming up, then half a
-# cosine. A config of another length says so in `train_cfg` and where a part ends:
-# `param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=N)]`
+# cosine. A config of another length takes both parts from `_base_.param_scheduler` and
+# says where they end.
 _base_ = "./adamw.py"
 
 optim_wrapper = dict(

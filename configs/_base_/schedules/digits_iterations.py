@@ -1,6 +1,6 @@
-# The recipe of dense predictors on the embedded digits, which counts iterations, so that
-# a short run has a curve too: warming up, then half a cosine. A config of another length
-# says so as in digits_epochs.py.
+# The recipe of dense predictors on the embedded digits, which counts iterations, not
+# epochs, so that a short run has a curve too: warming up, then half a cosine. For
+# another length see digits_epochs.py.
 _base_ = "./adamw.py"
 
 optim_wrapper = dict(

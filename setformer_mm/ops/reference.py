@@ -103,6 +103,7 @@ def transport_plan_reference(
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
+    """At least float32, whatever the tokens are."""
     return torch.promote_types(x.dtype, torch.float32)
 
 

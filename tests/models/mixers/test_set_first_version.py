@@ -18,9 +18,9 @@ def test_by_the_whole_matrix(tau):
     with torch.no_grad():
         out = mixer.attend(tokens, mixer.folded(), GRID)
     for image, head in np.ndindex(2, 3):
+        parameters = (mixer.anchors[head], mixer.references[head])
         x, anchors, references = (
-            t.detach().numpy()
-            for t in (tokens[image, :, head], mixer.anchors[head], mixer.references[head])
+            t.detach().numpy() for t in (tokens[image, :, head], *parameters)
         )
         dense = naive.attend(
             x,

@@ -9,7 +9,7 @@ ablation = dict(
 )
 
 model = dict(
-    data_preprocessor=dict(pad_size_divisor=32),  # others than SeTformer's rule
+    data_preprocessor=dict(pad_size_divisor=32),  # a rule of others than SeTformer
     backbone=dict(
         init_cfg=dict(
             _delete_=True, type="Xavier", layer="Linear", distribution="uniform"

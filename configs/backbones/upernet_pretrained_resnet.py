@@ -5,5 +5,5 @@ ablation = dict(name="ResNet")
 model = dict(
     backbone=dict(_base_.backbone, init_cfg=_base_.classifier),
     decode_head=dict(in_channels=_base_.widths),
-    auxiliary_head=dict(in_channels=_base_.widths[2]),
+    auxiliary_head=dict(in_channels=_base_.widths[2], channels=_base_.widths[2]),
 )

@@ -1,5 +1,5 @@
-# The backbones in UperNet, each from what classifier_*.py trains of it with seed 0 in
-# ablation_output/backbones: run these first.
+# The backbones in UperNet, each from what its classifier learned with seed 0: run
+# classifier_*.py first, with `--out ablation_output/backbones`.
 _base_ = "./upernet_scratch_setformer.py"
 
 ablation = dict(

@@ -6,5 +6,5 @@ model = dict(
     backbone=dict(_base_.backbone, init_cfg=_base_.classifier),
     neck=_base_.pyramid,
     decode_head=dict(in_channels=_base_.widths),
-    auxiliary_head=dict(in_channels=_base_.widths[2]),
+    auxiliary_head=dict(in_channels=_base_.widths[2], channels=_base_.widths[2]),
 )

@@ -5,5 +5,5 @@ ablation = dict(name="ConvNeXt")
 model = dict(
     backbone=_base_.backbone,
     decode_head=dict(in_channels=_base_.widths),
-    auxiliary_head=dict(in_channels=_base_.widths[2]),
+    auxiliary_head=dict(in_channels=_base_.widths[2], channels=_base_.widths[2]),
 )

@@ -1,5 +1,5 @@
-# ConvNeXt at the size of digits_backbone.py: depths as in its small models, a quarter of
-# ConvNeXt-T's widths.
+# ConvNeXt at the size of digits_backbone.py: the depths of its smallest models, and a
+# quarter of the widths of ConvNeXt-T.
 backbone = dict(
     _delete_=True,
     type="mmpretrain.ConvNeXt",

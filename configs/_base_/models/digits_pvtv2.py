@@ -1,6 +1,7 @@
-# PVTv2 at the size of digits_backbone.py: B0 with 20 channels instead of 32, and keys of
-# half the reduction, so that a crop has 16 of them in the first stages instead of 4. From
-# timm: mmdet's returns lists, which mmpretrain's necks refuse, and loads no classifier.
+# PVTv2-B0 at the size of digits_backbone.py: 20 channels instead of 32, and keys of
+# half the reduction, because grids are small: a crop has 16 of them in the first
+# stages, not 4. It is timm's: that of mmdet returns a list, which necks of mmpretrain
+# refuse, and leaves out every weight of a classifier without an error.
 backbone = dict(
     _delete_=True,
     type="mmpretrain.TIMMBackbone",

@@ -1,5 +1,5 @@
-# Swin at the size of digits_backbone.py. Windows of 4 x 4 tokens divide the grids of crops
-# and scenes, and span a quarter of a crop; 7 x 7 at 224 pixels span an eighth.
+# Swin at the size of digits_backbone.py. Windows of 4 x 4 tokens divide the grids of
+# crops and scenes, and span a quarter of a crop; those of 7 x 7 span an eighth at 224.
 backbone = dict(
     _delete_=True,
     type="mmpretrain.SwinTransformer",

@@ -1,6 +1,6 @@
-# A plain ViT of patches of 8 x 8 pixels, at the size of digits_backbone.py: attention in
-# windows of 4 x 4 tokens and, in the third and the last layer, among all, as in SAM and
-# ViTDet. Positions are learned on a crop's grid, and interpolated on that of a scene.
+# A plain ViT of patches of 8 x 8 pixels, at the size of digits_backbone.py: attention
+# in windows of 4 x 4 tokens, and among all in the third layer and the last, as in SAM
+# and ViTDet. Positions are learned on a crop's grid and interpolated on a scene's.
 backbone = dict(
     _delete_=True,
     type="mmpretrain.ViTSAM",
@@ -19,9 +19,7 @@ backbone = dict(
     init_cfg=dict(type="Xavier", layer="Linear", distribution="uniform"),
 )
 # What makes strides 4, 8, 16 and 32 of its one; such heads take it from mmseg.
-pyramid = dict(
-    type="mmseg.Feature2Pyramid", embed_dim=128, rescales=[2, 1, 0.5, 0.25]
-)
+pyramid = dict(type="mmseg.Feature2Pyramid", embed_dim=128, rescales=[2, 1, 0.5, 0.25])
 widths = [128, 128, 128, 128]
 classifier = dict(
     type="Pretrained",

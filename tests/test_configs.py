@@ -260,7 +260,7 @@ def test_relational_models_train(name):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_compared_backbones_are_of_one_size(name):
     """Within a tenth of SeTformer's parameters, with one output or four."""
-    for job in BACKBONE_TASKS:
+    for job in ("classifier", "upernet_scratch"):
         sizes = []
         for cfg in (load(f"{job}_{name}"), load(f"{job}_setformer")):
             with DefaultScope.overwrite_default_scope(cfg.default_scope):

@@ -21,7 +21,7 @@ model = dict(
     )
 )
 
-max_iters = 300
+max_iters = 240
 param_scheduler = [
     _base_.param_scheduler[0],
     dict(_base_.param_scheduler[1], end=max_iters),

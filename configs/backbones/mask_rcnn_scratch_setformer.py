@@ -17,7 +17,7 @@ model = dict(
     ),
 )
 
-max_iters = 450
+max_iters = 360
 warmup_iters = 50
 param_scheduler = [
     dict(_base_.param_scheduler[0], end=warmup_iters),

@@ -7,6 +7,8 @@ user's; a batch is padded on the right. It needs transformers 5 (the extra
 (docs/sequences.md).
 """
 
+from fractions import Fraction
+
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -24,11 +26,22 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils import can_return_tuple
 
+from .models.mixers import PivotAttention
 from .models.set_attention import SeTAttention, init_directions
 from .models.set_encoder import SeTEncoder, pool
 from .ops.valid import is_traced
 
 POOLINGS = ("mean", "first")
+# Fields of a config that are positive integers.
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
 
 
 class SeTformerConfig(PreTrainedConfig):
@@ -74,6 +87,29 @@ class SeTformerConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
 
+def check_config(config: SeTformerConfig) -> None:
+    """Check what no part of the model would name by the config's name.
+
+    Raises:
+        ValueError: If a field is out of its rule.
+    """
+    for name in SIZES:
+        value = getattr(config, name)
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    pad, size = config.pad_token_id, config.vocab_size
+    if pad is not None and not -size <= pad < size:
+        raise ValueError(f"pad_token_id must be below vocab_size = {size}, got {pad}")
+    if config.pooling not in POOLINGS:
+        raise ValueError(f"pooling must be one of {POOLINGS}, got {config.pooling!r}")
+    attention = config.attention
+    kind = attention.get("type") if isinstance(attention, dict) else None
+    if isinstance(kind, type):
+        raise ValueError(
+            f"the type of attention must be a name, which can be saved, got {kind!r}"
+        )
+
+
 class SeTformerEmbeddings(nn.Module):
     """Embeddings of tokens, their positions and the parts they belong to, added up."""
 
@@ -95,8 +131,14 @@ class SeTformerEmbeddings(nn.Module):
                 None if all belong to the first.
 
         Raises:
-            ValueError: If the sequences are longer than there are positions.
+            ValueError: If they have another shape, or are longer than there are
+                positions.
         """
+        if words.dim() != 3 or words.shape[2] != self.words.embedding_dim:
+            raise ValueError(
+                f"inputs must be tokens (B, N) or embedded (B, N, "
+                f"{self.words.embedding_dim}), got {tuple(words.shape)} when embedded"
+            )
         count, most = words.shape[1], self.positions.num_embeddings
         if count > most:
             raise ValueError(
@@ -125,9 +167,16 @@ class SeTformerPreTrainedModel(PreTrainedModel):
             for directions in module.parameters(recurse=False):
                 if not getattr(directions, "_is_hf_initialized", False):
                     init_directions(directions)
+        elif isinstance(module, PivotAttention):
+            module.reset_parameters()  # transformers guards torch's functions in it
 
     def _set_gradient_checkpointing(self, enable: bool = True, **_) -> None:
         self.base_model.encoder.stage.with_cp = enable
+
+    @property
+    def is_activation_checkpointing(self) -> bool:
+        """Whether blocks are computed again in the backward pass."""
+        return self.base_model.encoder.stage.with_cp
 
 
 class SeTformerModel(SeTformerPreTrainedModel):
@@ -135,16 +184,13 @@ class SeTformerModel(SeTformerPreTrainedModel):
 
     def __init__(self, config: SeTformerConfig) -> None:
         super().__init__(config)
-        if config.pooling not in POOLINGS:
-            raise ValueError(
-                f"pooling must be one of {POOLINGS}, got {config.pooling!r}"
-            )
+        check_config(config)
         self.embeddings = SeTformerEmbeddings(config)
         self.encoder = SeTEncoder(
             config.num_hidden_layers,
             config.hidden_size,
             config.num_attention_heads,
-            config.intermediate_size / config.hidden_size,
+            Fraction(config.intermediate_size, config.hidden_size),  # exact
             config.attention,
             config.drop_path_rate,
         )
@@ -179,15 +225,22 @@ class SeTformerModel(SeTformerPreTrainedModel):
             ``pooler_output`` of shape ``(B, C)``.
 
         Raises:
-            ValueError: If there are neither or both kinds of inputs, or padding does
-                not stand behind the tokens.
+            ValueError: If there are neither or both kinds of inputs, or inputs or mask
+                have another shape, or padding does not stand behind the tokens.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embeddings.words(input_ids)
-        lengths = None if attention_mask is None else lengths_of(attention_mask)
         embedded = self.embeddings(inputs_embeds, token_type_ids)
+        lengths = None
+        if attention_mask is not None:
+            if attention_mask.shape != embedded.shape[:2]:
+                raise ValueError(
+                    f"attention_mask must be (B, N) = {tuple(embedded.shape[:2])}, got "
+                    f"{tuple(attention_mask.shape)}"
+                )
+            lengths = lengths_of(attention_mask)
         tokens = self.encoder(embedded, lengths)
         pooled = pool(tokens, lengths, self.config.pooling)
         return BaseModelOutputWithPooling(
@@ -230,7 +283,7 @@ class SeTformerForSequenceClassification(SeTformerPreTrainedModel):
             loss.
         """
         outputs = self.setformer(
-            input_ids, attention_mask, token_type_ids, inputs_embeds
+            input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True
         )
         logits = self.classifier(self.dropout(outputs.pooler_output))
         loss = None
@@ -282,7 +335,7 @@ class SeTformerForMaskedLM(SeTformerPreTrainedModel):
             MaskedLMOutput: Logits ``(B, N, vocab_size)``, and with ``labels`` the loss.
         """
         outputs = self.setformer(
-            input_ids, attention_mask, token_type_ids, inputs_embeds
+            input_ids, attention_mask, token_type_ids, inputs_embeds, return_dict=True
         )
         logits = self.decoder(self.transform(outputs.last_hidden_state))
         loss = None

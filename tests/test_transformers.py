@@ -72,6 +72,70 @@ def test_missing_directions_are_unit_vectors(tmp_path):
         torch.testing.assert_close(norms, torch.ones_like(norms))
 
 
+def test_missing_pivots_are_drawn(tmp_path):
+    """Each by itself: what is there is loaded."""
+    torch.manual_seed(0)
+    build(SeTformerModel).save_pretrained(tmp_path)
+    loaded = SeTformerModel.from_pretrained(
+        tmp_path, attention=dict(type="PivotAttention")
+    )
+    for block in loaded.encoder.stage.blocks:
+        assert not block.attn.mass_logits.any()
+        torch.testing.assert_close(
+            block.attn.pivots.std(), torch.tensor(8**-0.5), rtol=0.2, atol=0
+        )
+
+
+def test_the_mlp_has_the_channels_of_the_config():
+    """488 / 56 * 56 is 487.99... in floating point."""
+    model = build(SeTformerModel, hidden_size=56, intermediate_size=488)
+    assert model.encoder.stage.blocks[0].mlp[0].out_features == 488
+
+
+@pytest.mark.parametrize("model_class", MODELS)
+def test_tuples_instead_of_outputs(model_class, tmp_path):
+    """By the config, which is saved, and in a single call."""
+    model = build(model_class, return_dict=False)
+    input_ids = tokens(2, 5)
+    model.save_pretrained(tmp_path)
+    loaded = model_class.from_pretrained(tmp_path)
+    assert type(loaded(input_ids)) is tuple
+    expected = model(input_ids, return_dict=True)
+    assert torch.equal(loaded(input_ids)[0], expected[0])
+
+
+INVALID = {
+    "no size": (dict(hidden_size=0), "hidden_size must be a positive integer, got 0"),
+    "a string": (dict(vocab_size="40"), "vocab_size must be a positive integer, got '"),
+    "no part": (dict(type_vocab_size=0), "type_vocab_size must be a positive integer"),
+    "no heads": (dict(num_attention_heads=0), "num_attention_heads must be a positive"),
+    "padding": (dict(pad_token_id=40), "pad_token_id must be below vocab_size = 40"),
+    "pooling": (dict(pooling="max"), "pooling must be one of .* got 'max'"),
+    "a class": (dict(attention=dict(type=dict)), "must be a name, which can be saved"),
+    "a name": (dict(attention="NoMixing"), "attention must be dict.* got 'NoMixing'"),
+}
+
+
+@pytest.mark.parametrize("fields, message", INVALID.values(), ids=INVALID)
+def test_invalid_configs(fields, message):
+    with pytest.raises(ValueError, match=message):
+        build(SeTformerModel, **fields)
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (2, 15), (1, 12), (12,), (2, 1, 1, 12)])
+def test_masks_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"attention_mask must be \(B, N\) = \(2, 12"):
+        build(SeTformerModel)(tokens(2, 12), torch.ones(shape))
+
+
+def test_inputs_of_another_shape_are_refused():
+    model = build(SeTformerModel)
+    with pytest.raises(ValueError, match=r"\(B, N, 16\), got \(12, 16\)"):
+        model(tokens(12))
+    with pytest.raises(ValueError, match=r"\(B, N, 16\), got \(2, 12, 8\)"):
+        model(inputs_embeds=torch.zeros(2, 12, 8))
+
+
 def test_auto_classes(tmp_path):
     build(SeTformerForMaskedLM).save_pretrained(tmp_path)
     assert type(transformers.AutoConfig.from_pretrained(tmp_path)) is SeTformerConfig
@@ -156,7 +220,7 @@ def test_recomputation_gives_the_same_gradients():
         model(input_ids, labels=input_ids).loss.backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
         model.gradient_checkpointing_enable()
-    assert model.setformer.encoder.stage.with_cp
+    assert model.setformer.encoder.stage.with_cp and model.is_activation_checkpointing
     for one, other in zip(*gradients):
         torch.testing.assert_close(one, other)
     model.gradient_checkpointing_disable()

@@ -5,6 +5,9 @@ with positions along one dimension. The rest, pre-norm blocks at one resolution,
 that of the backbone (docs/sequences.md).
 """
 
+from math import inf
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
 
@@ -55,10 +58,21 @@ class SeTEncoder(nn.Module):
         with_cp: bool = False,
     ) -> None:
         super().__init__()
-        if type(depth) is not int or depth < 1:
-            raise ValueError(f"depth must be a positive integer, got {depth!r}")
+        sizes = dict(depth=depth, embed_dims=embed_dims, num_heads=num_heads)
+        for name, value in sizes.items():
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if not isinstance(mlp_ratio, Real) or not 1 <= mlp_ratio * embed_dims < inf:
+            raise ValueError(
+                "mlp_ratio must be a number that leaves the MLP a channel, got "
+                f"{mlp_ratio!r}"
+            )
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
+        if not isinstance(attention, dict | None):
+            raise ValueError(
+                f"attention must be dict(type=..., **fields), got {attention!r}"
+            )
         attention = dict(type="SeTAttention") | dict(attention or {})
         if attention["type"] in ("SeTAttention", SeTAttention):
             attention.setdefault("reference_shape", (NUM_REFERENCES,))

@@ -167,6 +167,17 @@ INVALID = {
     "depth": (dict(depth=0), "depth must be a positive integer, got 0"),
     "drop path": (dict(drop_path_rate=1), r"drop_path_rate must be in \[0, 1\), got 1"),
     "pooling": (dict(pooling="max"), "pooling must be one of .* got 'max'"),
+    "no heads": (dict(num_heads=0), "num_heads must be a positive integer, got 0"),
+    "channels": (
+        dict(embed_dims=-16),
+        "embed_dims must be a positive .* -16",
+    ),
+    "no MLP": (dict(mlp_ratio=0.01), "mlp_ratio must be a number .* got 0.01"),
+    "a string": (dict(mlp_ratio="4"), "mlp_ratio must be a number .* got '4'"),
+    "a name": (
+        dict(attention="SeTAttention"),
+        r"attention must be dict\(type=.* got '",
+    ),
     "heads": (dict(num_heads=3), "embed_dims must be divisible by num_heads"),
     "mixer": (dict(attention=dict(type="SetAttention")), "did you mean 'SeTAttention'"),
 }

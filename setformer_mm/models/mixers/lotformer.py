@@ -86,9 +86,14 @@ class PivotAttention(QueryKeyValueMixer):
             )
         head_dim = embed_dims // num_heads
         self.epsilon, self.num_steps = epsilon, num_steps
-        pivots = torch.randn(num_heads, num_pivots, head_dim) / math.sqrt(head_dim)
-        self.pivots = nn.Parameter(pivots)
-        self.mass_logits = nn.Parameter(torch.zeros(num_heads, num_pivots))
+        self.pivots = nn.Parameter(torch.empty(num_heads, num_pivots, head_dim))
+        self.mass_logits = nn.Parameter(torch.empty(num_heads, num_pivots))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw pivots anew, of equal masses."""
+        nn.init.normal_(self.pivots, std=1 / math.sqrt(self.pivots.shape[-1]))
+        nn.init.zeros_(self.mass_logits)
 
     def mix(
         self, q: Tensor, k: Tensor, v: Tensor, spatial_shape: tuple[int, int]

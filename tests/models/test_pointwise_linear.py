@@ -116,3 +116,14 @@ def test_what_stands_in_place_of_a_layer_is_called():
     layer, x = Doubled(6, 10), torch.randn(MANY_TOKENS)
     expected = 2 * F.linear(x, layer.weight, layer.bias)
     torch.testing.assert_close(pointwise_linear(layer, x), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+@torch.no_grad()
+def test_sparse_weights(layer, layout):
+    x = torch.randn(MANY_TOKENS)
+    expected = layer(x)
+    weight = layer.weight.detach().to_sparse(layout=layout)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    torch.testing.assert_close(pointwise_linear(layer, x), expected)

@@ -14,6 +14,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 
+from setformer_mm.utils.results import config_sha256
+
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 VARIANTS = {"m": "mini", "t": "tiny", "s": "small", "b": "base"}
@@ -24,6 +26,10 @@ REAL = [
 ]
 MINI = ["setformer_digits", "mask_rcnn_setformer_digits", "upernet_setformer_digits"]
 RELATIONS = ["setformer_relations", "fcn_setformer_relations"]
+BACKBONES = ["setformer", "swin", "convnext", "pvtv2", "resnet", "vit"]
+BACKBONE_TASKS = ["classifier", "mask_rcnn_scratch", "upernet_scratch"]
+BACKBONE_JOBS = [*BACKBONE_TASKS, "mask_rcnn_pretrained", "upernet_pretrained"]
+COMPARED = [f"{job}_{name}" for job in BACKBONE_JOBS for name in BACKBONES]
 DEMO = [f"{name}_demo" for name in MINI]
 EXAMPLES = [
     "mask_rcnn_setformer_t_pets",
@@ -36,6 +42,7 @@ FILES = {
     **{name: CONFIGS / "digits" / f"{name}.py" for name in MINI + RELATIONS + DEMO},
     **{name: CONFIGS / "examples" / f"{name}.py" for name in EXAMPLES},
     **{name: CONFIGS / "ablation" / f"{name}.py" for name in ABLATIONS},
+    **{name: CONFIGS / "backbones" / f"{name}.py" for name in COMPARED},
 }
 # Backbones with four output norms; classifiers with one and a head for 1000 classes.
 BACKBONE_PARAMETERS = {
@@ -248,6 +255,68 @@ def test_mini_models_train(name, dtype):
 @pytest.mark.parametrize("name", RELATIONS)
 def test_relational_models_train(name):
     check_training_step(name, 64, torch.float32)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_compared_backbones_are_of_one_size(name):
+    """Within a tenth of SeTformer's parameters, with one output or four."""
+    for job in ("classifier", "upernet_scratch"):
+        sizes = []
+        for cfg in (load(f"{job}_{name}"), load(f"{job}_setformer")):
+            with DefaultScope.overwrite_default_scope(cfg.default_scope):
+                sizes.append(num_parameters(MODELS.build(cfg.model.backbone)))
+        assert sizes[0] / sizes[1] == pytest.approx(1, abs=0.1), job
+
+
+@pytest.mark.parametrize("job", BACKBONE_JOBS)
+def test_compared_backbones_have_one_recipe(job):
+    """All that a training takes is the same, but for the model."""
+    hashes = set()
+    for name in BACKBONES:
+        cfg = load(f"{job}_{name}")
+        cfg.pop("model")
+        hashes.add(config_sha256(cfg))
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("task", BACKBONE_TASKS)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_compared_backbones_train_and_predict(name, task):
+    cfg = load(f"{task}_{name}")
+    if "size" in cfg.model.data_preprocessor:
+        cfg.model.data_preprocessor.size = (64, 64)
+    with built(cfg) as model:
+        model.init_weights()
+        optimiser = build_optim_wrapper(model, cfg.optim_wrapper)
+        for _ in range(2):
+            batch = model.data_preprocessor(random_batch(cfg.default_scope, 64), True)
+            loss, log = model.parse_losses(model(**batch, mode="loss"))
+            assert all(value.isfinite().all() for value in log.values()), log
+            loss.backward()
+            assert all(p.grad is not None for p in model.parameters())
+            optimiser.step()
+            optimiser.zero_grad()
+        results = model.eval().val_step(random_batch(cfg.default_scope, 64))
+    assert len(results) == 2
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_dense_backbones_start_from_what_their_classifier_trains(name, tmp_path):
+    path = tmp_path / "classifier.pth"
+    cfg = load(f"classifier_{name}")
+    last = f"classifier_{name}/seed_0/epoch_{cfg.train_cfg.max_epochs}.pth"
+    with built(cfg) as classifier:
+        torch.save(dict(state_dict=classifier.state_dict()), path)
+    for task in ("mask_rcnn", "upernet"):
+        cfg = load(f"{task}_pretrained_{name}")
+        init_cfg = cfg.model.backbone.init_cfg
+        assert init_cfg.checkpoint == f"ablation_output/backbones/{last}"
+        init_cfg.checkpoint = str(path)
+        with built(cfg) as model:
+            model.init_weights()
+        own = model.backbone.state_dict()
+        for key, value in classifier.backbone.state_dict().items():
+            assert torch.equal(own[key], value), key
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from toolkit.sequences import grid, tasks
 def small(monkeypatch):
     """A task and a model of seconds."""
     task = tasks.listops_task(24, 8, 4, 20, epochs=1, batch_size=6)
-    monkeypatch.setitem(tasks.TASKS, "listops-100", task)
+    monkeypatch.setitem(tasks.TASKS, "listops-500", task)
     monkeypatch.setitem(grid.MODEL, "hidden_size", 16)
 
 
@@ -24,27 +24,27 @@ def test_a_campaign_goes_on_where_it_was(tool, small, tmp_path, capsys, monkeypa
     monkeypatch.delenv("LOCAL_RANK")  # which says to Trainer that there are several
     document = tmp_path / "page.md"
     document.write_text("\n".join(marks_of("sequences")))
-    flags = ["--tasks", "listops-100", "--out", tmp_path, "--data", tmp_path / "data"]
+    flags = ["--tasks", "listops-500", "--out", tmp_path, "--data", tmp_path / "data"]
     tool("train_sequences", *flags, "--mixers", "none", "--seeds", "0")
-    first = (tmp_path / "listops-100_none_0.json").read_bytes()
+    first = (tmp_path / "listops-500_none_0.json").read_bytes()
     mixers = ["--mixers", "SeT", "none", "--seeds", "0", "1"]
     tool("train_sequences", *flags, *mixers, "--document", document)
     printed = capsys.readouterr().out
-    assert "[1/1] listops-100, none, seed 0" in printed
+    assert "[1/1] listops-500, none, seed 0" in printed
     order = [line for line in printed.splitlines() if "/3] " in line]
     assert [line.split("] ")[1] for line in order] == [
-        "listops-100, SeT, seed 0",
-        "listops-100, SeT, seed 1",
-        "listops-100, none, seed 1",
+        "listops-500, SeT, seed 0",
+        "listops-500, SeT, seed 1",
+        "listops-500, none, seed 1",
     ]
-    assert (tmp_path / "listops-100_none_0.json").read_bytes() == first
+    assert (tmp_path / "listops-500_none_0.json").read_bytes() == first
     content = json.loads(first)
     assert 0 <= content["accuracy"] <= 100 and len(content["curve"]) == 3
     assert "**SeT**" in document.read_text() and "none" in document.read_text()
     assert (tmp_path / "accuracy.png").exists()
 
     content["settings"]["epochs"] = 2
-    (tmp_path / "listops-100_none_0.json").write_text(json.dumps(content))
+    (tmp_path / "listops-500_none_0.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="none_0.json was trained with other settings"):
         tool("train_sequences", *flags, *mixers)
 
@@ -54,7 +54,7 @@ def test_trainings_need_transformers(tool, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("setformer_mm.utils.installed.find_spec", lambda name: None)
     with pytest.raises(UserError, match="need transformers; run `pip install"):
-        tool("train_sequences", "--tasks", "listops-100", "--out", tmp_path)
+        tool("train_sequences", "--tasks", "listops-500", "--out", tmp_path)
     assert not [*tmp_path.iterdir()]
 
 

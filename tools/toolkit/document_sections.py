@@ -11,6 +11,7 @@ SECTIONS = {
     "growth": "tools/bench_sequences.py",
     "quantization": "tools/bench_quantization.py",
     "export": "tools/bench_export.py",
+    "backbones": "tools/bench_configs.py",
 }
 
 

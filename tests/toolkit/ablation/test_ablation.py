@@ -140,6 +140,19 @@ def test_tables(runs):
     assert rows["0.5"][-1] == "**−7.00**"
 
 
+def test_mask_map_stands_beside_box_map():
+    metrics = {"coco/bbox_mAP": 0.5, "coco/segm_mAP": 0.4}
+    runs = [
+        make_run("mixer", "SeT", 0.0, metrics=metrics),
+        make_run("mixer", "none", 0.0, 0, metrics=metrics | {"coco/segm_mAP": 0.3}),
+        make_run("mixer", "none", 0.0, 1, metrics=metrics | {"coco/segm_mAP": 0.2}),
+    ]
+    rows = cells(markdown(runs))
+    column = rows["mixer"].index("mask mAP")
+    assert rows["**SeT**"][column] == "0.400"
+    assert rows["none"][column] == "0.250"
+
+
 def test_legend(runs):
     legend = markdown(runs).splitlines()[-3:]
     assert "bold where a t-test" in legend[1]

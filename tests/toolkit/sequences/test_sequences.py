@@ -19,16 +19,16 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def small(monkeypatch):
-    """A task of a few sequences by the name "listops-100"."""
+    """A task of a few sequences by the name "listops-500"."""
     task = listops_task(12, 4, 4, 20, epochs=1)
-    monkeypatch.setitem(tasks.TASKS, "listops-100", task)
+    monkeypatch.setitem(tasks.TASKS, "listops-500", task)
     return task
 
 
 def run(mixer="SeT", seed=0, accuracy=50.0, **fields) -> Run:
     settings = dict(title="ListOps", train=12, test=4, epochs=1)
     values = dict(
-        task="listops-100",
+        task="listops-500",
         mixer=mixer,
         seed=seed,
         accuracy=accuracy,
@@ -45,12 +45,12 @@ def run(mixer="SeT", seed=0, accuracy=50.0, **fields) -> Run:
 
 
 def test_texts_are_drawn_once(small, tmp_path, monkeypatch):
-    drawn = load_data("listops-100", tmp_path)
+    drawn = load_data("listops-500", tmp_path)
     assert len(drawn.train) == 12 and len(drawn.test) == 4
     assert not {t for t, _ in drawn.train} & {t for t, _ in drawn.test}
     unable = dataclasses.replace(small, draw=lambda: pytest.fail("drawn again"))
-    monkeypatch.setitem(tasks.TASKS, "listops-100", unable)
-    assert load_data("listops-100", tmp_path) == drawn
+    monkeypatch.setitem(tasks.TASKS, "listops-500", unable)
+    assert load_data("listops-500", tmp_path) == drawn
     assert drawn.majority in (0, 25, 50, 75, 100)
     for item in numbered(drawn.train, small):
         assert 0 < min(item["input_ids"]) and max(item["input_ids"]) < small.vocab_size
@@ -62,13 +62,13 @@ def test_texts_that_cannot_be_drawn_or_read_end_in_a_sentence(
 ):
     few = listops_task(5000, 1, 4, 4, epochs=1)
     monkeypatch.setattr("setformer_mm.data.listops.PATIENCE", 1000)
-    monkeypatch.setitem(tasks.TASKS, "listops-100", few)
-    with pytest.raises(UserError, match="listops-100 cannot be drawn: 1000 draws"):
-        load_data("listops-100", tmp_path)
+    monkeypatch.setitem(tasks.TASKS, "listops-500", few)
+    with pytest.raises(UserError, match="listops-500 cannot be drawn: 1000 draws"):
+        load_data("listops-500", tmp_path)
     for part in ("train", "test"):
-        (tmp_path / f"listops-100-{part}.tsv").write_text("Source\tTarget\nno class\n")
+        (tmp_path / f"listops-500-{part}.tsv").write_text("Source\tTarget\nno class\n")
     with pytest.raises(UserError, match="does not hold texts and classes; remove it"):
-        load_data("listops-100", tmp_path)
+        load_data("listops-500", tmp_path)
 
 
 def test_bytes_of_a_text():
@@ -81,7 +81,7 @@ def test_runs_are_files(tmp_path):
     write_run(tmp_path, run())
     write_run(tmp_path, run("none", 1))
     assert read_runs(tmp_path) == [run(), run("none", 1)]
-    path = path_of(tmp_path, "listops-100", "SeT", 0)
+    path = path_of(tmp_path, "listops-500", "SeT", 0)
     assert read_run(path) == run()
     path.write_text("{}")
     with pytest.raises(UserError, match="does not hold a run on sequences"):
@@ -93,7 +93,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
         read_runs(tmp_path)
     write_run(tmp_path, run())
     write_run(tmp_path, run("none", settings=dict(title="ListOps", train=13)))
-    with pytest.raises(UserError, match="runs of listops-100 .* different settings"):
+    with pytest.raises(UserError, match="runs of listops-500 .* different settings"):
         read_runs(tmp_path)
 
 

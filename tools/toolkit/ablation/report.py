@@ -25,6 +25,8 @@ from .runs import (
 
 # The columns of learning curves: a share of the training, and what it is called.
 PARTS = {1 / 3: "at a third", 2 / 3: "at two thirds"}
+# What a table shows beside the metric that it compares, and what it is called.
+COMPANIONS = {"coco/bbox_mAP": ("coco/segm_mAP", "mask mAP")}
 COLORS = colormaps["tab20"].colors  # of learning curves
 DOTS = dict(alpha=0.6, markersize=5, markeredgewidth=0)  # one a seed
 
@@ -140,6 +142,9 @@ def _table(group: str, rows: list[Row]) -> str:
     label, decimals = _display(metric)
     baseline = next((row for row in rows if row.is_baseline), None)
     header = [group, "parameters", "multiply-adds", label, "deviation", "each seed"]
+    companion, title = COMPANIONS.get(metric, (None, None))
+    if companion:
+        header.append(title)
     shares = [share for share in PARTS if all(_means_after(rows, share))]
     header += [PARTS[share] for share in shares]
     is_timed = all(run.images_per_second for row in rows for run in row.runs)
@@ -161,6 +166,10 @@ def _table(group: str, rows: list[Row]) -> str:
             spread,
             ", ".join(f"{score:.{max(decimals - 1, 1)}f}" for score in row.scores),
         ]
+        if companion:
+            values = [run.result.metrics.get(companion) for run in row.runs]
+            mean = None if None in values else statistics.fmean(values)
+            line.append("–" if mean is None else f"{mean:.{decimals}f}")
         for share in shares:
             (mean,) = _means_after([row], share)
             line.append(f"{mean:.{decimals}f}")

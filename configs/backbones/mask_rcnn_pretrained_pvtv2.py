@@ -1,0 +1,8 @@
+_base_ = ["./mask_rcnn_pretrained_setformer.py", "../_base_/models/digits_pvtv2.py"]
+
+ablation = dict(name="PVTv2")
+
+model = dict(
+    backbone=dict(_base_.backbone, init_cfg=_base_.classifier),
+    neck=dict(in_channels=_base_.widths),
+)

@@ -1,0 +1,8 @@
+_base_ = ["./mask_rcnn_pretrained_setformer.py", "../_base_/models/digits_swin.py"]
+
+ablation = dict(name="Swin")
+
+model = dict(
+    backbone=dict(_base_.backbone, init_cfg=_base_.classifier),
+    neck=dict(in_channels=_base_.widths),
+)

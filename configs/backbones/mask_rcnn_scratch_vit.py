@@ -1,0 +1,8 @@
+_base_ = ["./mask_rcnn_scratch_setformer.py", "../_base_/models/digits_vit.py"]
+
+ablation = dict(name="ViT with windows")
+
+model = dict(
+    backbone=_base_.backbone,
+    neck=[_base_.pyramid, dict(_base_.model.neck, in_channels=_base_.widths)],
+)

@@ -142,7 +142,7 @@ def test_int8_without_linear_layers_is_refused(tmp_path):
             compress_openvino(other)
 
 
-def test_layers_that_are_left_out_are_an_error(onnx_files, tmp_path, monkeypatch):
+def test_layers_that_are_left_out_are_an_error(tmp_path, monkeypatch):
     require("onnx")
     from onnxruntime import quantization
 
@@ -151,8 +151,8 @@ def test_layers_that_are_left_out_are_an_error(onnx_files, tmp_path, monkeypatch
 
     theirs = quantization.quantize_dynamic
     monkeypatch.setattr(quantization, "quantize_dynamic", leave_out)
-    path = tmp_path / "int8.onnx"
-    shutil.copy(onnx_files("classifier")[1], path)
+    part, path = deployed_part(classifier(), torch.randn(TRACED)), tmp_path / "a.onnx"
+    write("onnx", part, path, dynamic=False)
     with pytest.raises(ValueError, match="all 9 linear layers .* INT8, and 8 have"):
         quantize_onnx(path)
 

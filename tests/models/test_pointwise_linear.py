@@ -41,6 +41,7 @@ def test_tokens_stay_contiguous(layer):
         assert pointwise_linear(layer, torch.randn(2, height, 7, 6)).is_contiguous()
 
 
+@pytest.mark.timeout(300)  # compiles three times
 def test_compiled_training_takes_any_size(layer):
     """Inductor makes the second size an open one."""
     compiled = torch.compile(partial(pointwise_linear, layer))

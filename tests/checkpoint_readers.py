@@ -96,6 +96,11 @@ def measure_padding(tool, toy, folder, path):
     tool("measure_padding", toy / "toy_iters.py", path)
 
 
+def export(tool, toy, folder, path):
+    flags = ["--to", "torch-export", "--out", folder / "out.pt2"]
+    tool("export", DIGITS, path, *flags)
+
+
 def k_means(tool, toy, folder, path):
     """The hook looks for anchors in weights that a user's own runner has loaded."""
     attention = dict(reference_shape=(2, 2))
@@ -119,5 +124,6 @@ READERS = [
     publish,
     convert,
     measure_padding,
+    export,
     k_means,
 ]

@@ -66,6 +66,7 @@ from toolkit.benchmarks.digits_classifier import CONFIG, load_test_set, trained
 from toolkit.benchmarks.export_tables import render
 from toolkit.benchmarks.measuring import TURN_SECONDS
 from toolkit.benchmarks.reporting import Progress, publish, start
+from toolkit.exported_files import in_another_folder, put_in_place
 from toolkit.launch import build_model, read_config, run_tool
 from toolkit.preflight import require_data
 from toolkit.timing import environment, interleave
@@ -80,6 +81,11 @@ EXPORTED = {
     "AOTInductor": ("aoti", None),
 }
 TOLERANCE, INT8_TOLERANCE = 1e-3, 0.2
+
+
+def is_here(name: str) -> bool:
+    """Whether an engine can run."""
+    return not missing(name)
 
 
 def missing(name: str) -> list[str]:
@@ -105,10 +111,12 @@ def engine(
     if not path.exists():
         metadata = Metadata(part.task, part.outputs, (0.0,) * 3, (1.0,) * 3, "RGB")
         through = folder / f"float32{FORMATS['onnx'].suffix}"
-        if to == "openvino" and through.exists():  # what takes minutes is done
-            onnx_to_openvino(through, path, metadata)
-        else:
-            kind.write(part, images, path, metadata, False)
+        with in_another_folder(path) as made:  # a next run takes it for whole
+            if to == "openvino" and through.exists():  # what takes minutes is done
+                onnx_to_openvino(through, made, metadata)
+            else:
+                kind.write(part, images, made, metadata, False)
+            put_in_place(made, path, kind)
     if quantise is not None:
         float32, path = path, folder / f"int8{kind.suffix}"
         for suffix in (*kind.companions, kind.suffix):
@@ -154,8 +162,7 @@ def measure(
     folder.mkdir(parents=True, exist_ok=True)
     images, other = pictures[:1], pictures[1:2]
     part = deployed_part(model, images)
-    names = args.engines or [EAGER, COMPILED, *EXPORTED]
-    names = [name for name in names if not missing(name)]
+    names = args.engines or [EAGER, COMPILED, *filter(is_here, EXPORTED)]
     progress = Progress(len(names))
     records, runs, expected = [], {}, None
     for name in names:
@@ -207,6 +214,9 @@ def main() -> None:
     known = [EAGER, COMPILED, *EXPORTED]
     if unknown := set(args.engines or ()) - set(known):
         raise UserError(f"--engines are some of {known}, got {min(unknown)}")
+    for name in args.engines or ():
+        if needed := missing(name):
+            raise UserError(f"{name} needs {', '.join(needed)}, which is not installed")
     start(args)
     versions = {
         name: version(name)

@@ -59,18 +59,18 @@ def parse_args() -> argparse.Namespace:
         parser.error("--size is two positive numbers")
     if args.tolerance is None:
         args.tolerance = 0.2 if args.int8 else 1e-3
+    if not 0 <= args.tolerance < float("inf"):
+        parser.error(f"--tolerance is a number from 0 on, got {args.tolerance}")
     return args
 
 
 if __name__ == "__main__":
     parse_args()  # answers --help before the seconds of the imports below
 
+import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -80,7 +80,6 @@ from torch import Tensor, nn
 
 from setformer_mm.export import (
     FORMATS,
-    Format,
     Metadata,
     NotAlikeError,
     Part,
@@ -88,14 +87,23 @@ from setformer_mm.export import (
     require_alike,
 )
 from setformer_mm.export.int8 import compress_openvino, quantize_onnx
-from setformer_mm.utils.checkpoints import load_fitting_weights, read_checkpoint
+from setformer_mm.utils.checkpoints import (
+    load_checkpoints_safely,
+    load_fitting_weights,
+    read_checkpoint,
+)
+from setformer_mm.utils.data_sources import unwrapped
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.installed import is_installed
 from toolkit.class_names import read_class_names
 from toolkit.config_checks import require_parts
+from toolkit.exported_files import (
+    in_another_folder,
+    put_in_place,
+    require_writable_export,
+)
 from toolkit.inspected_model import PicturePipeline
-from toolkit.launch import build_model, one_line, read_config, run_tool
-from toolkit.outputs import require_writable_file
+from toolkit.launch import build_model, form_explained, one_line, read_config, run_tool
 from toolkit.pictures import read_picture
 from toolkit.timing import interleave, quartiles
 
@@ -103,6 +111,7 @@ QUANTISERS = dict(onnx=quantize_onnx, openvino=compress_openvino)
 # Of the size that is traced: taller, wider, and one that nothing divides.
 OTHER_SIZES = ((1.5, 1.0), (1.0, 1.25), (0.8, 1.3))
 ROUNDS = 5
+COLOUR = (20, 90, 200)  # blue, green, red
 
 
 def require_installed(args: argparse.Namespace) -> None:
@@ -125,19 +134,47 @@ def require_installed(args: argparse.Namespace) -> None:
 
 def describe(cfg: Config, checkpoint: dict, part: Part) -> Metadata:
     """What goes into the file beside the model."""
-    fields = cfg.get("data_preprocessor") or {}
-    fields = {**fields, **(cfg.model.get("data_preprocessor") or {})}
-    channels = 3
+    beside = cfg.get("data_preprocessor")
+    fields = cfg.model.get("data_preprocessor", beside) or {}
+    for step in unwrapped(cfg.test_dataloader.dataset).pipeline:
+        if str(step.type).rpartition(".")[2] == "Normalize":
+            fields = step
     is_rgb = fields.get("bgr_to_rgb", fields.get("to_rgb", False))
-    classes = read_class_names(cfg, checkpoint).get("classes") or ()
     return Metadata(
         task=part.task,
         outputs=part.outputs,
-        mean=tuple(map(float, fields.get("mean") or [0.0] * channels)),
-        std=tuple(map(float, fields.get("std") or [1.0] * channels)),
+        mean=tuple(map(float, fields.get("mean") or [0.0] * 3)),
+        std=tuple(map(float, fields.get("std") or [1.0] * 3)),
         channel_order="RGB" if is_rgb else "BGR",
-        classes=tuple(classes),
+        classes=tuple(read_class_names(cfg, checkpoint).get("classes") or ()),
     )
+
+
+def prepared(cfg: Config, model: nn.Module, picture: np.ndarray) -> Tensor:
+    """What a model takes, as its config makes it of a BGR picture: ``(1, 3, H, W)``."""
+    sample = PicturePipeline(cfg)(picture)
+    if not hasattr(model, "data_preprocessor"):  # as backbones
+        return sample["inputs"][None].float()
+    batch = {key: [value] for key, value in sample.items()}
+    return model.data_preprocessor(batch, False)["inputs"]
+
+
+def require_true(metadata: Metadata, cfg: Config, model: nn.Module) -> None:
+    """Check what metadata say of normalisation on a picture of one colour.
+
+    Raises:
+        UserError: if the config makes something else of it.
+    """
+    picture = np.full((64, 64, 3), COLOUR, np.uint8)
+    theirs = prepared(cfg, model, picture)[0, :, 0, 0]
+    ours = normalised(picture, metadata)[0, :, 0, 0]
+    if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=1e-3):
+        values = [[round(v, 3) for v in x.tolist()] for x in (theirs, ours)]
+        raise UserError(
+            f"{cfg.filename}: mean, std and order of colours must be those of one "
+            "Normalize in the test pipeline or of data_preprocessor; of the BGR colour "
+            f"{COLOUR} the config makes {values[0]}, and these make {values[1]}"
+        )
 
 
 def normalised(picture: np.ndarray, metadata: Metadata) -> Tensor:
@@ -156,11 +193,17 @@ def normalised(picture: np.ndarray, metadata: Metadata) -> Tensor:
     return torch.from_numpy(values).float().permute(2, 0, 1)[None].contiguous()
 
 
-def size_of(cfg: Config, model: nn.Module, picture: np.ndarray) -> tuple[int, int]:
-    """Height and width of what a config's test pipeline makes of a picture."""
-    sample = PicturePipeline(cfg)(picture)
-    batch = {key: [value] for key, value in sample.items()}
-    return tuple(model.data_preprocessor(batch, False)["inputs"].shape[2:])
+def with_fitting_classes(metadata: Metadata, logits: Tensor) -> Metadata:
+    """Metadata without the names of other classes than those of the logits."""
+    count, names = logits.shape[1], len(metadata.classes)
+    if metadata.task == "features" or names in (0, count):
+        return metadata
+    print(
+        f"warning: the config names {names} classes, and there are {count} logits: "
+        "the file has no names",
+        file=sys.stderr,
+    )
+    return replace(metadata, classes=())
 
 
 def batches(
@@ -186,30 +229,6 @@ def batches(
     return resized(height, width, 2), checks
 
 
-@contextmanager
-def in_another_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out``, which is gone in the end."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        yield Path(folder) / out.name
-
-
-def put_in_place(written: Path, out: Path, kind: Format) -> int:
-    """Give files their names, what the engine opens last.
-
-    Returns:
-        Bytes of all of them.
-    """
-    size = 0
-    for suffix in (*kind.companions, None):
-        path, target = (
-            p if suffix is None else p.with_suffix(suffix) for p in (written, out)
-        )
-        size += path.stat().st_size
-        path.replace(target)
-    return size
-
-
 def report(args, run, part: Part, checks: list[Tensor], differences: list) -> None:
     """Print differences and times, each size side by side."""
     for images, difference in zip(checks, differences):
@@ -232,11 +251,10 @@ def main() -> None:
     kind = FORMATS[args.to]
     require_installed(args)
     out = Path(args.out or Path(args.config).stem + kind.suffix)
-    if not out.name.endswith(kind.suffix):
-        raise UserError(f"--out names a file {kind.suffix} for {kind.title}, got {out}")
-    require_writable_file(out, "--out")
+    require_writable_export(out, kind, "--out")
     cfg = read_config(args.config)
     require_parts(cfg, ("model", "test_dataloader"))
+    load_checkpoints_safely()
     checkpoint = read_checkpoint(args.checkpoint)
     model = build_model(cfg)
     load_fitting_weights(model, args.checkpoint, args.allow_missing, checkpoint)
@@ -247,13 +265,21 @@ def main() -> None:
 
         picture = astronaut()[..., ::-1]
 
-    size = tuple(args.size or size_of(cfg, model, picture))
+    with form_explained(cfg):
+        size = tuple(args.size or prepared(cfg, model, picture).shape[2:])
     try:
         part = deployed_part(model, torch.zeros(1, 3, *size))
-    except TypeError as error:
-        raise UserError(f"{args.config}: {error}") from error
-    metadata = describe(cfg, checkpoint, part)
+    except Exception as error:  # of any type: it is a pass through the model
+        raise UserError(
+            f"the model of {args.config} cannot be exported for pictures "
+            f"(1, 3, {size[0]}, {size[1]}): {one_line(error)}"
+        ) from error
+    with form_explained(cfg):
+        metadata = describe(cfg, checkpoint, part)
+        require_true(metadata, cfg, model)
     traced, checks = batches(picture, metadata, size, args.dynamic)
+    with torch.inference_mode():
+        metadata = with_fitting_classes(metadata, part.module(traced)[0])
     metadata = replace(
         metadata,
         sizes="open" if args.dynamic else "x".join(map(str, traced.shape)),

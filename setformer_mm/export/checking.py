@@ -42,7 +42,7 @@ def compare(run: Run, expected: Run, images: Tensor) -> Difference:
         Difference: Of the output that is furthest off for its scale.
 
     Raises:
-        NotAlikeError: If there are other outputs, or other shapes, or NaN.
+        NotAlikeError: If there are other outputs, or other shapes, or NaN in either.
     """
     with torch.no_grad():
         outs, wanted = run(images), expected(images)
@@ -56,12 +56,11 @@ def compare(run: Run, expected: Run, images: Tensor) -> Difference:
         Difference((a - b).abs().max().item(), b.abs().max().item())
         for a, b in zip(outs, wanted)
     ]
-    worst = max(differences, key=lambda d: d.share)
-    if not all(t.isfinite().all() for t in outs):
+    if not all(t.isfinite().all() for t in (*outs, *wanted)):
         raise NotAlikeError(
             f"outputs must be finite for pictures {tuple(images.shape)}"
         )
-    return worst
+    return max(differences, key=lambda d: d.share)
 
 
 def require_alike(
@@ -93,7 +92,7 @@ def require_alike(
             raise NotAlikeError(
                 f"the engine fails for pictures {tuple(images.shape)}: {reason[:300]}"
             ) from error
-        if difference.share > tolerance:
+        if not difference.share <= tolerance:
             raise NotAlikeError(
                 f"the largest difference must be within {tolerance:g} of the largest "
                 f"output {difference.scale:.3g}, got {difference.largest:.3g} for "

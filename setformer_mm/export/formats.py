@@ -129,7 +129,8 @@ def _read_openvino_metadata(path: Path) -> Metadata:
     import openvino
 
     model = openvino.Core().read_model(path)
-    return Metadata.from_strings(model.get_rt_info([SECTION]).value)
+    is_ours = model.has_rt_info([SECTION])
+    return Metadata.from_strings(model.get_rt_info([SECTION]).value if is_ours else {})
 
 
 def _captured(
@@ -165,7 +166,7 @@ def _load_torch_export(path: Path) -> Run:
 def _read_torch_export_metadata(path: Path) -> Metadata:
     extra = {f"{SECTION}.json": ""}
     torch.export.load(path, extra_files=extra)
-    return Metadata.from_strings(json.loads(extra[f"{SECTION}.json"]))
+    return Metadata.from_strings(json.loads(extra[f"{SECTION}.json"] or "{}"))
 
 
 def _write_aoti(

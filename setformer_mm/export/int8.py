@@ -21,17 +21,23 @@ def quantize_onnx(path: Path) -> int:
 
     Returns:
         int: How many layers.
+
+    Raises:
+        ValueError: If there are none, or ONNX Runtime leaves some of them out.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(path)
     matrices = {i.name for i in model.graph.initializer if len(i.dims) == 2}
+    # A Gemm becomes a MatMul of this name before names are looked for.
+    suffixes = {"MatMul": "", "Gemm": "_MatMul"}
     layers = [
-        node.name
+        node.name + suffixes[node.op_type]
         for node in model.graph.node
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in matrices
+        if node.op_type in suffixes and node.input[1] in matrices
     ]
+    _require_layers(layers)  # for the quantiser, none of them means all nodes
     metadata = {p.key: p.value for p in model.metadata_props}
     with _silence():
         quantize_dynamic(
@@ -45,7 +51,8 @@ def quantize_onnx(path: Path) -> int:
     model = onnx.load(path)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, path)
-    return len(layers)
+    done = sum(node.op_type == "MatMulInteger" for node in model.graph.node)
+    return _require_all(done, layers)
 
 
 def compress_openvino(path: Path) -> int:
@@ -58,6 +65,9 @@ def compress_openvino(path: Path) -> int:
 
     Returns:
         int: How many layers.
+
+    Raises:
+        ValueError: If there are none, or nncf leaves some of them out.
     """
     import nncf
     import openvino
@@ -74,6 +84,7 @@ def compress_openvino(path: Path) -> int:
                 and weight.get_partial_shape().rank.get_length() == 2
             )
             (layers if is_layer else others).append(node.get_friendly_name())
+    _require_layers(layers)
     with _silence():
         compressed = nncf.compress_weights(
             model,
@@ -87,7 +98,29 @@ def compress_openvino(path: Path) -> int:
     openvino.save_model(compressed, beside, compress_to_fp16=False)
     for suffix in (".bin", ".xml"):
         beside.with_suffix(suffix).replace(path.with_suffix(suffix))
-    return len(layers)
+    nodes = {node.get_friendly_name(): node for node in compressed.get_ordered_ops()}
+    return _require_all(sum(_has_int8_weight(nodes[n]) for n in layers), layers)
+
+
+def _has_int8_weight(node) -> bool:
+    """Whether what a product of OpenVINO multiplies by is made of INT8."""
+    weight = node.input_value(1).get_node()
+    while weight.get_type_name() != "Constant":
+        weight = weight.input_value(0).get_node()
+    return weight.get_element_type().get_type_name() == "i8"
+
+
+def _require_layers(layers: list[str]) -> None:
+    if not layers:
+        raise ValueError("INT8 is for linear layers, and this model has none")
+
+
+def _require_all(done: int, layers: list[str]) -> int:
+    if done != len(layers):
+        raise ValueError(
+            f"all {len(layers)} linear layers must become INT8, and {done} have"
+        )
+    return done
 
 
 @contextmanager

@@ -43,9 +43,19 @@ class Metadata:
 
     @classmethod
     def from_strings(cls, strings: Mapping[str, str]) -> "Metadata":
-        """The inverse of :meth:`as_strings`; keys of others are left out."""
+        """The inverse of :meth:`as_strings`; keys of others are left out.
+
+        Raises:
+            ValueError: If a field is missing, as in a file of another program, or is no
+                JSON.
+        """
         values = {}
         for field in fields(cls):
+            if field.name not in strings:
+                raise ValueError(
+                    f"metadata of an exported model must have {field.name!r}, got "
+                    f"{sorted(strings)}; tools/export.py writes them"
+                )
             value = json.loads(strings[field.name])
             values[field.name] = tuple(value) if isinstance(value, list) else value
         return cls(**values)

@@ -30,14 +30,15 @@ def deployed_part(model: nn.Module, images: Tensor) -> Part:
     Args:
         model (nn.Module): A classifier of mmpretrain or of :mod:`setformer_mm.timm`, a
             segmentor of mmseg, a detector of mmdet, of which backbone and neck are
-            taken, or a backbone. It is copied and stays as it is.
+            taken as of any other model with a backbone, or a backbone. It is copied and
+            stays as it is.
         images (Tensor): Normalised pictures ``(B, C, H, W)`` of any size.
 
     Returns:
         Part: In evaluation mode.
 
     Raises:
-        TypeError: If it is none of these.
+        TypeError: If it is none of these, or does not return tensors.
     """
     model = deepcopy(model).eval()
     for module in model.modules():
@@ -49,20 +50,31 @@ def deployed_part(model: nn.Module, images: Tensor) -> Part:
     module, task = _part_of(model)
     module.eval()
     with torch.no_grad():
-        count = len(module(images))
+        outs = module(images)
+    kinds = [type(out).__name__ for out in outs]
+    if not all(isinstance(out, Tensor) for out in outs):
+        raise TypeError(
+            f"{type(model).__name__} must return tensors to be exported, got {kinds}"
+        )
     if task == "features":
-        return Part(module, task, tuple(f"features_{i}" for i in range(count)))
+        return Part(module, task, tuple(f"features_{i}" for i in range(len(outs))))
     return Part(module, task, ("logits",))
 
 
 def _part_of(model: nn.Module) -> tuple[nn.Module, str]:
     if hasattr(model, "decode_head"):
+        if isinstance(model.decode_head, nn.ModuleList):
+            raise TypeError(
+                "a segmentor of one decode head can be exported, got "
+                f"{len(model.decode_head)} in {type(model).__name__}"
+            )
         return _Segmentor(model), "segmentation"
-    if hasattr(model, "head") and hasattr(model, "backbone"):
+    has_backbone = hasattr(model, "backbone")
+    if has_backbone and getattr(model, "head", None) is not None:
         return _Classifier(model), "classification"
     if hasattr(model, "forward_head"):
         return _Single(model), "classification"
-    if hasattr(model, "bbox_head") or hasattr(model, "rpn_head"):
+    if has_backbone:
         return _Pyramid(model), "features"
     if hasattr(model, "stages"):
         return model, "features"
@@ -110,7 +122,7 @@ class _Segmentor(nn.Module):
 
 
 class _Pyramid(nn.Module):
-    """Backbone and, if there is one, neck of a detector."""
+    """Backbone and, if there is one, neck, of a detector for example."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -139,27 +151,31 @@ class _AnySizePool(nn.Module):
     format; that of torch cannot in ONNX.
 
     Args:
-        output_size (int | tuple[int, int]): Rows and columns of the result.
+        output_size (int | tuple[int | None, int | None]): Rows and columns of the
+            result; None for as many as there are.
     """
 
-    def __init__(self, output_size: int | tuple[int, int]) -> None:
+    def __init__(self, output_size: int | tuple[int | None, int | None]) -> None:
         super().__init__()
         is_pair = isinstance(output_size, tuple)
         self.output_size = output_size if is_pair else (output_size, output_size)
 
     def forward(self, x: Tensor) -> Tensor:
         rows, cols = (
-            self._averages(size, count, x)
+            self._averages(size, size if count is None else count, x)
             for size, count in zip(x.shape[2:], self.output_size)
         )
-        return rows @ x @ cols.transpose(0, 1)
+        return rows @ x @ cols.mT
 
     @staticmethod
     def _averages(size: int, count: int, like: Tensor) -> Tensor:
-        """Each of ``count`` rows averages its share of ``size``, as torch cuts it."""
+        """Each of ``count`` rows averages its share of ``size``, as torch cuts it.
+
+        Of shape ``(1, 1, count, size)``: a matrix would be taken for a linear layer's.
+        """
         cells = torch.arange(count, device=like.device)[:, None]
         places = torch.arange(size, device=like.device)
         start = cells * size // count
         end = ((cells + 1) * size + count - 1) // count
         is_inside = (places >= start) & (places < end)
-        return is_inside.to(like.dtype) / (end - start).to(like.dtype)
+        return (is_inside.to(like.dtype) / (end - start).to(like.dtype))[None, None]

@@ -67,8 +67,10 @@ def _is_faster_as_convolution(layer: nn.Module, x: Tensor) -> bool:
         return False
     if not is_plain(layer, nn.Linear) or torch.onnx.is_in_onnx_export():
         return False
-    # Tensors made of others, as quantised weights are, know little but F.linear.
-    if hasattr(type(layer.weight), "__tensor_flatten__"):
+    # Tensors made of others, as quantised weights are, and sparse ones know little but
+    # F.linear.
+    weight = layer.weight
+    if hasattr(type(weight), "__tensor_flatten__") or weight.layout != torch.strided:
         return False
     has_backward = torch.is_grad_enabled()
     if torch.compiler.is_compiling():

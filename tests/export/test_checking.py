@@ -34,6 +34,10 @@ def test_refusals():
         require_alike(other(0.5), one, [IMAGES], 0.01)
     with pytest.raises(NotAlikeError, match="outputs must be finite"):
         require_alike(other(torch.nan), one, [IMAGES], 0.01)
+    with pytest.raises(NotAlikeError, match="outputs must be finite"):
+        require_alike(one, other(torch.nan), [IMAGES], 0.01)
+    with pytest.raises(NotAlikeError, match="within nan"):
+        require_alike(one, one, [IMAGES], torch.nan)
     with pytest.raises(NotAlikeError, match=r"of the shapes \[\(1, 2, 1, 1\), "):
         require_alike(other(shape=1), one, [IMAGES], 0.01)
 

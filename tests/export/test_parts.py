@@ -73,12 +73,30 @@ def test_the_model_stays_as_it_is_and_its_copy_is_deployed():
             assert (attention._deployed_fold is not None) == is_deployed
 
 
+@torch.no_grad()
+def test_a_classifier_without_a_head_is_a_backbone():
+    model = classifier()
+    model.head = None
+    part = part_of(model)
+    assert part[1:] == ("features", ("features_0",))
+    images = torch.randn(TRACED)
+    torch.testing.assert_close(part.module(images), model.extract_feat(images))
+
+
 def test_other_models_are_refused():
     with pytest.raises(TypeError, match="can be exported, got Linear"):
         part_of(nn.Linear(2, 2))
+    cascade = segmentor()
+    cascade.decode_head = nn.ModuleList([cascade.decode_head] * 2)
+    with pytest.raises(TypeError, match="one decode head .* got 2 in EncoderDecoder"):
+        part_of(cascade)
+    model = classifier()
+    model.head = nn.Identity()
+    with pytest.raises(TypeError, match=r"must return tensors .* got \['tuple'\]"):
+        part_of(model)
 
 
-@pytest.mark.parametrize("output_size", [1, (3, 5), 6])
+@pytest.mark.parametrize("output_size", [1, (3, 5), 6, (None, 4)])
 def test_pools_are_those_of_torch(output_size):
     x = torch.randn(2, 3, 17, 6, dtype=torch.float64)
     expected = nn.AdaptiveAvgPool2d(output_size)(x)

@@ -21,6 +21,7 @@ each_backend = pytest.mark.parametrize(
 TWO_STAGES = dict(embed_dims=32, depths=(1, 1), num_heads=(1, 2), mlp_ratio=2)
 # One with as many tokens as the traced one, in another order, and an odd one.
 SIZES = (128, 48), PADDED, (133, 190)
+_ONE_SIZE = "inductor of torch 2.11 trains for one size at a time (docs/operator.md)"
 
 
 def build(backend: str = "auto", **kwargs) -> SeTformer:
@@ -111,7 +112,13 @@ def test_compiled_for_training():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "training",
+    [
+        pytest.param(True, marks=pytest.mark.xfail(strict=True, reason=_ONE_SIZE)),
+        False,
+    ],
+)
 def test_compiled_by_inductor(training):
     torch.compiler.reset()
     model = build().train(training)

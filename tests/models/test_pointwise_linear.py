@@ -41,6 +41,7 @@ def test_tokens_stay_contiguous(layer):
         assert pointwise_linear(layer, torch.randn(2, height, 7, 6)).is_contiguous()
 
 
+@pytest.mark.timeout(300)  # compiles three times
 def test_compiled_training_takes_any_size(layer):
     """Inductor makes the second size an open one."""
     compiled = torch.compile(partial(pointwise_linear, layer))
@@ -115,4 +116,15 @@ def test_what_stands_in_place_of_a_layer_is_called():
 
     layer, x = Doubled(6, 10), torch.randn(MANY_TOKENS)
     expected = 2 * F.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(pointwise_linear(layer, x), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+@torch.no_grad()
+def test_sparse_weights(layer, layout):
+    x = torch.randn(MANY_TOKENS)
+    expected = layer(x)
+    weight = layer.weight.detach().to_sparse(layout=layout)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
     torch.testing.assert_close(pointwise_linear(layer, x), expected)

@@ -44,7 +44,7 @@ def test_all_layers_of_a_block(mixer, quantise, tokens):
 @every_quantiser
 @torch.no_grad()
 def test_other_sizes_and_types(quantise):
-    """One token; none; and bfloat16 by autocast."""
+    """One token; few; and bfloat16 by autocast."""
     block = SeTBlock(32, 2, 2.0, 0.0, dict(type="SeTAttention")).eval()
     quantised = quantise(block)
     for shape in (1, 1, 1, 32), (2, 5, 3, 32):
@@ -52,6 +52,22 @@ def test_other_sizes_and_types(quantise):
         assert 0 < error_of(quantised(x) - x, block(x) - x) < TOLERANCE
     with torch.autocast("cpu", torch.bfloat16):
         assert error_of((quantised(x) - x).float(), block(x) - x) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", QUANTISERS)
+@torch.no_grad()
+def test_weights_are_saved_and_loaded(name, tokens, tmp_path):
+    """As docs/quantization.md says; before and after deploying, and in a copy."""
+    quantise, path = QUANTISERS[name], tmp_path / "int8.pth"
+    blocks = [SeTBlock(32, 2, 2.0, 0.0, dict(type="SeTAttention")) for _ in range(2)]
+    source, target = (quantise(block.eval()) for block in blocks)
+    expected = source(tokens)
+    torch.save(source.state_dict(), path)
+    weights = torch.load(path, weights_only=True)
+    target.load_state_dict(weights, assign=name.startswith("torchao"))
+    assert torch.equal(target(tokens), expected)
+    target.attn.switch_to_deploy()
+    torch.testing.assert_close(copy.deepcopy(target)(tokens), expected)
 
 
 @pytest.mark.parametrize("name", [n for n in QUANTISERS if n.startswith("torchao")])

@@ -31,3 +31,16 @@ def test_order():
     meta = dict(classes=["c"], palette=[(1, 2, 3)])
     names = read_class_names(cfg, dict(meta=dict(dataset_meta=meta)))
     assert names == dict(classes=("a", "b"), palette=[(1, 2, 3)])
+
+
+@pytest.mark.parametrize("place", ["metainfo", "field"])
+def test_names_in_a_file(tmp_path, place):
+    path = tmp_path / "names.txt"
+    path.write_text("a cat\na dog\n")
+    fields = dict(classes=str(path))
+    dataset = dict(type="Unknown", **(fields if place == "field" else {}))
+    dataset["metainfo"] = {} if place == "field" else fields
+    cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
+    meta = dict(classes=["c"])
+    names = read_class_names(cfg, dict(meta=dict(dataset_meta=meta)))
+    assert names == dict(classes=["a cat", "a dog"])

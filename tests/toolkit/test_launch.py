@@ -122,6 +122,7 @@ def test_other_errors_keep_their_trace(error):
 
 def test_one_line():
     assert one_line(ValueError("a rule.\nmore")) == "a rule"
+    assert one_line(ValueError("the reasons:\n- one.\n- two")) == "the reasons: - one"
     assert one_line(KeyError("X is not in the registry")) == (
         "KeyError: X is not in the registry"
     )

@@ -5,6 +5,7 @@ import json
 import pytest
 from digit_pictures import normalised_digits
 
+from setformer_mm.export import FORMATS
 from setformer_mm.utils.errors import UserError
 from toolkit.document_sections import marks_of
 
@@ -48,6 +49,22 @@ def test_nothing_is_measured_if_an_engine_is_wrong(run, wrong_engine):
         run()
 
 
-def test_unknown_engines(run):
+def test_unknown_and_missing_engines(run, monkeypatch):
     with pytest.raises(UserError, match="--engines are some of .*, got TensorRT"):
         run("--engines", "TensorRT")
+    missing = FORMATS["torch-export"]._replace(needs=("no_such_module",))
+    monkeypatch.setitem(FORMATS, "torch-export", missing)
+    with pytest.raises(UserError, match="torch.export needs no_such_module, which is"):
+        run("--engines", "torch.export")
+
+
+def test_nothing_half_written_is_kept(run, tmp_path, monkeypatch):
+    def write(part, images, path, *_):
+        path.write_text("half of it")
+        raise KeyboardInterrupt
+
+    broken = FORMATS["torch-export"]._replace(write=write)
+    monkeypatch.setitem(FORMATS, "torch-export", broken)
+    with pytest.raises(KeyboardInterrupt):
+        run("--folder", tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

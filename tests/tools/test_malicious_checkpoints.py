@@ -138,7 +138,7 @@ def test_every_tool_that_reads_checkpoints_is_among_them():
         for path in (ROOT / "tools").glob("*.py")
         if "load_checkpoints_safely()" in path.read_text(encoding="utf-8")
     }
-    tested = {"convert_checkpoint", "explore", "measure_padding", "predict"}
+    tested = {"convert_checkpoint", "explore", "export", "measure_padding", "predict"}
     tested |= {"publish_checkpoint", "test", "train", "visualize_transport"}
     assert reading == tested
 

@@ -1,6 +1,9 @@
 """What the classes of a config's data are called, and their colours."""
 
+import os.path as osp
+
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
 from setformer_mm.utils.data_sources import unwrapped
@@ -23,8 +26,13 @@ def read_class_names(cfg: Config, checkpoint: dict) -> dict:
     # A registry of mmengine looks into a host library's for what it builds alone.
     with DATASETS.switch_scope_and_registry(cfg.get("default_scope")) as registry:
         known = registry.get(dataset.type)
-    return {
-        **(checkpoint.get("meta", {}).get("dataset_meta") or {}),
+    names = {
+        **((checkpoint.get("meta") or {}).get("dataset_meta") or {}),
         **getattr(known, "METAINFO", {}),
-        **dataset.get("metainfo", {}),
+        # mmpretrain's data sets have a field of their own besides.
+        **(dict(classes=dataset.classes) if dataset.get("classes") else {}),
+        **(dataset.get("metainfo") or {}),
     }
+    if isinstance(path := names.get("classes"), str):
+        names["classes"] = list_from_file(path) if osp.isfile(path) else [path]
+    return names

@@ -192,7 +192,7 @@ def one_line(error: BaseException) -> str:
     if not lines:
         return kind
     # Sentences of our own rules speak for themselves.
-    first = lines[0].rstrip(".")
+    first = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
     return first if type(error) is ValueError else f"{kind}: {first}"
 
 
@@ -250,14 +250,24 @@ def build_model(cfg: Config) -> nn.Module:
     """Build the model of a config as one process runs it, with random weights.
 
     Args:
-        cfg: a whole config.
+        cfg: a whole config; a ``data_preprocessor`` beside the model is the model's, as
+            for mmengine's Runner.
 
     Returns:
         In evaluation mode; synchronised batch norms are ordinary ones.
+
+    Raises:
+        UserError: if a class that the config names does not take its fields.
     """
     scope = cfg.get("default_scope", "mmengine")
-    with DefaultScope.overwrite_default_scope(scope):
-        return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    fields = cfg.model.copy()
+    if cfg.get("data_preprocessor") is not None:
+        fields.setdefault("data_preprocessor", cfg.data_preprocessor)
+    try:
+        with DefaultScope.overwrite_default_scope(scope):
+            return revert_sync_batchnorm(MODELS.build(fields)).eval()
+    except BUILD_ERRORS as error:
+        raise _unbuildable("the model", cfg, error) from error
 
 
 def use_gloo_on_cpu(cfg: Config) -> None:

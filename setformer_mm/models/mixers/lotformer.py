@@ -38,7 +38,8 @@ def pivot_attention(
         Tensor: Of shape ``(B, h, N, D)``.
     """
     count = q.shape[-2]
-    log_share = -math.log(count)
+    # Not of a number: math.log closes a graph over this many tokens.
+    log_share = -q.new_ones(count).sum().log()
     temperature = epsilon * math.sqrt(q.shape[-1])
     rows, columns = log_masses[..., :, None], log_masses[..., None, :]
     to_pivots = transport_plan(

@@ -65,3 +65,16 @@ def test_the_module_learns_points_and_masses():
     assert mixer.pivots.shape == (3, 7, 4) and mixer.mass_logits.shape == (3, 7)
     mixer(torch.randn(2, 5, 6, 12)).square().sum().backward()
     assert mixer.pivots.grad.any() and mixer.mass_logits.grad.any()
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@torch.no_grad()
+def test_graphs_are_for_any_number_of_tokens():
+    mixer = PivotAttention(8, 2, num_pivots=3).eval()
+    example, x = torch.randn(2, 4, 5, 8), torch.randn(2, 6, 7, 8)
+    sides = {1: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO}
+    program = torch.export.export(
+        mixer, (example,), strict=False, dynamic_shapes=(sides,)
+    )
+    for graph in torch.jit.trace(mixer, example), program.module():
+        torch.testing.assert_close(graph(x), mixer(x))

@@ -96,7 +96,7 @@ def docstrings_task(train: int, test: int, max_bytes: int, epochs: float) -> Tas
 
 TASKS = {
     "listops-500": listops_task(4000, 1000, 100, 500, epochs=6),
-    "listops-2000": listops_task(3000, 500, 500, 2000, epochs=4, batch_size=8),
+    "listops-2000": listops_task(4000, 1000, 500, 2000, epochs=6),
     "docstrings": docstrings_task(350, 75, 256, epochs=6),
 }
 

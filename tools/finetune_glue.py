@@ -12,6 +12,7 @@ runs it on local files of the same form.
 """
 
 import argparse
+from math import isfinite
 from pathlib import Path
 
 # The columns of each task's sentences, and GLUE's metrics.
@@ -43,6 +44,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if (args.train is None) != (args.validation is None):
         parser.error("--train and --validation go together")
+    for name in ("epochs", "batch_size", "learning_rate", "max_length"):
+        if not getattr(args, name) > 0:
+            flag = name.replace("_", "-")
+            parser.error(f"--{flag} must be positive, got {getattr(args, name)}")
     return args
 
 
@@ -58,6 +63,8 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
 )
@@ -118,6 +125,57 @@ def load_texts(args: argparse.Namespace) -> DatasetDict:
     return texts
 
 
+def count_labels(texts: DatasetDict, task: str) -> int:
+    """Labels of a task, 1 for a regression.
+
+    Raises:
+        UserError: if they are no numbers, or those of classes not 0, 1, ...
+    """
+    used = {name: set(split["label"]) for name, split in texts.items()}
+    labels = set.union(*used.values())
+    if task == REGRESSION:
+        if all(isinstance(label, int | float) and isfinite(label) for label in labels):
+            return 1
+        raise UserError(f"the labels of {task} must be finite numbers")
+    count = max(2, len(used["train"]))
+    if all(type(label) is int and 0 <= label < count for label in labels):
+        return count
+    some = ", ".join(sorted(map(repr, labels))[:5])
+    raise UserError(
+        f"the labels of {task} must be 0 to {count - 1}, as the training has {count} "
+        f"of them, got {some}"
+    )
+
+
+def load_model(
+    path: str, num_labels: int, max_length: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model with a head for the labels, new if its own is for others, and tokenizer.
+
+    Raises:
+        UserError: if there is none, or it cannot take such sequences.
+    """
+    kind = "regression" if num_labels == 1 else "single_label_classification"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            path,
+            num_labels=num_labels,
+            problem_type=kind,  # else that of the head before
+            ignore_mismatched_sizes=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be loaded: {reason}") from error
+    longest = getattr(model.config, "max_position_embeddings", max_length)
+    if max_length > longest:
+        raise UserError(f"--max-length must be at most {path}'s {longest} positions")
+    if tokenizer.pad_token is None:
+        raise UserError(f"the tokenizer of {path} must have a pad_token")
+    tokenizer.padding_side = "right"
+    return model, tokenizer
+
+
 def measured(task: str, evaluated: EvalPrediction) -> dict[str, float]:
     """GLUE's metrics of a task."""
     scores = np.asarray(evaluated.predictions)
@@ -131,16 +189,8 @@ def main() -> None:
     require_writable_folder(args.out, "--out")
     texts = load_texts(args)
     is_regression = args.task == REGRESSION
-    num_labels = 1 if is_regression else len(set(texts["train"]["label"]))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            args.model, num_labels=num_labels
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{args.model} cannot be loaded: {reason}") from error
-    tokenizer.padding_side = "right"
+    num_labels = count_labels(texts, args.task)
+    model, tokenizer = load_model(args.model, num_labels, args.max_length)
     columns = TASKS[args.task][0]
 
     def tokenized(batch: dict) -> dict:
@@ -150,8 +200,12 @@ def main() -> None:
         found["labels"] = [float(y) for y in labels] if is_regression else labels
         return found
 
-    drop = texts["train"].column_names
-    texts = texts.map(tokenized, batched=True, remove_columns=drop)
+    texts = DatasetDict(
+        {
+            name: split.map(tokenized, batched=True, remove_columns=split.column_names)
+            for name, split in texts.items()
+        }
+    )
     settings = TrainingArguments(
         str(args.out),
         num_train_epochs=args.epochs,

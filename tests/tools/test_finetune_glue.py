@@ -13,9 +13,13 @@ pytest.importorskip("accelerate")
 from tokenizers import Tokenizer  # noqa: E402
 from tokenizers.models import WordLevel  # noqa: E402
 from tokenizers.pre_tokenizers import Whitespace  # noqa: E402
-from transformers import PreTrainedTokenizerFast  # noqa: E402
+from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402
 
-from setformer_mm.transformers import SeTformerConfig, SeTformerForMaskedLM  # noqa: E402
+from setformer_mm.transformers import (  # noqa: E402
+    SeTformerConfig,
+    SeTformerForMaskedLM,
+    SeTformerForSequenceClassification,
+)
 from setformer_mm.utils.errors import UserError  # noqa: E402
 
 GOOD, BAD = ("fine", "lovely", "great"), ("poor", "awful", "dull")
@@ -108,3 +112,60 @@ def test_mistakes_in_files(tool, language_model, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         tool("finetune_glue", language_model, *flags, *files("good.csv")[:2])
     assert not (tmp_path / "out").exists()
+
+
+def write_labels(path, labels):
+    path.write_text("sentence,label\n" + "".join(f"fine,{y}\n" for y in labels))
+    return path
+
+
+MISTAKES = {
+    "from 1": ([1, 2], [1], [], "labels of sst2 must be 0 to 1.* got 1, 2"),
+    "names": (["bad", "good"], ["bad"], [], "must be 0 to 1.* got 'bad', 'good'"),
+    "only in the validation": ([0, 1], [2], [], "as the training has 2 of them"),
+    "positions": ([0, 1], [0], ["--max-length", "600"], "at most .* 512 positions"),
+}
+
+
+@pytest.mark.parametrize(
+    "train, validation, more, message", MISTAKES.values(), ids=MISTAKES
+)
+def test_mistakes_before_the_training(
+    tool, language_model, tmp_path, monkeypatch, train, validation, more, message
+):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    flags = ["--task", "sst2", "--out", tmp_path / "out"]
+    flags += ["--train", write_labels(tmp_path / "train.csv", train)]
+    flags += ["--validation", write_labels(tmp_path / "validation.csv", validation)]
+    with pytest.raises(UserError, match=message):
+        tool("finetune_glue", language_model, *flags, *more)
+
+
+def test_flags_are_positive(tool, language_model, tmp_path, capsys):
+    flags = ["--task", "sst2", "--out", tmp_path / "out", "--batch-size", "0"]
+    with pytest.raises(SystemExit):
+        tool("finetune_glue", language_model, *flags)
+    assert "--batch-size must be positive, got 0" in capsys.readouterr().err
+
+
+def test_a_head_for_other_labels_is_replaced(
+    tool, language_model, tmp_path, monkeypatch
+):
+    """As from MNLI or STS-B to RTE; a file may have columns of its own."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    model = SeTformerForSequenceClassification.from_pretrained(
+        language_model, num_labels=3, problem_type="regression"
+    )
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(language_model).save_pretrained(tmp_path / "model")
+    columns = ("sentence1", "sentence2")
+    write_rows(tmp_path / "train.csv", 8, columns, random.Random(0))
+    write_rows(tmp_path / "validation.csv", 8, (*columns, "note"), random.Random(1))
+    flags = ["--train", tmp_path / "train.csv"]
+    flags += ["--validation", tmp_path / "validation.csv", "--epochs", "1"]
+    out = tmp_path / "out"
+    tool("finetune_glue", tmp_path / "model", "--task", "rte", "--out", out, *flags)
+    config = SeTformerConfig.from_pretrained(out)
+    assert config.num_labels == 2
+    assert config.problem_type == "single_label_classification"

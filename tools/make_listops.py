@@ -2,10 +2,10 @@
 
 ``python tools/make_listops.py OUT.tsv [--count 10000] [--max-length 200] [--seed 0]``
 
-A line a sequence, as in the published files: the tokens with spaces between them, a
-tab, and the value; the first line names the columns. Training and validation are parts
-of one file, in which no sequence occurs twice, or two files: give ``--skip`` the count
-of the first one for the second.
+A line a sequence, as in the published files, but without their parentheses: the tokens
+with spaces between them, a tab, and the value; the first line names the columns.
+Training and validation are parts of one file, in which no sequence occurs twice, or two
+files: give ``--skip`` the count of the first one for the second.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 SHORTEST_LIST = 4  # tokens: operator, two digits, bracket
+DEEPEST = 300  # Python's stack holds less than twice as deep a recursion
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,8 +33,11 @@ def parse_args() -> argparse.Namespace:
         args.min_length = max(SHORTEST_LIST, args.max_length // 2)
     if args.count < 1 or args.skip < 0 or args.seed < 0:
         parser.error("--count must be positive, --skip and --seed not negative")
-    if min(args.max_depth, args.max_args) < 2:
-        parser.error("--max-depth and --max-args must be at least 2")
+    if args.max_args < 2 or not 2 <= args.max_depth <= DEEPEST:
+        parser.error(
+            f"--max-args must be at least 2, and --max-depth 2 to {DEEPEST}, got "
+            f"{args.max_args} and {args.max_depth}"
+        )
     if not SHORTEST_LIST <= args.min_length <= args.max_length:
         parser.error(
             f"lengths must be {SHORTEST_LIST} or more, and --min-length not above "

@@ -1,8 +1,11 @@
 """tools/make_listops.py: its file, and mistakes in its flags."""
 
+from random import Random
+
 import pytest
 
-from setformer_mm.data.listops import listops
+from make_listops import DEEPEST
+from setformer_mm.data.listops import listops, random_expression
 from setformer_mm.utils.errors import UserError
 
 
@@ -19,11 +22,21 @@ def test_a_file_and_the_one_that_goes_on(tool, tmp_path):
     assert lines == [f"{source}\t{value}" for source, value in expected]
 
 
+def test_python_can_draw_the_deepest_trees():
+    """The stack holds a chain of lists; it would not hold one four times as deep."""
+    chain = Random()
+    chain.random = lambda: 0.0
+    assert random_expression(chain, DEEPEST, 2, 5000) is None
+    with pytest.raises(RecursionError):
+        random_expression(chain, 4 * DEEPEST, 2, 5000)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--count", "0"], "--count must be positive"),
         (["--max-args", "1"], "must be at least 2"),
+        (["--max-depth", "301"], "--max-depth 2 to 300, got 10 and 301"),
         (["--min-length", "9", "--max-length", "8"], "got 9 and 8"),
         (["--max-length", "3"], "lengths must be 4 or more"),
         (["--max-depth", "2", "--max-args", "5"], "no sequence of depth 2 with 5"),

@@ -102,10 +102,10 @@ def _against(row: Row, baseline: Row) -> str:
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
-    """Draw a panel a task: a dot a seed, a line the mean."""
+    """Draw a panel a task: a dot a seed, a line the mean; one scale for all."""
     tasks = rows_of(runs)
     figure = Figure(figsize=(4.2 * len(tasks), 3), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    panels = figure.subplots(1, len(tasks), squeeze=False, sharex=True)[0]
     for panel, rows in zip(panels, tasks.values()):
         for place, row in enumerate(reversed(rows)):
             color = "C3" if row.mixer == BASELINE else "C0"
@@ -116,6 +116,8 @@ def draw(runs: Sequence[Run], path: Path) -> None:
         run = rows[0].runs[0]
         panel.axvline(run.majority, color="gray", linestyle=":", linewidth=1)
         panel.set_title(run.settings["title"], fontsize=10)
-        panel.set_xlabel("accuracy on the test (%); dotted: most frequent class")
         panel.grid(axis="x", alpha=0.3)
+    figure.supxlabel(
+        "accuracy on the test (%); dotted: the most frequent class", fontsize=10
+    )
     save_figure(figure, path)

@@ -54,7 +54,12 @@ import torch
 from torch import Tensor
 
 from setformer_mm.models import SeTEncoder
-from toolkit.benchmarks.measuring import TURN_SECONDS, peak_memory
+from toolkit.benchmarks.measuring import (
+    TURN_SECONDS,
+    largest_share,
+    peak_memory,
+    use_backend,
+)
 from toolkit.benchmarks.reporting import Progress, publish, start
 from toolkit.sequences.growth import draw, render
 from toolkit.timing import Call, environment, interleave
@@ -106,18 +111,14 @@ def largest_error(mixer: str, device: str) -> float:
     for dtype in (torch.float32, torch.float64):
         encoder = build(mixer, device, dtype)
         if dtype == torch.float64:
-            for block in encoder.stage.blocks:
-                block.attn.backend = "reference"  # of SeT; others have no such choice
+            use_backend(encoder, "reference")
         x = random_sequence(CHECKED_LENGTH, device).to(dtype).requires_grad_()
         out = encoder(x)
         inputs = [x, *encoder.parameters()]
         gradients = torch.autograd.grad(loss_of(out), inputs)
         gradients = torch.cat([gradient.flatten() for gradient in gradients])
-        found.append((out.detach().double(), gradients.double()))
-    return max(
-        float((one - other).abs().max() / other.abs().max())
-        for one, other in zip(*found)
-    )
+        found.append((out.detach(), gradients))
+    return largest_share(*found)
 
 
 def measure(args: argparse.Namespace, progress: Progress) -> list[dict]:

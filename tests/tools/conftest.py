@@ -5,8 +5,10 @@ from pathlib import Path
 
 import in_process
 import pytest
+import torch
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
+from setformer_mm.models import SeTAttention
 from setformer_mm.utils import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +46,18 @@ def wrong_engine(monkeypatch):
         return lambda images: tuple(1.01 * out for out in run(images))
 
     monkeypatch.setitem(FORMATS, "torch-export", kind._replace(load=load))
+
+
+@pytest.fixture
+def wrong_attention(monkeypatch):
+    """SeT attention of float32 and lower gives twice what it should."""
+    right = SeTAttention.forward
+
+    def wrong(self, x, *args):
+        out = right(self, x, *args)
+        return out if x.dtype == torch.float64 else 2 * out
+
+    monkeypatch.setattr(SeTAttention, "forward", wrong)
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """tools/bench_configs.py: what it measures, and what keeps it from measuring."""
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
-from setformer_mm.models.set_attention import SeTAttention
 from toolkit.benchmarks import configs
 from toolkit.document_sections import marks_of
 
@@ -17,7 +15,7 @@ NAMES = dict(swin="Swin", setformer="SeTformer")
 
 
 @pytest.fixture
-def run(load_tool, monkeypatch):
+def run(load_tool, run_module, monkeypatch):
     """Without data: pictures are of 32 x 32, in batches of two."""
     module = load_tool("bench_configs")
 
@@ -25,14 +23,11 @@ def run(load_tool, monkeypatch):
         name = NAMES[Path(config).stem.partition("_")[2]]
         return configs.Entry(config, "a group", name, name == "SeTformer", (32, 32), 2)
 
-    def run(*flags):
-        names = [str(FOLDER / f"classifier_{name}.py") for name in NAMES]
-        flags = [*names, "--rounds", 2, "--no-memory", "--threads", 1, *flags]
-        monkeypatch.setattr(module, "entry_of", entry_of)
-        monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, flags)])
-        module.main()
-
-    return run
+    monkeypatch.setattr(module, "entry_of", entry_of)
+    names = [FOLDER / f"classifier_{name}.py" for name in NAMES]
+    return partial(
+        run_module, module, *names, "--rounds", 2, "--no-memory", "--threads", 1
+    )
 
 
 def test_models_side_by_side(run, tmp_path, capsys):
@@ -50,14 +45,7 @@ def test_models_side_by_side(run, tmp_path, capsys):
     assert printed.strip() in document.read_text()
 
 
-def test_nothing_is_measured_of_what_is_wrong(run, monkeypatch, tmp_path):
-    right = SeTAttention.forward
-
-    def wrong(self, x, *args):
-        out = right(self, x, *args)
-        return out if x.dtype == torch.float64 else 2 * out
-
-    monkeypatch.setattr(SeTAttention, "forward", wrong)
+def test_nothing_is_measured_of_what_is_wrong(run, wrong_attention, tmp_path):
     with pytest.raises(SystemExit, match="classifier_setformer.py is wrong"):
         run("--json", tmp_path / "a.json")
     assert not (tmp_path / "a.json").exists()

@@ -1,25 +1,17 @@
 """tools/bench_sequences.py: what it measures, and what keeps it from measuring."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
-import torch
 
-from setformer_mm.models.set_attention import SeTAttention
 from toolkit.document_sections import marks_of
 
 
 @pytest.fixture
-def run(load_tool, monkeypatch, tmp_path):
-    module = load_tool("bench_sequences")
-
-    def run(*flags):
-        flags = ["--rounds", 1, "--no-memory", "--threads", 1, *flags]
-        monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, flags)])
-        module.main()
-
-    return run
+def run(load_tool, run_module):
+    common = "--rounds", 1, "--no-memory", "--threads", 1
+    return partial(run_module, load_tool("bench_sequences"), *common)
 
 
 def test_times_of_all_mixers_at_all_lengths(run, tmp_path, capsys):
@@ -42,14 +34,7 @@ def test_times_of_all_mixers_at_all_lengths(run, tmp_path, capsys):
     assert (tmp_path / "a.png").exists()
 
 
-def test_nothing_is_measured_of_what_is_wrong(run, monkeypatch, tmp_path):
-    right = SeTAttention.forward
-
-    def wrong(self, x, *args):
-        out = right(self, x, *args)
-        return out if x.dtype == torch.float64 else 2 * out
-
-    monkeypatch.setattr(SeTAttention, "forward", wrong)
+def test_nothing_is_measured_of_what_is_wrong(run, wrong_attention, tmp_path):
     with pytest.raises(SystemExit, match="the encoder with SeT is wrong"):
         run("--lengths", 32, "--json", tmp_path / "a.json")
     assert not (tmp_path / "a.json").exists()

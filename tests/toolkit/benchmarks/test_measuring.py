@@ -60,6 +60,15 @@ def test_results_that_share_memory_count_once():
     assert measuring._bytes_of([tensor, dict(view=tensor[:10]), 3]) == 1000
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_largest_error_is_a_share_and_nan_is_larger(place):
+    true = [torch.tensor([4.0, -8.0]).double(), torch.tensor([0.5]).double()]
+    found = [torch.tensor([5.0, -8.0]), torch.tensor([0.6])]
+    assert measuring.largest_share(found, true) == pytest.approx(0.2)
+    found[place][0] = torch.nan
+    assert not measuring.largest_share(found, true) < 1
+
+
 def test_progress_tells_the_time_left(capsys, monkeypatch):
     clock = iter([0, 1, 1.5, 2, 50])
     monkeypatch.setattr(

@@ -15,8 +15,8 @@ from .backbones import (
     build,
     infer,
     make_images,
-    use_backend,
 )
+from .measuring import use_backend
 
 STRIDES = (4, 8, 16, 32)
 # What two ways to run a model may differ by, relative to the norm.

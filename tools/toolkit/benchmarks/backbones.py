@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.models import SeTformer
 
 from ..timing import Call
+from .measuring import use_backend
 
 BASELINE = "swin_tiny_patch4_window7_224"
 QUICK_MODELS = (BASELINE, "convnext_tiny", "davit_tiny")
@@ -114,13 +115,6 @@ def build(entry: Entry, setting: Setting) -> nn.Module:
                 module.drop_prob = 0.0  # some have it by default and do less work
     model = model.to(setting.device).train(setting.training)
     return torch.compile(model) if entry.compiled else model
-
-
-def use_backend(model: nn.Module, backend: str) -> None:
-    """Choose the implementation of the operator."""
-    for module in model.modules():
-        if isinstance(module, SeTAttention):
-            module.backend = backend
 
 
 def make_images(setting: Setting) -> Tensor:

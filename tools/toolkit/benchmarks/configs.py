@@ -17,7 +17,7 @@ from ..ablation.runs import place_in_ablation
 from ..launch import build_model, read_config
 from ..preflight import require_data
 from ..timing import Call, quartiles
-from .backbones import use_backend
+from .measuring import largest_share, use_backend
 from .reporting import describe, versus
 
 TASKS = {False: "inference", True: "training"}
@@ -107,15 +107,10 @@ def largest_error(entry: Entry, device: str) -> float:
         features = model.extract_feat(noise(entry, 2).to(device, dtype))
         gradients = torch.autograd.grad(loss_of(features), model.backbone.parameters())
         found += [
-            torch.cat([tensor.detach().double().flatten() for tensor in tensors])
+            torch.cat([tensor.detach().flatten() for tensor in tensors])
             for tensors in (features, gradients)
         ]
-    features, gradients, true_features, true_gradients = found
-    errors = [
-        (one - other).abs().max() / other.abs().max()
-        for one, other in ((features, true_features), (gradients, true_gradients))
-    ]
-    return torch.stack(errors).max().item()  # NaN is the largest
+    return largest_share(found[:2], found[2:])
 
 
 def count_parameters(entry: Entry) -> int:

@@ -1,5 +1,5 @@
 """How the benchmarks measure beside :mod:`toolkit.timing`: peaks of memory,
-and times of the GPU alone.
+times of the GPU alone, and what is checked before.
 
 Memory: the peak during a call beyond what was there before it and what it returns. On a
 CPU every call is measured in a process of its own, by the operating system's high water
@@ -16,14 +16,16 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
+from setformer_mm.models import SeTAttention
 from setformer_mm.ops import available_backends
 
 from ..timing import Call, seconds_a_call
@@ -112,6 +114,25 @@ def backends_on(device: str) -> tuple[list[str], dict[str, str]]:
         if reason is not None:
             missing[name] = reason
     return [name for name in available_backends() if name not in missing], missing
+
+
+def use_backend(model: nn.Module, backend: str) -> None:
+    """Choose the implementation of the operator."""
+    for module in model.modules():
+        if isinstance(module, SeTAttention):
+            module.backend = backend
+
+
+def largest_share(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
+    """The largest error, as a share of the largest entry that a tensor should have.
+
+    NaN if any has one, which no comparison with a tolerance lets pass.
+    """
+    errors = [
+        (one.double() - other).abs().max() / other.abs().max()
+        for one, other in zip(found, true)
+    ]
+    return torch.stack(errors).max().item()
 
 
 def _peak_on_gpu(call: Call) -> int:

@@ -148,6 +148,12 @@ inline void store_rounded(float* to, Vec<double> v) {
 inline void add_to(double* to, Vec<double> v) { store(to, load(to) + v); }
 
 inline void add_to(double* to, Vec<float> v) {
+#if defined(__AVX512F__)
+  const __m256 low = _mm512_castps512_ps256((__m512)v);
+  const __m256 high = _mm512_extractf32x8_ps((__m512)v, 1);
+  add_to(to, (Vec<double>)_mm512_maskz_cvtps_pd(-1, low));
+  add_to(to + kLanes<double>, (Vec<double>)_mm512_maskz_cvtps_pd(-1, high));
+#else
   typedef float Half __attribute__((vector_size(kVectorBytes / 2)));
   struct {
     Half low, high;
@@ -155,6 +161,7 @@ inline void add_to(double* to, Vec<float> v) {
   __builtin_memcpy(&halves, &v, sizeof v);
   add_to(to, __builtin_convertvector(halves.low, Vec<double>));
   add_to(to + kLanes<double>, __builtin_convertvector(halves.high, Vec<double>));
+#endif
 }
 
 template <typename T>

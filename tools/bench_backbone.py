@@ -46,6 +46,8 @@ def parse_args() -> argparse.Namespace:
         "more for each of its settings",
     )
     args = parser.parse_args()
+    if args.rounds is None:
+        args.rounds = 2 if args.quick else 9
     if args.models is None:
         from toolkit.benchmarks.backbones import MODELS, QUICK_MODELS
 
@@ -174,7 +176,7 @@ def measure(
     times = interleave(
         calls,
         setting.device,
-        rounds(args, setting),
+        args.rounds,
         tick=lambda: progress.add(work(setting)),
     )
     del calls
@@ -200,21 +202,12 @@ def work(setting: Setting) -> int:
     return setting.pixels * (3 if setting.training else 1)
 
 
-def rounds(args: argparse.Namespace, setting: Setting) -> int:
-    """How often each model gets its turn; training takes long."""
-    if args.rounds is not None:
-        return args.rounds
-    return 2 if args.quick else 3 if setting.training else 5
-
-
 def total_work(
     args: argparse.Namespace, entries: list[Entry], settings: list[Setting]
 ) -> int:
     """All work of the script, to tell how long it will take."""
     memory = 0 if args.no_memory else 1
-    batches = sum(
-        work(setting) * (1 + rounds(args, setting) + memory) for setting in settings
-    )
+    batches = sum(work(setting) * (1 + args.rounds + memory) for setting in settings)
     checks = sum(work(setting) for setting in settings if not setting.training)
     return len(entries) * (checks + batches)
 

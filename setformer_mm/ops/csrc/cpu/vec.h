@@ -144,7 +144,8 @@ inline void store_rounded(float* to, Vec<double> v) {
   __builtin_memcpy(to, &rounded, sizeof rounded);
 }
 
-// to[0..lanes) += v, in double.
+// to[0..lanes) += v, in double. GCC widens a vector of this size in six instructions
+// where there is one.
 inline void add_to(double* to, Vec<double> v) { store(to, load(to) + v); }
 
 inline void add_to(double* to, Vec<float> v) {

@@ -2,8 +2,8 @@
 
 A document holds a section between two marks, ``<!-- begin NAME: ... -->`` and
 ``<!-- end NAME -->``, where NAME is one of :func:`sections`; nothing between them is to
-be edited by hand. ``model-index.yml`` is written as a whole, and the picture of the
-ablations is drawn with their tables. Nothing is computed here:
+be edited by hand. ``model-index.yml`` is written as a whole, and the pictures of the
+ablations are drawn with their tables. Nothing is computed here:
 ``tools/tables.py imagenet coco ade20k --json docs/data/computed.json`` does that, and
 ``tools/ablate.py`` leaves an ``ablation.json`` for ``docs/data/ablation``.
 """
@@ -33,7 +33,7 @@ if __name__ == "__main__":
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.markdown import markdown_table, three_digits
-from toolkit.ablation.report import draw, markdown
+from toolkit.ablation.report import draw, draw_progress, markdown
 from toolkit.ablation.runs import AblationRun
 from toolkit.documented_data import DATA_SETS, DIGITS, Data, read_data
 from toolkit.launch import run_tool
@@ -44,6 +44,7 @@ from toolkit.model_tables import FAILS, HOLDS, claims_table, models_table, rows_
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/tables.md", "docs/datasets.md", "docs/ablations.md")
 ABLATIONS_PICTURE = "docs/images/ablations.png"
+PROGRESS_PICTURE = "docs/images/progress_{}.png"  # of a grid whose runs kept curves
 MODEL_INDEX = "model-index.yml"
 BEGIN = "<!-- begin {}: written by tools/update_docs.py -->"
 END = "<!-- end {} -->"
@@ -196,6 +197,16 @@ def updated(text: str, data: Data) -> str:
     return text
 
 
+def draw_ablations(data: Data) -> None:
+    """Draw all grids in one picture, and the learning curves of each."""
+    draw(data.all_ablations, ROOT / ABLATIONS_PICTURE)
+    print(f"Drawn: {ABLATIONS_PICTURE}")
+    for grid, runs in data.ablations.items():
+        picture = PROGRESS_PICTURE.format(grid)
+        if draw_progress(runs, ROOT / picture):
+            print(f"Drawn: {picture}")
+
+
 def main() -> None:
     args = parse_args()
     data = read_data(ROOT / "docs" / "data")
@@ -221,8 +232,7 @@ def main() -> None:
         write_atomically(ROOT / name, wanted[name])
         print(f"Written: {name}")
     if "docs/ablations.md" in differing:
-        draw(data.all_ablations, ROOT / ABLATIONS_PICTURE)
-        print(f"Drawn: {ABLATIONS_PICTURE}")
+        draw_ablations(data)
     if not differing:
         print("All documents are what docs/data/ says")
 

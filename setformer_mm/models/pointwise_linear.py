@@ -1,5 +1,7 @@
 """Linear layers over channels that are fast on the CPU, too."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,10 +10,27 @@ from torch.nn.modules import module as torch_modules
 # Tokens for each channel of the wider side from which on a convolution is faster, in
 # inference and where there is a backward pass.
 _MIN_TOKENS_A_CHANNEL, _MIN_TOKENS_A_CHANNEL_WITH_GRAD = 2, 16
+# The same in multiply-adds, with or without gradients, where MKL is slow.
+_MIN_MULTIPLY_ADDS = 8_000_000
 # Of these types; oneDNN has bfloat16 where there is AVX-512.
 _TYPES = {torch.float32} | (
     {torch.bfloat16} if torch.backends.cpu.get_cpu_capability() == "AVX512" else set()
 )
+
+
+def _has_slow_mkl() -> bool:
+    """Whether this is a processor of AMD, and torch multiplies matrices by MKL.
+
+    MKL is Intel's, and its float32 products take twice as long there as oneDNN's.
+    """
+    try:
+        processor = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
+    except OSError:
+        return False
+    return torch.backends.mkl.is_available() and "AuthenticAMD" in processor
+
+
+_HAS_SLOW_MKL = _has_slow_mkl()
 
 
 def pointwise_linear(layer: nn.Module, x: Tensor) -> Tensor:
@@ -19,7 +38,9 @@ def pointwise_linear(layer: nn.Module, x: Tensor) -> Tensor:
 
     For many tokens ``(B, H, W, C)`` of few channels on the CPU an ``nn.Linear`` runs as
     a convolution of one pixel, in up to half the time: torch fetches a copy of the bias
-    for every token before a matrix product, and none before a convolution.
+    for every token before a matrix product, and none before a convolution. On AMD's
+    processors float32 convolutions, by oneDNN, also take half as long as products by
+    MKL, and all but the smallest layers run so.
 
     This is a function and no subclass of ``nn.Linear`` because tools that replace
     layers, as quantisers do, look for that very type. What they put in its place is
@@ -77,6 +98,8 @@ def _is_faster_as_convolution(layer: nn.Module, x: Tensor) -> bool:
         # One graph is for any number of tokens, and inductor cannot order the
         # strides of a convolution's gradients where sizes are open.
         return not has_backward
-    least = _MIN_TOKENS_A_CHANNEL_WITH_GRAD if has_backward else _MIN_TOKENS_A_CHANNEL
     tokens = x.shape[:3].numel()
+    if _HAS_SLOW_MKL and x.dtype == torch.float32:
+        return tokens * layer.in_features * layer.out_features >= _MIN_MULTIPLY_ADDS
+    least = _MIN_TOKENS_A_CHANNEL_WITH_GRAD if has_backward else _MIN_TOKENS_A_CHANNEL
     return tokens >= least * max(layer.in_features, layer.out_features)

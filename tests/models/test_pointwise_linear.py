@@ -8,14 +8,30 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
+from setformer_mm.models import pointwise_linear as module
 from setformer_mm.models.pointwise_linear import pointwise_linear
 
 MANY_TOKENS = (2, 20, 7, 6)
 
 
+@pytest.fixture(autouse=True)
+def a_processor_with_fast_mkl(monkeypatch):
+    """Whatever the tests run on; MANY_TOKENS are many for this one."""
+    monkeypatch.setattr(module, "_HAS_SLOW_MKL", False)
+
+
 @pytest.fixture
 def layer():
     return nn.Linear(6, 10)
+
+
+@pytest.fixture
+def convolutions(monkeypatch) -> list:
+    """Gets an element for each convolution."""
+    calls = []
+    conv2d = F.conv2d
+    monkeypatch.setattr(F, "conv2d", lambda *args: calls.append(1) or conv2d(*args))
+    return calls
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -61,14 +77,46 @@ def test_compiled_training_takes_any_size(layer):
     [(19, False, False), (20, False, True), (159, True, False), (160, True, True)],
 )
 def test_it_convolves_where_tokens_are_many(
-    layer, tokens, grad, convolves, monkeypatch
+    layer, tokens, grad, convolves, convolutions
 ):
-    calls = []
-    conv2d = F.conv2d
-    monkeypatch.setattr(F, "conv2d", lambda *args: calls.append(1) or conv2d(*args))
     with torch.set_grad_enabled(grad):
         pointwise_linear(layer, torch.randn(1, 1, tokens, 6))
-    assert bool(calls) == convolves
+    assert bool(convolutions) == convolves
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize(
+    "tokens, dtype, convolves",
+    [(9, torch.float32, False), (10, torch.float32, True), (10, torch.bfloat16, False)],
+)
+def test_where_mkl_is_slow_it_convolves_sooner(
+    layer, tokens, dtype, convolves, grad, convolutions, monkeypatch
+):
+    monkeypatch.setattr(module, "_HAS_SLOW_MKL", True)
+    monkeypatch.setattr(module, "_MIN_MULTIPLY_ADDS", 10 * 6 * 10)
+    with torch.set_grad_enabled(grad):
+        pointwise_linear(layer.to(dtype), torch.randn(1, 1, tokens, 6, dtype=dtype))
+    assert bool(convolutions) == convolves
+
+
+@pytest.mark.parametrize(
+    "processor, has_mkl, slow",
+    [
+        ("vendor_id\t: AuthenticAMD\n", True, True),
+        ("vendor_id\t: AuthenticAMD\n", False, False),
+        ("vendor_id\t: GenuineIntel\n", True, False),
+        (None, True, False),
+    ],
+)
+def test_mkl_is_slow_on_processors_of_amd(processor, has_mkl, slow, monkeypatch):
+    def read_text(*_, **__):
+        if processor is None:
+            raise FileNotFoundError
+        return processor
+
+    monkeypatch.setattr(module.Path, "read_text", read_text)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: has_mkl)
+    assert module._has_slow_mkl() == slow
 
 
 @pytest.mark.parametrize("compiled", [False, True])

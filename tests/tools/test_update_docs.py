@@ -56,6 +56,8 @@ def test_committed_results_are_of_the_configs_as_they_are(tool_module, monkeypat
         assert result.config_sha256 == config_sha256(read_config(result.config))
     for run in data.all_ablations:
         cfg = read_config(run.result.config)
+        if run.learning_rate is not None:
+            cfg.optim_wrapper.optimizer.lr = run.learning_rate
         assert run.result.config_sha256 == config_sha256(cfg), run.result.config
         assert (run.rows, run.baseline_of) == place_in_ablation(cfg)
 
@@ -167,7 +169,11 @@ def test_a_grid_is_compared_with_the_baseline_of_another_one(copied, run):
     assert names[0] == "tau"
     assert names[2:] == ["0.45", "**0.5**"]
     assert "12.34" in section
-    assert (copied / "docs" / "images" / "ablations.png").exists()
+    pictures = copied / "docs" / "images"
+    assert (pictures / "ablations.png").exists()
+    # Learning curves of the grids whose runs have kept them.
+    assert (pictures / "progress_relations.png").exists()
+    assert not (pictures / "progress_others.png").exists()
     run("--check")
 
 

@@ -4,7 +4,8 @@
 ``backbone.json`` and ``backbone_bf16.json`` of that folder in ``docs/data/benchmarks``,
 draws the pictures in ``docs/images``, and writes the tables between marks: all of them
 in docs/benchmarks.md, the headline in README.md. Nothing between the marks is to be
-edited by hand.
+edited by hand. With ``--other`` the folder's figures are those of another processor,
+which stand beside the first one's as ratios, without pictures.
 """
 
 import argparse
@@ -18,6 +19,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "folder", type=Path, help="where the benchmarks wrote their JSON files"
     )
+    parser.add_argument(
+        "--other", action="store_true", help="they ran on another processor"
+    )
     return parser.parse_args()
 
 
@@ -26,7 +30,7 @@ if __name__ == "__main__":
 
 from setformer_mm.utils.files import replace_section, save_figure, write_atomically
 from toolkit.benchmarks import backbone_tables, headline, operator_tables
-from toolkit.benchmarks.reporting import DPI
+from toolkit.benchmarks.reporting import DPI, describe
 
 ROOT = Path(__file__).resolve().parents[1]
 README, DOCUMENT = "README.md", "docs/benchmarks.md"
@@ -39,19 +43,27 @@ BENCHMARKS = dict(
     op=operator_tables, backbone=backbone_tables, backbone_bf16=backbone_tables
 )
 HEADLINE = "headline"
+OTHER = "other"  # section, and folder in RESULTS
 
 
-def updated_documents(results: dict[str, dict]) -> dict[str, str]:
+def updated_documents(
+    results: dict[str, dict], other: dict[str, dict]
+) -> dict[str, str]:
     """The documents by their names, with the tables of all benchmarks written anew.
+
+    Args:
+        results: by name of the benchmark, as what follows.
+        other: of another processor.
 
     Raises:
         ValueError: if a document lacks a mark.
     """
+    op, backbone = results["op"], results["backbone"]
     sections = {
-        README: {HEADLINE: headline.section(results["op"], results["backbone"])},
+        README: {HEADLINE: headline.section(op, backbone, other["backbone"])},
         DOCUMENT: {
-            name: benchmark.render(results[name])
-            for name, benchmark in BENCHMARKS.items()
+            **{name: made.render(results[name]) for name, made in BENCHMARKS.items()},
+            OTHER: ratios(other),
         },
     }
     texts = {}
@@ -61,6 +73,14 @@ def updated_documents(results: dict[str, dict]) -> dict[str, str]:
             marks = BEGIN.format(name), END.format(name)
             texts[document] = replace_section(texts[document], *marks, table)
     return texts
+
+
+def ratios(results: dict[str, dict]) -> str:
+    """The headline of each benchmark under what it ran on."""
+    parts = []
+    for name, made in BENCHMARKS.items():
+        parts += [describe(results[name]["environment"]), made.headline(results[name])]
+    return "\n\n".join(parts)
 
 
 def read_results(folder: Path) -> dict[str, dict]:
@@ -73,14 +93,17 @@ def read_results(folder: Path) -> dict[str, dict]:
 
 def main() -> None:
     """Keep the figures, draw the pictures, write the tables."""
-    folder = parse_args().folder
-    results = read_results(folder)
-    texts = updated_documents(results)
+    args = parse_args()
+    kept, kept_other = ROOT / RESULTS, ROOT / RESULTS / OTHER
+    results = read_results(kept if args.other else args.folder)
+    other = read_results(args.folder if args.other else kept_other)
+    texts = updated_documents(results, other)
     figures = {name: made.draw(results[name]) for name, made in BENCHMARKS.items()}
     figures[HEADLINE] = headline.draw(results["op"], results["backbone"])
     for name in BENCHMARKS:
-        content = (folder / f"{name}.json").read_bytes()
-        write_atomically(ROOT / RESULTS / f"{name}.json", content)
+        content = (args.folder / f"{name}.json").read_bytes()
+        target = kept_other if args.other else kept
+        write_atomically(target / f"{name}.json", content)
     for name, figure in figures.items():
         save_figure(figure, ROOT / IMAGES / f"bench_{name}.png", DPI)
     for name, text in texts.items():

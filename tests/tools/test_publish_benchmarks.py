@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -16,6 +17,7 @@ from publish_benchmarks import (  # noqa: E402
     END,
     HEADLINE,
     IMAGES,
+    OTHER,
     README,
     RESULTS,
     ROOT,
@@ -51,11 +53,13 @@ def root(monkeypatch, tmp_path):
     """Documents with old figures, in a folder that the script takes for its own."""
     root = tmp_path / "root"
     (root / "docs").mkdir(parents=True)
-    for document, names in {README: [HEADLINE], DOCUMENT: BENCHMARKS}.items():
+    sections_of = {README: [HEADLINE], DOCUMENT: [*BENCHMARKS, OTHER]}
+    for document, names in sections_of.items():
         sections = "\n".join(
             f"{BEGIN.format(name)}\nold figures\n{END.format(name)}" for name in names
         )
         (root / document).write_text(f"# Title\n{sections}\nLicence\n")
+    shutil.copytree(ROOT / RESULTS, root / RESULTS)
     monkeypatch.setattr(publish_benchmarks, "ROOT", root)
     return root
 
@@ -81,6 +85,28 @@ def test_sections_take_the_place_of_the_former_ones(run_module, results, root):
     assert [(root / name).read_text() for name in DOCUMENTS] == texts
 
 
+def test_another_processor_stands_beside_the_first_one(run_module, results, root):
+    before = {path.name: path.read_bytes() for path in (root / RESULTS).glob("*.json")}
+    environment = json.loads((results / "backbone.json").read_text())["environment"]
+    for name in BENCHMARKS:
+        path = results / f"{name}.json"
+        result = json.loads(path.read_text())
+        result["environment"] = {**environment, "device": "Abacus"}
+        path.write_text(json.dumps(result))
+    run_module(publish_benchmarks, results, "--other")
+    readme, document = ((root / name).read_text() for name in DOCUMENTS)
+    (sentence,) = re.findall(r"On Abacus the speeds of .*?\.$", readme, re.MULTILINE)
+    assert sentence == "On Abacus the speeds of resnet10t are 1.00, 1.00."
+    first, other = document.split("begin other")
+    assert "Abacus" not in first
+    assert other.count("Abacus") == len(BENCHMARKS)
+    after = {path.name: path.read_bytes() for path in (root / RESULTS).glob("*.json")}
+    assert after == before
+    for name in BENCHMARKS:
+        kept = (root / RESULTS / OTHER / f"{name}.json").read_bytes()
+        assert kept == (results / f"{name}.json").read_bytes()
+
+
 @pytest.mark.parametrize(("name", "section"), [(README, HEADLINE), (DOCUMENT, "op")])
 def test_nothing_is_written_if_a_mark_is_missing(run_module, root, name, section):
     path = root / name
@@ -94,7 +120,8 @@ def test_nothing_is_written_if_a_mark_is_missing(run_module, root, name, section
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_document_is_up_to_date(name):
     updated = publish_benchmarks.updated_documents(
-        publish_benchmarks.read_results(ROOT / RESULTS)
+        publish_benchmarks.read_results(ROOT / RESULTS),
+        publish_benchmarks.read_results(ROOT / RESULTS / OTHER),
     )
     assert (ROOT / name).read_text("utf-8") == updated[name]
 

@@ -31,12 +31,19 @@ TITLES = {
 IN_TABLE = ("convnext_tiny", "resnet50")
 
 
-def section(op: dict, backbone: dict) -> str:
-    """Table and sentences as Markdown."""
+def section(op: dict, backbone: dict, other_backbone: dict) -> str:
+    """Table and sentences as Markdown.
+
+    Args:
+        op: what ``tools/bench_op.py`` measured.
+        backbone: what ``tools/bench_backbone.py`` measured.
+        other_backbone: the same of another processor.
+    """
     sentences = [
         f"Speeds are relative to {title(backbone['baseline'])}.",
         *growth(op),
         describe(backbone["environment"]),
+        elsewhere(other_backbone),
     ]
     return f"{speeds_table(backbone)}\n\n{' '.join(sentences)}"
 
@@ -52,14 +59,27 @@ def speeds_table(backbone: dict) -> str:
     ours = next(iter(parameters))
     names = [ours, baseline, *(name for name in IN_TABLE if name in parameters)]
     settings = [str(Setting(**record["setting"])) for record in backbone["records"]]
-    rows = []
-    for name in names:
-        row = [title(name), f"{parameters[name] / 1e6:.1f} M"]
-        for record in backbone["records"]:
-            times = record["times"]
-            row.append(three_digits(ratio(times[baseline], times[name])[0]))
-        rows.append(row)
+    rows = [
+        [title(name), f"{parameters[name] / 1e6:.1f} M", *speeds(backbone, name)]
+        for name in names
+    ]
     return markdown_table(("", "parameters", *settings), rows)
+
+
+def elsewhere(backbone: dict) -> str:
+    """How much of the lead is left on another processor."""
+    ours = next(iter(backbone["parameters"]))
+    return (
+        f"On {backbone['environment']['device']} the speeds of {title(ours)} are "
+        f"{', '.join(speeds(backbone, ours))}."
+    )
+
+
+def speeds(backbone: dict, name: str) -> list[str]:
+    """Relative to the baseline, one a setting: ratios of medians."""
+    baseline = backbone["baseline"]
+    of_settings = (record["times"] for record in backbone["records"])
+    return [three_digits(ratio(t[baseline], t[name])[0]) for t in of_settings]
 
 
 def growth(op: dict) -> list[str]:

@@ -10,6 +10,7 @@ which stand beside the first one's as ratios, without pictures.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 
@@ -28,6 +29,7 @@ def parse_args() -> argparse.Namespace:
 if __name__ == "__main__":
     parse_args()  # answers --help before the seconds of the imports below
 
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, save_figure, write_atomically
 from toolkit.benchmarks import backbone_tables, headline, operator_tables
 from toolkit.benchmarks.reporting import DPI, describe
@@ -56,8 +58,10 @@ def updated_documents(
         other: of another processor.
 
     Raises:
+        UserError: if both are of one processor, or their settings differ.
         ValueError: if a document lacks a mark.
     """
+    require_another_processor(results["backbone"], other["backbone"])
     op, backbone = results["op"], results["backbone"]
     sections = {
         README: {HEADLINE: headline.section(op, backbone, other["backbone"])},
@@ -75,6 +79,22 @@ def updated_documents(
     return texts
 
 
+def require_another_processor(backbone: dict, other: dict) -> None:
+    """Check that two results of ``tools/bench_backbone.py`` can stand side by side."""
+    device = backbone["environment"]["device"]
+    if device == other["environment"]["device"]:
+        raise UserError(
+            f"both the first and the other figures would be of {device}; `--other` "
+            "is for those of the second processor, and only for them"
+        )
+    settings, others = (
+        [record["setting"] for record in result["records"]]
+        for result in (backbone, other)
+    )
+    if settings != others:
+        raise UserError("the figures of both processors must be of the same settings")
+
+
 def ratios(results: dict[str, dict]) -> str:
     """The headline of each benchmark under what it ran on."""
     parts = []
@@ -84,11 +104,20 @@ def ratios(results: dict[str, dict]) -> str:
 
 
 def read_results(folder: Path) -> dict[str, dict]:
-    """What the benchmarks wrote with ``--json``."""
-    return {
-        name: json.loads((folder / f"{name}.json").read_text("utf-8"))
-        for name in BENCHMARKS
-    }
+    """What the benchmarks wrote with ``--json``.
+
+    Raises:
+        UserError: if a file is missing.
+    """
+    try:
+        return {
+            name: json.loads((folder / f"{name}.json").read_text("utf-8"))
+            for name in BENCHMARKS
+        }
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename} does not exist; `make bench` writes it to bench_output"
+        ) from None
 
 
 def main() -> None:
@@ -98,18 +127,24 @@ def main() -> None:
     results = read_results(kept if args.other else args.folder)
     other = read_results(args.folder if args.other else kept_other)
     texts = updated_documents(results, other)
-    figures = {name: made.draw(results[name]) for name, made in BENCHMARKS.items()}
-    figures[HEADLINE] = headline.draw(results["op"], results["backbone"])
+    figures = {}
+    if not args.other:
+        figures = {name: made.draw(results[name]) for name, made in BENCHMARKS.items()}
+        figures[HEADLINE] = headline.draw(results["op"], results["backbone"])
+    target = kept_other if args.other else kept
     for name in BENCHMARKS:
         content = (args.folder / f"{name}.json").read_bytes()
-        target = kept_other if args.other else kept
         write_atomically(target / f"{name}.json", content)
     for name, figure in figures.items():
         save_figure(figure, ROOT / IMAGES / f"bench_{name}.png", DPI)
     for name, text in texts.items():
         write_atomically(ROOT / name, text)
-    print(f"Written: {', '.join(texts)}, {IMAGES}/bench_*.png, {RESULTS}")
+    pictures = f", {IMAGES}/bench_*.png" if figures else ""
+    print(f"Written: {', '.join(texts)}{pictures}, {target.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

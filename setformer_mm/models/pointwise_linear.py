@@ -10,8 +10,8 @@ from torch.nn.modules import module as torch_modules
 # Tokens for each channel of the wider side from which on a convolution is faster, in
 # inference and where there is a backward pass.
 _MIN_TOKENS_A_CHANNEL, _MIN_TOKENS_A_CHANNEL_WITH_GRAD = 2, 16
-# The same in multiply-adds, with or without gradients, where MKL is slow.
-_MIN_MULTIPLY_ADDS = 8_000_000
+# Where MKL is slow, with or without gradients.
+_MIN_MULTIPLY_ADDS, _MIN_TOKENS = 8_000_000, 100
 # Of these types; oneDNN has bfloat16 where there is AVX-512.
 _TYPES = {torch.float32} | (
     {torch.bfloat16} if torch.backends.cpu.get_cpu_capability() == "AVX512" else set()
@@ -23,11 +23,13 @@ def _has_slow_mkl() -> bool:
 
     MKL is Intel's, and its float32 products take twice as long there as oneDNN's.
     """
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        return False
     try:
         processor = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
     except OSError:
         return False
-    return torch.backends.mkl.is_available() and "AuthenticAMD" in processor
+    return "AuthenticAMD" in processor
 
 
 _HAS_SLOW_MKL = _has_slow_mkl()
@@ -39,8 +41,9 @@ def pointwise_linear(layer: nn.Module, x: Tensor) -> Tensor:
     For many tokens ``(B, H, W, C)`` of few channels on the CPU an ``nn.Linear`` runs as
     a convolution of one pixel, in up to half the time: torch fetches a copy of the bias
     for every token before a matrix product, and none before a convolution. On AMD's
-    processors float32 convolutions, by oneDNN, also take half as long as products by
-    MKL, and all but the smallest layers run so.
+    processors float32 convolutions by oneDNN also take half as long as products by MKL,
+    and all but small layers run so. With one thread and fewer than 16 images torch does
+    not choose oneDNN, and nothing is gained.
 
     This is a function and no subclass of ``nn.Linear`` because tools that replace
     layers, as quantisers do, look for that very type. What they put in its place is
@@ -99,7 +102,10 @@ def _is_faster_as_convolution(layer: nn.Module, x: Tensor) -> bool:
         # strides of a convolution's gradients where sizes are open.
         return not has_backward
     tokens = x.shape[:3].numel()
-    if _HAS_SLOW_MKL and x.dtype == torch.float32:
-        return tokens * layer.in_features * layer.out_features >= _MIN_MULTIPLY_ADDS
+    # Under autocast the product is not in float32, whatever the tokens are.
+    is_float32 = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if _HAS_SLOW_MKL and is_float32:
+        multiply_adds = tokens * layer.in_features * layer.out_features
+        return tokens >= _MIN_TOKENS and multiply_adds >= _MIN_MULTIPLY_ADDS
     least = _MIN_TOKENS_A_CHANNEL_WITH_GRAD if has_backward else _MIN_TOKENS_A_CHANNEL
     return tokens >= least * max(layer.in_features, layer.out_features)

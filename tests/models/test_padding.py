@@ -5,7 +5,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
-from setformer_mm.models import SeTformer
+from setformer_mm.models import SeTformer, pointwise_linear
 from setformer_mm.models.padding import detect_valid_shape, mean_of_tokens, zero_padding
 
 from .test_setformer import SMALL, STRIDES, build
@@ -52,6 +52,33 @@ def test_features_and_gradients_are_those_of_the_picture_alone(mode):
         torch.autograd.grad(loss_alone, parameters),
     ):
         torch.testing.assert_close(actual, e, rtol=1e-6, atol=1e-8)
+
+
+@torch.no_grad()
+def test_layers_of_a_batch_may_run_as_convolutions_alone(monkeypatch):
+    """Where its tokens are many, and a picture's few: another order of rounding."""
+    monkeypatch.setattr(pointwise_linear, "_HAS_SLOW_MKL", True)
+    monkeypatch.setattr(pointwise_linear, "_MIN_MULTIPLY_ADDS", 0)
+    monkeypatch.setattr(pointwise_linear, "_MIN_TOKENS", 1 + 32 * 32)
+    tokens = []  # of layers that are convolutions; those of the stem are wider
+    conv2d = F.conv2d
+
+    def noting(x, weight, *args):
+        if weight.shape[-1] == 1:
+            tokens.append(x[:, 0].numel())
+        return conv2d(x, weight, *args)
+
+    monkeypatch.setattr(F, "conv2d", noting)
+    model, images = build().eval(), pictures()
+    together = model(batch_of(images))
+    assert tokens and min(tokens) > 32 * 32
+    del tokens[:]
+    for index, image in enumerate(images):
+        for out, padded, stride in zip(model(image[None]), together, STRIDES):
+            rows, cols = (-(-side // stride) for side in SIZES[index])
+            part = padded[index, :, :rows, :cols]
+            torch.testing.assert_close(part, out[0], rtol=1e-4, atol=1e-5)
+    assert not tokens
 
 
 def test_means_are_over_the_picture():

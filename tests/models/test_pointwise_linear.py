@@ -86,29 +86,44 @@ def test_it_convolves_where_tokens_are_many(
 
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize(
-    "tokens, dtype, convolves",
-    [(9, torch.float32, False), (10, torch.float32, True), (10, torch.bfloat16, False)],
+    "tokens, dtype, autocast, convolves",
+    [
+        (10, torch.float32, False, True),
+        (9, torch.float32, False, False),  # too few tokens
+        (12, torch.float32, True, False),  # a product in bfloat16
+        (12, torch.bfloat16, False, False),
+    ],
 )
 def test_where_mkl_is_slow_it_convolves_sooner(
-    layer, tokens, dtype, convolves, grad, convolutions, monkeypatch
+    layer, tokens, dtype, autocast, convolves, grad, convolutions, monkeypatch
 ):
     monkeypatch.setattr(module, "_HAS_SLOW_MKL", True)
-    monkeypatch.setattr(module, "_MIN_MULTIPLY_ADDS", 10 * 6 * 10)
-    with torch.set_grad_enabled(grad):
-        pointwise_linear(layer.to(dtype), torch.randn(1, 1, tokens, 6, dtype=dtype))
+    monkeypatch.setattr(module, "_MIN_TOKENS", 10)
+    monkeypatch.setattr(module, "_MIN_MULTIPLY_ADDS", 8 * 6 * 10)
+    x = torch.randn(1, 1, tokens, 6, dtype=dtype)
+    with torch.set_grad_enabled(grad), torch.autocast("cpu", enabled=autocast):
+        pointwise_linear(layer.to(dtype), x)
     assert bool(convolutions) == convolves
+    monkeypatch.setattr(module, "_MIN_MULTIPLY_ADDS", 13 * 6 * 10)
+    del convolutions[:]
+    with torch.set_grad_enabled(grad), torch.autocast("cpu", enabled=autocast):
+        pointwise_linear(layer, x)
+    assert not convolutions  # too small a layer
 
 
 @pytest.mark.parametrize(
-    "processor, has_mkl, slow",
+    "processor, has_mkl, has_onednn, slow",
     [
-        ("vendor_id\t: AuthenticAMD\n", True, True),
-        ("vendor_id\t: AuthenticAMD\n", False, False),
-        ("vendor_id\t: GenuineIntel\n", True, False),
-        (None, True, False),
+        ("vendor_id\t: AuthenticAMD\n", True, True, True),
+        ("vendor_id\t: AuthenticAMD\n", False, True, False),
+        ("vendor_id\t: AuthenticAMD\n", True, False, False),
+        ("vendor_id\t: GenuineIntel\n", True, True, False),
+        (None, True, True, False),
     ],
 )
-def test_mkl_is_slow_on_processors_of_amd(processor, has_mkl, slow, monkeypatch):
+def test_mkl_is_slow_on_processors_of_amd(
+    processor, has_mkl, has_onednn, slow, monkeypatch
+):
     def read_text(*_, **__):
         if processor is None:
             raise FileNotFoundError
@@ -116,6 +131,7 @@ def test_mkl_is_slow_on_processors_of_amd(processor, has_mkl, slow, monkeypatch)
 
     monkeypatch.setattr(module.Path, "read_text", read_text)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: has_mkl)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
     assert module._has_slow_mkl() == slow
 
 

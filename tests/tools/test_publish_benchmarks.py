@@ -22,6 +22,7 @@ from publish_benchmarks import (  # noqa: E402
     RESULTS,
     ROOT,
 )
+from setformer_mm.utils.errors import UserError  # noqa: E402
 from toolkit.benchmarks import headline, operator_tables  # noqa: E402
 
 DOCUMENTS = README, DOCUMENT
@@ -45,11 +46,23 @@ def results(run_module, monkeypatch, tmp_path, capsys):
         tmp_path / "backbone_bf16.json",
     )
     capsys.readouterr()
+    set_processor(tmp_path, "Abacus")
     return tmp_path
 
 
+def set_processor(folder, name: str) -> None:
+    for path in folder.glob("*.json"):
+        result = json.loads(path.read_text())
+        result["environment"]["device"] = name
+        path.write_text(json.dumps(result))
+
+
+def ignore_folders(folder, names):
+    return [name for name in names if not name.endswith(".json")]
+
+
 @pytest.fixture
-def root(monkeypatch, tmp_path):
+def root(monkeypatch, tmp_path, results):
     """Documents with old figures, in a folder that the script takes for its own."""
     root = tmp_path / "root"
     (root / "docs").mkdir(parents=True)
@@ -59,7 +72,9 @@ def root(monkeypatch, tmp_path):
             f"{BEGIN.format(name)}\nold figures\n{END.format(name)}" for name in names
         )
         (root / document).write_text(f"# Title\n{sections}\nLicence\n")
-    shutil.copytree(ROOT / RESULTS, root / RESULTS)
+    # Figures of this small run, as if they had been measured on two processors.
+    shutil.copytree(results, root / RESULTS / OTHER, ignore=ignore_folders)
+    set_processor(root / RESULTS / OTHER, "Slide rule")
     monkeypatch.setattr(publish_benchmarks, "ROOT", root)
     return root
 
@@ -85,35 +100,60 @@ def test_sections_take_the_place_of_the_former_ones(run_module, results, root):
     assert [(root / name).read_text() for name in DOCUMENTS] == texts
 
 
-def test_another_processor_stands_beside_the_first_one(run_module, results, root):
+def test_another_processor_stands_beside_the_first_one(
+    run_module, results, root, tmp_path, capsys
+):
+    run_module(publish_benchmarks, results)
     before = {path.name: path.read_bytes() for path in (root / RESULTS).glob("*.json")}
-    environment = json.loads((results / "backbone.json").read_text())["environment"]
-    for name in BENCHMARKS:
-        path = results / f"{name}.json"
-        result = json.loads(path.read_text())
-        result["environment"] = {**environment, "device": "Abacus"}
-        path.write_text(json.dumps(result))
-    run_module(publish_benchmarks, results, "--other")
+    pictures = {path: path.stat().st_mtime_ns for path in (root / IMAGES).iterdir()}
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(results, elsewhere, ignore=ignore_folders)
+    set_processor(elsewhere, "Quipu")
+    capsys.readouterr()
+    run_module(publish_benchmarks, elsewhere, "--other")
+    assert (
+        capsys.readouterr().out == f"Written: {README}, {DOCUMENT}, {RESULTS / OTHER}\n"
+    )
     readme, document = ((root / name).read_text() for name in DOCUMENTS)
-    (sentence,) = re.findall(r"On Abacus the speeds of .*?\.$", readme, re.MULTILINE)
-    assert sentence == "On Abacus the speeds of resnet10t are 1.00, 1.00."
+    (sentence,) = re.findall(r"On another processor, .*?\.$", readme, re.MULTILINE)
+    assert sentence == (
+        "On another processor, Quipu, resnet10t has 1.00, 1.00 in these columns."
+    )
     first, other = document.split("begin other")
-    assert "Abacus" not in first
-    assert other.count("Abacus") == len(BENCHMARKS)
+    assert "Abacus" in first and "Quipu" not in first
+    assert other.count("Quipu") == len(BENCHMARKS)
     after = {path.name: path.read_bytes() for path in (root / RESULTS).glob("*.json")}
     assert after == before
+    assert pictures == {p: p.stat().st_mtime_ns for p in (root / IMAGES).iterdir()}
     for name in BENCHMARKS:
         kept = (root / RESULTS / OTHER / f"{name}.json").read_bytes()
-        assert kept == (results / f"{name}.json").read_bytes()
+        assert kept == (elsewhere / f"{name}.json").read_bytes()
+
+
+def test_figures_that_cannot_stand_side_by_side(run_module, results, root):
+    with pytest.raises(UserError, match="op.json does not exist; `make bench`"):
+        run_module(publish_benchmarks, root)
+    run_module(publish_benchmarks, results)
+    before = {file: file.read_bytes() for file in root.rglob("*.*")}
+    with pytest.raises(UserError, match="would be of Abacus"):
+        run_module(publish_benchmarks, results, "--other")
+    backbone = json.loads((results / "backbone.json").read_text())
+    backbone["records"].pop()
+    (results / "backbone.json").write_text(json.dumps(backbone))
+    with pytest.raises(UserError, match="of the same settings"):
+        run_module(publish_benchmarks, results)
+    assert {file: file.read_bytes() for file in root.rglob("*.*")} == before
 
 
 @pytest.mark.parametrize(("name", "section"), [(README, HEADLINE), (DOCUMENT, "op")])
-def test_nothing_is_written_if_a_mark_is_missing(run_module, root, name, section):
+def test_nothing_is_written_if_a_mark_is_missing(
+    run_module, results, root, name, section
+):
     path = root / name
     path.write_text(path.read_text().replace(END.format(section), ""))
     before = {file: file.read_bytes() for file in root.rglob("*.*")}
     with pytest.raises(ValueError, match=f"end {section}"):
-        run_module(publish_benchmarks, ROOT / RESULTS)
+        run_module(publish_benchmarks, results)
     assert {file: file.read_bytes() for file in root.rglob("*.*")} == before
 
 

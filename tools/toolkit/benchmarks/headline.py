@@ -70,8 +70,8 @@ def elsewhere(backbone: dict) -> str:
     """How much of the lead is left on another processor."""
     ours = next(iter(backbone["parameters"]))
     return (
-        f"On {backbone['environment']['device']} the speeds of {title(ours)} are "
-        f"{', '.join(speeds(backbone, ours))}."
+        f"On another processor, {backbone['environment']['device']}, {title(ours)} has "
+        f"{', '.join(speeds(backbone, ours))} in these columns."
     )
 
 

@@ -10,6 +10,7 @@ ablations are drawn with their tables. Nothing is computed here:
 
 import argparse
 import re
+import statistics
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +35,7 @@ from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.markdown import markdown_table, three_digits
 from toolkit.ablation.report import draw, draw_progress, markdown
-from toolkit.ablation.runs import AblationRun
+from toolkit.ablation.runs import AblationRun, group_runs
 from toolkit.documented_data import DATA_SETS, DIGITS, Data, read_data
 from toolkit.launch import run_tool
 from toolkit.model_figures import SETFORMERS, TASKS
@@ -45,6 +46,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/tables.md", "docs/datasets.md", "docs/ablations.md")
 ABLATIONS_PICTURE = "docs/images/ablations.png"
 PROGRESS_PICTURE = "docs/images/progress_{}.png"  # of a grid whose runs kept curves
+MIXERS_IN_README = ("SeT", "softmax", "agent", "SOFT, normalised", "none")
 MODEL_INDEX = "model-index.yml"
 BEGIN = "<!-- begin {}: written by tools/update_docs.py -->"
 END = "<!-- end {} -->"
@@ -158,6 +160,45 @@ def ablation_tables(grid: str, data: Data) -> str:
     return markdown([_within(groups, run) for run in runs]).rstrip("\n")
 
 
+def mixers_overview(data: Data) -> str:
+    """A few token mixers on single digits and in the relational task.
+
+    Raises:
+        UserError: if one was not trained on digits.
+    """
+    (digits,) = group_runs(data.ablations["converged"]).values()
+    (relations,) = group_runs(data.ablations["relations"]).values()
+    related = {row.name: row for row in relations}
+    if missing := set(MIXERS_IN_README) - {row.name for row in digits}:
+        raise UserError(f"the grid converged has no {', '.join(sorted(missing))}")
+    header = ["token mixer", "parameters", "digits, top-1 (%)", "after a third"]
+    lines = []
+    for row in digits:
+        if row.name not in MIXERS_IN_README:
+            continue
+        at_a_third = [run.score_after(1 / 3) for run in row.runs]
+        lines.append(
+            [
+                f"**{row.name}**" if row.is_baseline else row.name,
+                f"{row.runs[0].result.num_parameters / 1e6:.2f} M",
+                with_deviation(row.scores),
+                with_deviation(at_a_third),
+                with_deviation(related[row.name].scores)
+                if row.name in related
+                else "–",
+            ]
+        )
+    return markdown_table([*header, "relational scenes, top-1 (%)"], lines)
+
+
+def with_deviation(scores: list[float]) -> str:
+    """Mean, deviation and number of some scores, or the only one."""
+    if len(scores) == 1:
+        return f"{scores[0]:.1f} (one seed)"
+    mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
+    return f"{mean:.1f} ± {deviation:.1f} ({len(scores)} seeds)"
+
+
 def _within(groups: set[str], run: AblationRun) -> AblationRun:
     rows = {group: name for group, name in run.rows.items() if group in groups}
     return replace(run, rows=rows)
@@ -172,6 +213,7 @@ def sections(data: Data) -> dict[str, Callable[[], str]]:
         "sources": partial(sources_list, data),
         "digits": partial(digits_table, data),
         "demos": partial(demos_table, data),
+        "mixers": partial(mixers_overview, data),
         **{
             f"ablation-{grid}": partial(ablation_tables, grid, data)
             for grid in data.ablations

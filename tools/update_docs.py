@@ -46,7 +46,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/tables.md", "docs/datasets.md", "docs/ablations.md")
 ABLATIONS_PICTURE = "docs/images/ablations.png"
 PROGRESS_PICTURE = "docs/images/progress_{}.png"  # of a grid whose runs kept curves
-MIXERS_IN_README = ("SeT", "softmax", "agent", "SOFT, normalised", "none")
+MIXERS_IN_README = ("SeT", "softmax", "none")
 MODEL_INDEX = "model-index.yml"
 BEGIN = "<!-- begin {}: written by tools/update_docs.py -->"
 END = "<!-- end {} -->"
@@ -192,11 +192,11 @@ def mixers_overview(data: Data) -> str:
 
 
 def with_deviation(scores: list[float]) -> str:
-    """Mean, deviation and number of some scores, or the only one."""
+    """Mean and deviation of some scores, or the only one."""
     if len(scores) == 1:
         return f"{scores[0]:.1f} (one seed)"
     mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
-    return f"{mean:.1f} ± {deviation:.1f} ({len(scores)} seeds)"
+    return f"{mean:.1f} ± {deviation:.1f}"
 
 
 def _within(groups: set[str], run: AblationRun) -> AblationRun:

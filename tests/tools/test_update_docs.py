@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import statistics
 from copy import deepcopy
 from pathlib import Path
 
@@ -148,6 +149,37 @@ def test_sources_credit_figures_that_are_from_elsewhere(tool_module):
         "- VMamba-T, ConvNeXt-S on COCO, ConvNeXt-B on COCO: [VMamba"
     )
     assert any(line.startswith("- Swin-B on COCO: [CSWin") for line in lines)
+
+
+def test_token_mixers_stand_with_both_of_their_tasks(tool_module):
+    data = tool_module.read_data(ROOT / "docs" / "data")
+
+    def scores(grid: str, config: str, rate: float | None) -> list[float]:
+        return [
+            run.score
+            for run in data.ablations[grid]
+            if Path(run.result.config).stem == config and run.learning_rate == rate
+        ]
+
+    (line,) = [
+        line
+        for line in tool_module.mixers_overview(data).splitlines()
+        if line.startswith("| softmax")
+    ]
+    _, _, _, digits, _, relations, _ = (cell.strip() for cell in line.split("|"))
+    for cell, values in (
+        (digits, scores("converged", "converged_softmax", 1e-3)),
+        (relations, scores("relations", "relations_softmax", None)),
+    ):
+        mean, deviation = statistics.fmean(values), statistics.stdev(values)
+        assert cell == f"{mean:.1f} ± {deviation:.1f}"
+    data.ablations["converged"] = [
+        run
+        for run in data.ablations["converged"]
+        if Path(run.result.config).stem != "converged_none"
+    ]
+    with pytest.raises(UserError, match="converged has no none"):
+        tool_module.mixers_overview(data)
 
 
 def test_a_grid_is_compared_with_the_baseline_of_another_one(copied, run):

@@ -10,7 +10,6 @@ which stand beside the first one's as ratios, without pictures.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 
@@ -33,6 +32,7 @@ from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, save_figure, write_atomically
 from toolkit.benchmarks import backbone_tables, headline, operator_tables
 from toolkit.benchmarks.reporting import DPI, describe
+from toolkit.launch import run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 README, DOCUMENT = "README.md", "docs/benchmarks.md"
@@ -144,7 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run_tool(main)

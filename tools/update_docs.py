@@ -171,7 +171,8 @@ def mixers_overview(data: Data) -> str:
     related = {row.name: row for row in relations}
     if missing := set(MIXERS_IN_README) - {row.name for row in digits}:
         raise UserError(f"the grid converged has no {', '.join(sorted(missing))}")
-    header = ["token mixer", "parameters", "digits, top-1 (%)", "after a third"]
+    header = ["token mixer", "parameters (digits)", "digits, top-1 (%)"]
+    header += ["after a third", "relational scenes, top-1 (%)"]
     lines = []
     for row in digits:
         if row.name not in MIXERS_IN_README:
@@ -188,7 +189,7 @@ def mixers_overview(data: Data) -> str:
                 else "–",
             ]
         )
-    return markdown_table([*header, "relational scenes, top-1 (%)"], lines)
+    return markdown_table(header, lines)
 
 
 def with_deviation(scores: list[float]) -> str:

@@ -144,12 +144,11 @@ inline void store_rounded(float* to, Vec<double> v) {
   __builtin_memcpy(to, &rounded, sizeof rounded);
 }
 
-// to[0..lanes) += v, in double. GCC widens a vector of this size in six instructions
-// where there is one.
+// to[0..lanes) += v, in double.
 inline void add_to(double* to, Vec<double> v) { store(to, load(to) + v); }
 
 inline void add_to(double* to, Vec<float> v) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__)  // GCC widens a half in six instructions, not one
   const __m256 low = _mm512_castps512_ps256((__m512)v);
   const __m256 high = _mm512_extractf32x8_ps((__m512)v, 1);
   add_to(to, (Vec<double>)_mm512_maskz_cvtps_pd(-1, low));

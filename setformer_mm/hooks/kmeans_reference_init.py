@@ -186,15 +186,15 @@ class KMeansReferenceInitHook(Hook):
         generator = torch.Generator().manual_seed(self.seed)
         features, positions = [], []
 
-        def capture(_, args: tuple[Tensor]) -> None:
-            x = args[0]
+        def capture(_, args: tuple) -> None:
+            x, *_, valid_shape = args if len(args) == 3 else (*args, None)
             num, height, width, _ = x.shape
             # A random subset of the tokens of each image, another one in each image.
             order = torch.rand(num, height * width, generator=generator).argsort(1)
             tokens = order[:, :per_image]
             rows, columns = tokens // width, tokens % width
             image = torch.arange(num).unsqueeze(1)
-            sample = layer.in_proj(x[image, rows, columns])
+            sample = layer.project(x, valid_shape)[image, rows, columns]
             features.append(
                 sample.reshape(-1, layer.num_heads, layer.head_dim).float().cpu()
             )

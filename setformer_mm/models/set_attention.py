@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ..ops import Folded, NonFiniteError, check_fields, fold, set_attention_folded
 from ..ops.valid import is_traced
 from ..utils.logs import print_log
+from .padding import mean_of_tokens
 from .pointwise_linear import pointwise_linear
 from .token_mixer import TOKEN_MIXERS, TokenMixer, require_divisible
 
@@ -31,8 +32,12 @@ class SeTAttention(TokenMixer):
         num_iters (int): Sinkhorn iterations.
         alpha (float): Inverse squared bandwidth of the kernel.
         tau (float, optional): Width of the position weights; None switches them off.
+        centred (bool): Whether the mean of the image's tokens is taken off them first,
+            so that the kernel, which sees directions alone, compares what tells tokens
+            apart and not what all of them have in common. Then ``in_proj`` has the only
+            bias that counts: a constant added to all tokens changes nothing.
         backend (str): See :func:`setformer_mm.ops.set_attention`, as for the four
-            arguments before.
+            arguments before ``centred``.
 
     Attributes:
         anchors (nn.Parameter): Of shape ``(h, D, D)``.
@@ -55,12 +60,15 @@ class SeTAttention(TokenMixer):
         num_iters: int = 1,
         alpha: float = 2.0,
         tau: float | None = 0.5,
+        centred: bool = True,
         backend: str = "auto",
     ) -> None:
         super().__init__()
         require_divisible(embed_dims, num_heads)
         _check_grid(reference_shape)
         check_fields(epsilon, num_iters, alpha, tau, backend)
+        if type(centred) is not bool:
+            raise ValueError(f"centred must be True or False, got {centred!r}")
         self.num_heads = num_heads
         self.head_dim = embed_dims // num_heads
         self.reference_shape = tuple(reference_shape)
@@ -68,6 +76,7 @@ class SeTAttention(TokenMixer):
         self.num_iters = num_iters
         self.alpha = alpha
         self.tau = tau
+        self.centred = centred
         self.backend = backend
         self.in_proj = nn.Linear(embed_dims, embed_dims)
         self.out_proj = nn.Linear(embed_dims, embed_dims)
@@ -131,12 +140,26 @@ class SeTAttention(TokenMixer):
             ValueError: If a grid comes to references for sequences.
         """
         batch, height, width, _ = x.shape
-        tokens = pointwise_linear(self.in_proj, x).view(
+        tokens = self.project(x, valid_shape).view(
             batch, height * width, self.num_heads, self.head_dim
         )
         folded = self.folded() if prepared is None else prepared
         out = self.attend(tokens, folded, (height, width), valid_shape)
         return pointwise_linear(self.out_proj, out.reshape(x.shape))
+
+    def project(self, x: Tensor, valid_shape: Tensor | None = None) -> Tensor:
+        """What the kernel sees of the tokens (docs/method.md, step 1).
+
+        Args:
+            x (Tensor): Tokens of shape ``(B, H, W, C)``.
+            valid_shape (Tensor | None): See :meth:`forward`.
+
+        Returns:
+            Tensor: Of the same shape.
+        """
+        if self.centred:
+            x = x - mean_of_tokens(x, valid_shape)[:, None, None]
+        return pointwise_linear(self.in_proj, x)
 
     def attend(
         self,
@@ -254,11 +277,13 @@ class SeTAttention(TokenMixer):
         return self
 
     def get_extra_state(self) -> Tensor:
-        """The grid of references, which their number does not tell.
+        """What weights must be used with and do not tell: a row with the grid of
+        references, and one with ``centred``, repeated.
 
         It stands with the weights, as a tensor, and so goes wherever they go.
         """
-        return torch.tensor(self.reference_shape, device="cpu")
+        centred = [int(self.centred)] * len(self.reference_shape)
+        return torch.tensor([self.reference_shape, centred], device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Do nothing: references have been brought to this module's own grid."""
@@ -267,7 +292,8 @@ class SeTAttention(TokenMixer):
         """Load, resampling references that come from another grid."""
         self.drop_fold()
         self._deployed_fold = None
-        grid = state_dict.setdefault(prefix + "_extra_state", None)
+        stored = state_dict.setdefault(prefix + "_extra_state", None)
+        grid = self._stored_grid(stored, prefix)
         shapes = set()
         for name in ("references", "return_references"):
             key = prefix + name
@@ -284,6 +310,22 @@ class SeTAttention(TokenMixer):
                 f"{_by(self.reference_shape)}"
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _stored_grid(self, stored: Tensor | None, prefix: str) -> Tensor | None:
+        """The grid in the state that stands with loaded weights, if there is one.
+
+        Before tokens could be centred, it had the grid alone.
+        """
+        if not isinstance(stored, Tensor):
+            return stored
+        centred = stored.dim() == 2 and bool(stored[1].any())
+        if centred != self.centred:
+            raise ValueError(
+                f"{prefix.rstrip('.') or 'attention'} must have centred={centred}, as "
+                f"what its weights were trained with, got centred={self.centred}: set "
+                f"attention=dict(centred={centred})"
+            )
+        return stored[0] if stored.dim() == 2 else stored
 
     def _grid_of(
         self, references: Tensor, stored: Tensor | None, name: str
@@ -325,7 +367,7 @@ class SeTAttention(TokenMixer):
             f"num_heads={self.num_heads}, reference_shape={self.reference_shape}, "
             f"return_references={self.return_references is not None}, "
             f"epsilon={self.epsilon}, num_iters={self.num_iters}, alpha={self.alpha}, "
-            f"tau={self.tau}, backend={self.backend!r}"
+            f"tau={self.tau}, centred={self.centred}, backend={self.backend!r}"
         )
 
 

@@ -26,7 +26,7 @@ class Transport:
 
     Args:
         attention (SeTAttention): Its parameters and fields are used, and not changed.
-        tokens (Tensor): Output of its ``in_proj`` for one image, ``(H, W, C)``, any
+        tokens (Tensor): Output of its ``project`` for one image, ``(H, W, C)``, any
             floating dtype.
         with_positions (bool): Whether its position weights, if it has any, take part.
         valid_shape (tuple[int, int], optional): Rows and columns of tokens that are no
@@ -233,7 +233,7 @@ class Recorded(NamedTuple):
 
     Attributes:
         attention: The module.
-        tokens: Output of its ``in_proj``, ``(H, W, C)``.
+        tokens: Output of its ``project``, ``(H, W, C)``.
         valid_shape: Rows and columns of tokens that are no padding; None if all are.
     """
 
@@ -270,7 +270,7 @@ def recording(
         if attention in seen or len(x) != 1:
             raise ValueError("the model must look at one picture, as a whole and once")
         with torch.no_grad():
-            tokens = attention.in_proj(x)[0]
+            tokens = attention.project(x, valid_shape)[0]
         valid = None if valid_shape is None else tuple(valid_shape[0].tolist())
         seen[attention] = Recorded(attention, tokens, valid)
 

@@ -38,10 +38,16 @@ class Images(Dataset):
 class Toy(BaseModel):
     """Attention layers of one head in a row, on images of 32 channels."""
 
-    def __init__(self, num_layers=1, reference_shape=(2, 2), return_references=True):
+    def __init__(
+        self,
+        num_layers=1,
+        reference_shape=(2, 2),
+        return_references=True,
+        centred=False,
+    ):
         super().__init__(ImgDataPreprocessor())
         self.layers = nn.ModuleList(
-            SeTAttention(DIM, 1, reference_shape, return_references)
+            SeTAttention(DIM, 1, reference_shape, return_references, centred=centred)
             for _ in range(num_layers)
         )
         for layer in self.layers:
@@ -274,9 +280,25 @@ def test_samples_are_limited_and_spread_over_the_images(monkeypatch):
     np.testing.assert_array_equal(clustered[0].sum(0)[:6], [4, 4, 4, 4, 4, 0])
 
 
+def test_features_are_what_the_kernel_sees():
+    """Centred ones, to which a constant that all tokens have adds nothing."""
+    images = random_images()
+    shifted = [image + 5 for image in images]
+    learned = {}
+    for centred in (True, False):
+        for name, data in dict(plain=images, shifted=shifted).items():
+            torch.manual_seed(0)
+            model = Toy(centred=centred)
+            KMeansReferenceInitHook().before_train(make_runner(model, data))
+            learned[centred, name] = model.layers[0].references.detach()
+    torch.testing.assert_close(learned[True, "plain"], learned[True, "shifted"])
+    assert not torch.allclose(learned[False, "plain"], learned[False, "shifted"])
+
+
+@pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("images", ["constant", "zero features"])
-def test_constant_features_give_finite_unit_vectors(images):
-    model = Toy(num_layers=2)
+def test_constant_features_give_finite_unit_vectors(images, centred):
+    model = Toy(num_layers=2, centred=centred)
     if images == "zero features":
         nn.init.zeros_(model.layers[0].in_proj.weight)
     runner = make_runner(model, [torch.ones(DIM, 4, 4)] * 3)

@@ -32,6 +32,8 @@ def without_cache(attention: SeTAttention, x: torch.Tensor) -> torch.Tensor:
     """What the parameters as they are now give, by the operator."""
     batch, height, width, channels = x.shape
     fields = {k: getattr(attention, k) for k in FIELDS}
+    if attention.centred:
+        x = x - x.mean((1, 2), keepdim=True)
     out = set_attention(
         attention.in_proj(x).reshape(batch, height * width, 2, 4),
         *(getattr(attention, name) for name in PARAMETERS),
@@ -69,6 +71,52 @@ def test_fields_reach_the_operator():
     attention.backend = "tpu"
     with pytest.raises(ValueError, match="backend"):
         attention(x)
+
+
+def test_what_all_tokens_have_in_common_does_not_matter():
+    attention, as_they_are = build(), build(centred=False)
+    as_they_are.load_state_dict(
+        attention.state_dict() | {"_extra_state": as_they_are.get_extra_state()}
+    )
+    x, offset = images().double(), torch.randn(2, 1, 1, 8).double()
+    attention.double(), as_they_are.double()
+    torch.testing.assert_close(attention(x), attention(x + offset))
+    assert not torch.allclose(as_they_are(x), as_they_are(x + offset))
+    centred = x - x.mean((1, 2), keepdim=True)
+    torch.testing.assert_close(attention(x), as_they_are(centred))
+    alike = offset.expand(-1, 3, 4, -1).clone().requires_grad_()
+    out = attention(alike)
+    torch.testing.assert_close(out, attention(torch.zeros_like(alike)))
+    out.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in attention.parameters())
+
+
+def test_the_mean_is_of_valid_tokens():
+    attention = build().double()
+    x = images().double()
+    valid_shape = torch.tensor([[2, 3], [3, 4]])
+    out = attention(x, valid_shape=valid_shape)
+    for image, (rows, columns) in enumerate(valid_shape.tolist()):
+        alone = attention(x[image : image + 1, :rows, :columns])
+        torch.testing.assert_close(out[image : image + 1, :rows, :columns], alone)
+
+
+def test_centred_is_a_truth_value():
+    with pytest.raises(ValueError, match="centred must be True or False, got 'no'"):
+        build(centred="no")
+
+
+def test_weights_say_whether_tokens_are_centred():
+    attention, as_they_are = build(), build(centred=False)
+    for source, target in ((attention, as_they_are), (as_they_are, attention)):
+        rule = f"attention must have centred={source.centred}.*set attention=dict"
+        with pytest.raises(ValueError, match=rule):
+            target.load_state_dict(source.state_dict())
+    # As it was before they could be.
+    old = as_they_are.state_dict() | {"_extra_state": torch.tensor([2, 3])}
+    as_they_are.load_state_dict(old)
+    with pytest.raises(ValueError, match="must have centred=False"):
+        attention.load_state_dict(old)
 
 
 def test_parameters_start_on_the_sphere():
@@ -398,7 +446,7 @@ def test_state_dict_holds_parameters_and_the_grid():
         == names
         == dict(attention.named_parameters()).keys() | {"_extra_state"}
     )
-    assert attention.state_dict()["_extra_state"].tolist() == [2, 3]
+    assert attention.state_dict()["_extra_state"].tolist() == [[2, 3], [1, 1]]
 
 
 def test_training_after_inference_mode():
@@ -636,8 +684,8 @@ def test_references_that_cannot_be_resampled_are_an_error():
     state = without_grid(SeTAttention(8, 2, reference_shape=(3, 5)))
     with pytest.raises(ValueError, match=r"square grid .*\(2, 3\), got 15 references"):
         build().load_state_dict(state)
-    for grid in ([4, 4], [-3, -5], [15], 15, [1, 3, 5]):
-        state["_extra_state"] = torch.tensor(grid)
+    for grid in ([4, 4], [-3, -5], [15], [1, 3, 5]):
+        state["_extra_state"] = torch.tensor([grid, [1] * len(grid)])
         with pytest.raises(ValueError, match=r"the grid \(.*\(2, 3\), got 15 refer"):
             build().load_state_dict(state)
     state = SeTAttention(8, 4, reference_shape=(3, 3)).state_dict()
@@ -646,7 +694,8 @@ def test_references_that_cannot_be_resampled_are_an_error():
 
 
 def test_printed_form_names_the_fields():
-    for field in ("reference_shape=(2, 3)", "epsilon=0.2", "tau=0.3", "backend='auto'"):
+    fields = "reference_shape=(2, 3)", "epsilon=0.2", "tau=0.3", "backend='auto'"
+    for field in (*fields, "centred=True"):
         assert field in repr(build())
     assert "return_references=True" in repr(build())
     assert "return_references=False" in repr(build(return_references=False))

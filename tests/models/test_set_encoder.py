@@ -118,7 +118,7 @@ def test_set_attention_has_positions_of_a_sequence():
     """Those of the operator without a grid, not those of a grid of one column."""
     attention = encoder().stage.blocks[0].attn.double()
     x = torch.randn(2, 11, 1, 16).double()
-    tokens = attention.in_proj(x).view(2, 11, 2, 8)
+    tokens = attention.in_proj(x - x.mean(1, keepdim=True)).view(2, 11, 2, 8)
     parameters = attention.folding_parameters()
     fields = dict(alpha=attention.alpha, epsilon=attention.epsilon, tau=attention.tau)
     expected = set_attention(tokens, *parameters, **fields).reshape(x.shape)
@@ -139,7 +139,7 @@ def test_references_in_a_row_are_resampled():
 
 def test_references_of_pictures_do_not_become_those_of_sequences():
     state = SeTEncoder(1, 16, 2).state_dict()
-    state["stage.blocks.0.attn._extra_state"] = torch.tensor([4, 4])
+    state["stage.blocks.0.attn._extra_state"] = torch.tensor([[4, 4], [1, 1]])
     with pytest.raises(ValueError, match=r"must come from the grid \(4, 4\)"):
         SeTEncoder(1, 16, 2).load_state_dict(state)
 

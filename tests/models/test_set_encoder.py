@@ -109,6 +109,16 @@ def test_mixers_for_pictures_are_refused(kind):
         SeTEncoder(1, 16, 2, attention=dict(type=kind))
 
 
+def test_centred_tokens_are_those_of_a_sequence():
+    """The mean is of a sequence's own tokens, however it is padded."""
+    centred = SeTEncoder(2, 16, 2, attention=dict(centred=True)).double()
+    x, lengths = torch.randn(2, 9, 16).double(), torch.tensor([9, 4])
+    alone = centred(x[1:, :4])
+    torch.testing.assert_close(centred(x, lengths)[1:, :4], alone)
+    as_they_are = SeTEncoder(2, 16, 2).double()
+    assert not as_they_are.stage.blocks[0].attn.centred
+
+
 def test_references_on_a_grid_are_refused():
     with pytest.raises(ValueError, match=r"reference_shape=\(M,\)"):
         SeTEncoder(1, 16, 2, attention=dict(reference_shape=(4, 4)))
@@ -118,7 +128,7 @@ def test_set_attention_has_positions_of_a_sequence():
     """Those of the operator without a grid, not those of a grid of one column."""
     attention = encoder().stage.blocks[0].attn.double()
     x = torch.randn(2, 11, 1, 16).double()
-    tokens = attention.in_proj(x - x.mean(1, keepdim=True)).view(2, 11, 2, 8)
+    tokens = attention.in_proj(x).view(2, 11, 2, 8)
     parameters = attention.folding_parameters()
     fields = dict(alpha=attention.alpha, epsilon=attention.epsilon, tau=attention.tau)
     expected = set_attention(tokens, *parameters, **fields).reshape(x.shape)
@@ -139,7 +149,7 @@ def test_references_in_a_row_are_resampled():
 
 def test_references_of_pictures_do_not_become_those_of_sequences():
     state = SeTEncoder(1, 16, 2).state_dict()
-    state["stage.blocks.0.attn._extra_state"] = torch.tensor([[4, 4], [1, 1]])
+    state["stage.blocks.0.attn._extra_state"] = torch.tensor([[4, 4], [0, 0]])
     with pytest.raises(ValueError, match=r"must come from the grid \(4, 4\)"):
         SeTEncoder(1, 16, 2).load_state_dict(state)
 

@@ -60,7 +60,7 @@ class SeTAttention(TokenMixer):
         num_iters: int = 1,
         alpha: float = 2.0,
         tau: float | None = 0.5,
-        centred: bool = True,
+        centred: bool = False,
         backend: str = "auto",
     ) -> None:
         super().__init__()

@@ -17,9 +17,7 @@ from .set_attention import SeTAttention
 from .stages import SeTStage, init_linear, rising_drop_paths
 
 POOLINGS = (None, "mean", "first")
-# Of SeTAttention: as many references as the backbone's grids have, and tokens as they
-# are, which is how it was measured on sequences (docs/sequences.md).
-SEQUENCE_FIELDS = dict(reference_shape=(16,), centred=False)
+NUM_REFERENCES = 16  # as many as the backbone's grids have
 
 
 class SeTEncoder(nn.Module):
@@ -36,7 +34,7 @@ class SeTEncoder(nn.Module):
         attention (dict, optional): ``dict(type=..., **fields)``: what stands in the
             attention slot of the blocks, one of ``TOKEN_MIXERS``; by default
             :class:`SeTAttention` with ``reference_shape=(16,)``, its references in a
-            row, and ``centred=False``.
+            row.
         drop_path_rate (float): Stochastic depth of the last block in [0, 1), growing
             linearly from 0 at the first.
         pooling (str, optional): What is returned: all tokens if None, their "mean", or
@@ -77,7 +75,7 @@ class SeTEncoder(nn.Module):
             )
         attention = dict(type="SeTAttention") | dict(attention or {})
         if attention["type"] in ("SeTAttention", SeTAttention):
-            attention = SEQUENCE_FIELDS | attention
+            attention.setdefault("reference_shape", (NUM_REFERENCES,))
         self.pooling = pooling
         self.stage = SeTStage(
             depth,

@@ -74,7 +74,7 @@ def test_fields_reach_the_operator():
 
 
 def test_what_all_tokens_have_in_common_does_not_matter():
-    attention, as_they_are = build(), build(centred=False)
+    attention, as_they_are = build(centred=True), build()
     as_they_are.load_state_dict(
         attention.state_dict() | {"_extra_state": as_they_are.get_extra_state()}
     )
@@ -92,7 +92,7 @@ def test_what_all_tokens_have_in_common_does_not_matter():
 
 
 def test_the_mean_is_of_valid_tokens():
-    attention = build().double()
+    attention = build(centred=True).double()
     x = images().double()
     valid_shape = torch.tensor([[2, 3], [3, 4]])
     out = attention(x, valid_shape=valid_shape)
@@ -107,7 +107,7 @@ def test_centred_is_a_truth_value():
 
 
 def test_weights_say_whether_tokens_are_centred():
-    attention, as_they_are = build(), build(centred=False)
+    attention, as_they_are = build(centred=True), build()
     for source, target in ((attention, as_they_are), (as_they_are, attention)):
         rule = f"attention must have centred={source.centred}.*set attention=dict"
         with pytest.raises(ValueError, match=rule):
@@ -446,7 +446,7 @@ def test_state_dict_holds_parameters_and_the_grid():
         == names
         == dict(attention.named_parameters()).keys() | {"_extra_state"}
     )
-    assert attention.state_dict()["_extra_state"].tolist() == [[2, 3], [1, 1]]
+    assert attention.state_dict()["_extra_state"].tolist() == [[2, 3], [0, 0]]
 
 
 def test_training_after_inference_mode():
@@ -685,7 +685,7 @@ def test_references_that_cannot_be_resampled_are_an_error():
     with pytest.raises(ValueError, match=r"square grid .*\(2, 3\), got 15 references"):
         build().load_state_dict(state)
     for grid in ([4, 4], [-3, -5], [15], [1, 3, 5]):
-        state["_extra_state"] = torch.tensor([grid, [1] * len(grid)])
+        state["_extra_state"] = torch.tensor([grid, [0] * len(grid)])
         with pytest.raises(ValueError, match=r"the grid \(.*\(2, 3\), got 15 refer"):
             build().load_state_dict(state)
     state = SeTAttention(8, 4, reference_shape=(3, 3)).state_dict()
@@ -696,6 +696,6 @@ def test_references_that_cannot_be_resampled_are_an_error():
 def test_printed_form_names_the_fields():
     fields = "reference_shape=(2, 3)", "epsilon=0.2", "tau=0.3", "backend='auto'"
     for field in (*fields, "centred=True"):
-        assert field in repr(build())
+        assert field in repr(build(centred=True))
     assert "return_references=True" in repr(build())
     assert "return_references=False" in repr(build(return_references=False))

@@ -115,8 +115,6 @@ def test_centred_tokens_are_those_of_a_sequence():
     x, lengths = torch.randn(2, 9, 16).double(), torch.tensor([9, 4])
     alone = centred(x[1:, :4])
     torch.testing.assert_close(centred(x, lengths)[1:, :4], alone)
-    as_they_are = SeTEncoder(2, 16, 2).double()
-    assert not as_they_are.stage.blocks[0].attn.centred
 
 
 def test_references_on_a_grid_are_refused():

@@ -29,8 +29,8 @@ COINCIDENT = 1e-6
 class KMeansReferenceInitHook(Hook):
     """Initialise every SeTAttention by K-means before a training.
 
-    Layer after layer, in forward order, the features of a head (the output of
-    ``in_proj``, normalised) are clustered twice: the centroids, normalised again,
+    Layer after layer, in forward order, the features of a head (what its
+    kernel sees, normalised) are clustered twice: the centroids, normalised again,
     become its references for the way in and for the way back. The two runs begin from
     different centroids, so that the sets differ. References are laid on their grid so
     that each sits where the members of its cluster sit in the image on average. A layer
@@ -186,8 +186,9 @@ class KMeansReferenceInitHook(Hook):
         generator = torch.Generator().manual_seed(self.seed)
         features, positions = [], []
 
-        def capture(_, args: tuple) -> None:
-            x, *_, valid_shape = args if len(args) == 3 else (*args, None)
+        def capture(_, args: tuple, kwargs: dict) -> None:
+            given = dict(zip(("x", "prepared", "valid_shape"), args)) | kwargs
+            x, valid_shape = given["x"], given.get("valid_shape")
             num, height, width, _ = x.shape
             # A random subset of the tokens of each image, another one in each image.
             order = torch.rand(num, height * width, generator=generator).argsort(1)
@@ -207,7 +208,7 @@ class KMeansReferenceInitHook(Hook):
         device = layer.anchors.device
         was_training = model.training
         model.eval()
-        handle = layer.register_forward_pre_hook(capture)
+        handle = layer.register_forward_pre_hook(capture, with_kwargs=True)
         try:
             for batch in batches:
                 try:

@@ -32,12 +32,13 @@ class SeTAttention(TokenMixer):
         num_iters (int): Sinkhorn iterations.
         alpha (float): Inverse squared bandwidth of the kernel.
         tau (float, optional): Width of the position weights; None switches them off.
+        backend (str): See :func:`setformer_mm.ops.set_attention`, as for the four
+            arguments before.
         centred (bool): Whether the mean of the image's tokens is taken off them first,
             so that the kernel, which sees directions alone, compares what tells tokens
-            apart and not what all of them have in common. Then ``in_proj`` has the only
-            bias that counts: a constant added to all tokens changes nothing.
-        backend (str): See :func:`setformer_mm.ops.set_attention`, as for the four
-            arguments before ``centred``.
+            apart and not what all of them have in common. What is added to all tokens,
+            as the bias of a norm before, then changes nothing, and of a token that is
+            alone on its grid nothing is left.
 
     Attributes:
         anchors (nn.Parameter): Of shape ``(h, D, D)``.
@@ -60,8 +61,8 @@ class SeTAttention(TokenMixer):
         num_iters: int = 1,
         alpha: float = 2.0,
         tau: float | None = 0.5,
-        centred: bool = False,
         backend: str = "auto",
+        centred: bool = False,
     ) -> None:
         super().__init__()
         require_divisible(embed_dims, num_heads)
@@ -76,8 +77,8 @@ class SeTAttention(TokenMixer):
         self.num_iters = num_iters
         self.alpha = alpha
         self.tau = tau
-        self.centred = centred
         self.backend = backend
+        self.centred = centred
         self.in_proj = nn.Linear(embed_dims, embed_dims)
         self.out_proj = nn.Linear(embed_dims, embed_dims)
         num_references = math.prod(self.reference_shape)
@@ -158,7 +159,10 @@ class SeTAttention(TokenMixer):
             Tensor: Of the same shape.
         """
         if self.centred:
-            x = x - mean_of_tokens(x, valid_shape)[:, None, None]
+            # Rounded once: what tokens have in common may be long.
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            mean = mean_of_tokens(wide, valid_shape)[:, None, None]
+            x = (wide - mean).to(x.dtype)
         return pointwise_linear(self.in_proj, x)
 
     def attend(
@@ -278,7 +282,7 @@ class SeTAttention(TokenMixer):
 
     def get_extra_state(self) -> Tensor:
         """What weights must be used with and do not tell: a row with the grid of
-        references, and one with ``centred``, repeated.
+        references, and one that is all 1 if tokens are centred, and all 0 if not.
 
         It stands with the weights, as a tensor, and so goes wherever they go.
         """
@@ -286,14 +290,16 @@ class SeTAttention(TokenMixer):
         return torch.tensor([self.reference_shape, centred], device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Do nothing: references have been brought to this module's own grid."""
+        """Do nothing: what it says was heeded before the weights were loaded."""
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         """Load, resampling references that come from another grid."""
         self.drop_fold()
         self._deployed_fold = None
         stored = state_dict.setdefault(prefix + "_extra_state", None)
-        grid = self._stored_grid(stored, prefix)
+        if prefix + "references" in state_dict:
+            self._require_as_trained(stored, prefix)
+        grid = stored[0] if _has_two_rows(stored) else stored
         shapes = set()
         for name in ("references", "return_references"):
             key = prefix + name
@@ -311,21 +317,25 @@ class SeTAttention(TokenMixer):
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def _stored_grid(self, stored: Tensor | None, prefix: str) -> Tensor | None:
-        """The grid in the state that stands with loaded weights, if there is one.
+    def _require_as_trained(self, stored: Tensor | None, prefix: str) -> None:
+        """Refuse weights that were trained with tokens centred, or without, unlike here.
 
-        Before tokens could be centred, it had the grid alone.
+        Those from before there was a choice were trained without.
         """
-        if not isinstance(stored, Tensor):
-            return stored
-        centred = stored.dim() == 2 and bool(stored[1].any())
+        centred = False
+        if _has_two_rows(stored):
+            centred = bool(stored[1].any())
+            if not torch.equal(stored[1], torch.full_like(stored[1], centred)):
+                raise ValueError(
+                    f"{prefix}_extra_state must be a grid over ones or zeros, got "
+                    f"{stored.tolist()}"
+                )
         if centred != self.centred:
             raise ValueError(
                 f"{prefix.rstrip('.') or 'attention'} must have centred={centred}, as "
-                f"what its weights were trained with, got centred={self.centred}: set "
-                f"attention=dict(centred={centred})"
+                f"when its weights were trained, got centred={self.centred}: give "
+                f"attention=dict(centred={centred}), or a list of one value a stage"
             )
-        return stored[0] if stored.dim() == 2 else stored
 
     def _grid_of(
         self, references: Tensor, stored: Tensor | None, name: str
@@ -367,7 +377,7 @@ class SeTAttention(TokenMixer):
             f"num_heads={self.num_heads}, reference_shape={self.reference_shape}, "
             f"return_references={self.return_references is not None}, "
             f"epsilon={self.epsilon}, num_iters={self.num_iters}, alpha={self.alpha}, "
-            f"tau={self.tau}, centred={self.centred}, backend={self.backend!r}"
+            f"tau={self.tau}, backend={self.backend!r}, centred={self.centred}"
         )
 
 
@@ -395,6 +405,11 @@ def _check_grid(shape: tuple[int, ...]) -> None:
             "reference_shape must be a pair of positive integers, or for sequences "
             f"(M,), got {shape}"
         )
+
+
+def _has_two_rows(stored: Tensor | None) -> bool:
+    """Whether a stored state says more than the grid, which once stood alone."""
+    return isinstance(stored, Tensor) and stored.dim() == 2 and len(stored) == 2
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -109,14 +109,32 @@ def test_centred_is_a_truth_value():
 def test_weights_say_whether_tokens_are_centred():
     attention, as_they_are = build(centred=True), build()
     for source, target in ((attention, as_they_are), (as_they_are, attention)):
-        rule = f"attention must have centred={source.centred}.*set attention=dict"
+        rule = f"attention must have centred={source.centred}.*give attention=dict"
         with pytest.raises(ValueError, match=rule):
             target.load_state_dict(source.state_dict())
-    # As it was before they could be.
-    old = as_they_are.state_dict() | {"_extra_state": torch.tensor([2, 3])}
-    as_they_are.load_state_dict(old)
-    with pytest.raises(ValueError, match="must have centred=False"):
-        attention.load_state_dict(old)
+    # As it was before they could be, and before the grid was stored.
+    grid_alone = {"_extra_state": torch.tensor([2, 3])}
+    for old in (as_they_are.state_dict() | grid_alone, without_grid(as_they_are)):
+        as_they_are.load_state_dict(old)
+        with pytest.raises(ValueError, match="attention must have centred=False"):
+            attention.load_state_dict(old)
+    # A part that has nothing to do with it.
+    part = {"out_proj.bias": torch.ones(8)}
+    attention.load_state_dict(part, strict=False)
+    assert torch.equal(attention.out_proj.bias, torch.ones(8))
+    odd = attention.state_dict() | {"_extra_state": torch.tensor([[2, 3], [0, 1]])}
+    with pytest.raises(ValueError, match=r"a grid over ones or zeros, got \[\[2, 3\]"):
+        attention.load_state_dict(odd)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_long_mean_costs_no_precision(dtype):
+    attention = build(centred=True)
+    near = (0.3 * images()).to(dtype)
+    far = near + 30 * torch.randn(1, 1, 1, 8).sign().to(dtype)  # rounded here
+    expected = attention(far.float())
+    out = attention.to(dtype)(far).float()
+    assert (out - expected).norm() < 0.01 * expected.norm()
 
 
 def test_parameters_start_on_the_sphere():

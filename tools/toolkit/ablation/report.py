@@ -27,7 +27,8 @@ from .runs import (
 PARTS = {1 / 3: "at a third", 2 / 3: "at two thirds"}
 # What a table shows beside the metric that it compares, and what it is called.
 COMPANIONS = {"coco/bbox_mAP": ("coco/segm_mAP", "mask mAP")}
-COLORS = colormaps["tab20"].colors  # of learning curves
+# Of learning curves; the light half, each much like a dark one, comes last.
+COLORS = colormaps["tab20"].colors[::2] + colormaps["tab20"].colors[1::2]
 DOTS = dict(alpha=0.6, markersize=5, markeredgewidth=0)  # one a seed
 
 

@@ -27,7 +27,7 @@ REAL = [
 MINI = ["setformer_digits", "mask_rcnn_setformer_digits", "upernet_setformer_digits"]
 RELATIONS = ["setformer_relations", "fcn_setformer_relations"]
 BACKBONES = ["setformer", "swin", "convnext", "pvtv2", "resnet", "vit"]
-BACKBONE_TASKS = ["classifier", "mask_rcnn_scratch", "upernet_scratch"]
+BACKBONE_TASKS = ["classifier", "mask_rcnn_scratch", "segformer_scratch"]
 BACKBONE_JOBS = [*BACKBONE_TASKS, "mask_rcnn_pretrained", "upernet_pretrained"]
 COMPARED = [f"{job}_{name}" for job in BACKBONE_JOBS for name in BACKBONES]
 DEMO = [f"{name}_demo" for name in MINI]
@@ -260,7 +260,7 @@ def test_relational_models_train(name):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_compared_backbones_are_of_one_size(name):
     """Within a tenth of SeTformer's parameters, with one output or four."""
-    for job in ("classifier", "upernet_scratch"):
+    for job in ("classifier", "segformer_scratch"):
         sizes = []
         for cfg in (load(f"{job}_{name}"), load(f"{job}_setformer")):
             with DefaultScope.overwrite_default_scope(cfg.default_scope):

@@ -1,13 +1,12 @@
 # The backbones in UperNet, each from what its classifier learned with seed 0: run
 # classifier_*.py first, with `--out ablation_output/backbones`.
-_base_ = "./upernet_scratch_setformer.py"
+_base_ = "../digits/upernet_setformer_digits.py"
 
 ablation = dict(
     group="backbone, UperNet from its classifier",
-    baselines={
-        "_delete_": True,
-        "backbone, UperNet from its classifier": "SeTformer",
-    },
+    name="SeTformer",
+    baselines={"backbone, UperNet from its classifier": "SeTformer"},
+    seeds=3,
 )
 
 model = dict(
@@ -22,9 +21,11 @@ model = dict(
 )
 
 max_iters = 600
+warmup_iters = 50
 param_scheduler = [
-    _base_.param_scheduler[0],
-    dict(_base_.param_scheduler[1], end=max_iters),
+    dict(_base_.param_scheduler[0], end=warmup_iters),
+    dict(_base_.param_scheduler[1], begin=warmup_iters, end=max_iters),
 ]
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 3)
 default_hooks = dict(checkpoint=dict(interval=max_iters // 3))

@@ -1,4 +1,4 @@
-_base_ = ["./upernet_scratch_setformer.py", "../_base_/models/digits_vit.py"]
+_base_ = ["./segformer_scratch_setformer.py", "../_base_/models/digits_vit.py"]
 
 ablation = dict(name="ViT with windows")
 
@@ -6,5 +6,4 @@ model = dict(
     backbone=_base_.backbone,
     neck=_base_.pyramid,
     decode_head=dict(in_channels=_base_.widths),
-    auxiliary_head=dict(in_channels=_base_.widths[2], channels=_base_.widths[2]),
 )

@@ -1,0 +1,8 @@
+_base_ = ["./segformer_scratch_setformer.py", "../_base_/models/digits_swin.py"]
+
+ablation = dict(name="Swin")
+
+model = dict(
+    backbone=_base_.backbone,
+    decode_head=dict(in_channels=_base_.widths),
+)

@@ -1,4 +1,4 @@
-# The backbones in segmentation from scratch, with SegFormer's head, which adds up one
+# The backbones in segmentation from scratch, with SegFormer's head, which fuses one
 # projection of each stage. UperNet's learned nothing in 900 iterations of 8 scenes.
 _base_ = "../digits/upernet_setformer_digits.py"
 

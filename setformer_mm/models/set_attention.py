@@ -318,7 +318,7 @@ class SeTAttention(TokenMixer):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _require_as_trained(self, stored: Tensor | None, prefix: str) -> None:
-        """Refuse weights that were trained with tokens centred, or without, unlike here.
+        """Refuse weights that were trained with the other value of ``centred``.
 
         Those from before there was a choice were trained without.
         """

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from ..models import SeTAttention
+from ..models.token_mixer import tokens_and_valid_shape
 from ..utils.checkpoints import read_checkpoint
 
 # Two centroids count as one direction if their cosine is above 1 - COINCIDENT.
@@ -187,15 +188,14 @@ class KMeansReferenceInitHook(Hook):
         features, positions = [], []
 
         def capture(_, args: tuple, kwargs: dict) -> None:
-            given = dict(zip(("x", "prepared", "valid_shape"), args)) | kwargs
-            x, valid_shape = given["x"], given.get("valid_shape")
+            x, valid_shape = tokens_and_valid_shape(args, kwargs)
             num, height, width, _ = x.shape
             # A random subset of the tokens of each image, another one in each image.
             order = torch.rand(num, height * width, generator=generator).argsort(1)
             tokens = order[:, :per_image]
             rows, columns = tokens // width, tokens % width
             image = torch.arange(num).unsqueeze(1)
-            sample = layer.project(x, valid_shape)[image, rows, columns]
+            sample = layer.in_proj(layer.centre(x, valid_shape)[image, rows, columns])
             features.append(
                 sample.reshape(-1, layer.num_heads, layer.head_dim).float().cpu()
             )

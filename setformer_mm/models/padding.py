@@ -70,3 +70,10 @@ def mean_of_tokens(x: Tensor, valid_shape: Tensor | None) -> Tensor:
     at_least_float = torch.promote_types(x.dtype, torch.float32)  # sums leave float16
     total = zero_padding(x, valid_shape).sum((1, 2), dtype=at_least_float)
     return (total / count).to(x.dtype)
+
+
+def without_mean(x: Tensor, valid_shape: Tensor | None) -> Tensor:
+    """Tokens ``(B, H, W, C)`` less the mean of the valid ones of their image."""
+    # Rounded once: what tokens have in common may be long.
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide - mean_of_tokens(wide, valid_shape)[:, None, None]).to(x.dtype)

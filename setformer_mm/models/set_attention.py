@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..ops import Folded, NonFiniteError, check_fields, fold, set_attention_folded
 from ..ops.valid import is_traced
 from ..utils.logs import print_log
-from .padding import mean_of_tokens
+from .padding import without_mean
 from .pointwise_linear import pointwise_linear
 from .token_mixer import TOKEN_MIXERS, TokenMixer, require_divisible
 
@@ -158,12 +158,11 @@ class SeTAttention(TokenMixer):
         Returns:
             Tensor: Of the same shape.
         """
-        if self.centred:
-            # Rounded once: what tokens have in common may be long.
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            mean = mean_of_tokens(wide, valid_shape)[:, None, None]
-            x = (wide - mean).to(x.dtype)
-        return pointwise_linear(self.in_proj, x)
+        return pointwise_linear(self.in_proj, self.centre(x, valid_shape))
+
+    def centre(self, x: Tensor, valid_shape: Tensor | None = None) -> Tensor:
+        """Take the mean off, if ``centred``; arguments as for :meth:`project`."""
+        return without_mean(x, valid_shape) if self.centred else x
 
     def attend(
         self,

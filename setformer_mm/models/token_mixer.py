@@ -67,6 +67,12 @@ class TokenMixer(nn.Module):
         """Keep what depends on parameters alone, for compiled inference."""
 
 
+def tokens_and_valid_shape(args: tuple, kwargs: dict) -> tuple[Tensor, Tensor | None]:
+    """What a hook is given of a mixer's ``forward``, however its caller passed it."""
+    given = dict(zip(("x", "prepared", "valid_shape"), args)) | kwargs
+    return given["x"], given.get("valid_shape")
+
+
 class TokenMixerRegistry:
     """Token mixers by name.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models import SeTAttention
+from ..models.token_mixer import tokens_and_valid_shape
 from ..ops import set_attention, transport_plan
 from ..ops.positions import position_exponents
 
@@ -265,8 +266,7 @@ def recording(
     seen = {}
 
     def keep(attention: SeTAttention, args: tuple, kwargs: dict, _: Tensor) -> None:
-        given = dict(zip(("x", "prepared", "valid_shape"), args)) | kwargs
-        x, valid_shape = given["x"], given.get("valid_shape")
+        x, valid_shape = tokens_and_valid_shape(args, kwargs)
         if attention in seen or len(x) != 1:
             raise ValueError("the model must look at one picture, as a whole and once")
         with torch.no_grad():

@@ -62,7 +62,7 @@ class SeTAttention(TokenMixer):
         alpha: float = 2.0,
         tau: float | None = 0.5,
         backend: str = "auto",
-        centred: bool = False,
+        centred: bool = True,
     ) -> None:
         super().__init__()
         require_divisible(embed_dims, num_heads)

@@ -17,7 +17,8 @@ from .set_attention import SeTAttention
 from .stages import SeTStage, init_linear, rising_drop_paths
 
 POOLINGS = (None, "mean", "first")
-NUM_REFERENCES = 16  # as many as the backbone's grids have
+# Fields of SeTAttention: as many references as the backbone's grids have.
+OF_SEQUENCES = dict(reference_shape=(16,), centred=False)
 
 
 class SeTEncoder(nn.Module):
@@ -34,7 +35,7 @@ class SeTEncoder(nn.Module):
         attention (dict, optional): ``dict(type=..., **fields)``: what stands in the
             attention slot of the blocks, one of ``TOKEN_MIXERS``; by default
             :class:`SeTAttention` with ``reference_shape=(16,)``, its references in a
-            row.
+            row, and ``centred=False``, as it was measured on sequences.
         drop_path_rate (float): Stochastic depth of the last block in [0, 1), growing
             linearly from 0 at the first.
         pooling (str, optional): What is returned: all tokens if None, their "mean", or
@@ -75,7 +76,7 @@ class SeTEncoder(nn.Module):
             )
         attention = dict(type="SeTAttention") | dict(attention or {})
         if attention["type"] in ("SeTAttention", SeTAttention):
-            attention.setdefault("reference_shape", (NUM_REFERENCES,))
+            attention = dict(OF_SEQUENCES) | attention
         self.pooling = pooling
         self.stage = SeTStage(
             depth,

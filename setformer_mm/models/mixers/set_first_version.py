@@ -14,11 +14,11 @@ from ..token_mixer import TOKEN_MIXERS
 class FirstSeTAttention(SeTAttention):
     """The least that the paper's words ask for, which this project had at first.
 
-    Three things are not as in :class:`SeTAttention`. A value is ``|x| v(x)`` as it is,
-    most of which all tokens have in common. One set of references, and so one transport
-    plan, serves both ways. The defaults are a soft plan, ``epsilon=0.1``, after three
-    iterations, and narrow position weights, ``tau=0.15``. In plain PyTorch, for
-    pictures, whose padding takes part.
+    Four things are not as in :class:`SeTAttention`. Tokens are not centred. A value is
+    ``|x| v(x)`` as it is, most of which all tokens have in common. One set of
+    references, and so one transport plan, serves both ways. The defaults are a soft
+    plan, ``epsilon=0.1``, after three iterations, and narrow position weights,
+    ``tau=0.15``. In plain PyTorch, for pictures, whose padding takes part.
 
     Args:
         embed_dims (int): See :class:`SeTAttention`, as for all arguments.
@@ -45,7 +45,8 @@ class FirstSeTAttention(SeTAttention):
         tau: float | None = 0.15,
     ) -> None:
         fields = dict(epsilon=epsilon, num_iters=num_iters, alpha=alpha, tau=tau)
-        super().__init__(embed_dims, num_heads, reference_shape, False, **fields)
+        first = dict(return_references=False, centred=False)
+        super().__init__(embed_dims, num_heads, reference_shape, **first, **fields)
 
     def attend(
         self,

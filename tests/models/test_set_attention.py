@@ -74,7 +74,7 @@ def test_fields_reach_the_operator():
 
 
 def test_what_all_tokens_have_in_common_does_not_matter():
-    attention, as_they_are = build(centred=True), build()
+    attention, as_they_are = build(), build(centred=False)
     as_they_are.load_state_dict(
         attention.state_dict() | {"_extra_state": as_they_are.get_extra_state()}
     )
@@ -92,7 +92,7 @@ def test_what_all_tokens_have_in_common_does_not_matter():
 
 
 def test_the_mean_is_of_valid_tokens():
-    attention = build(centred=True).double()
+    attention = build().double()
     x = images().double()
     valid_shape = torch.tensor([[2, 3], [3, 4]])
     out = attention(x, valid_shape=valid_shape)
@@ -107,7 +107,7 @@ def test_centred_is_a_truth_value():
 
 
 def test_weights_say_whether_tokens_are_centred():
-    attention, as_they_are = build(centred=True), build()
+    attention, as_they_are = build(), build(centred=False)
     for source, target in ((attention, as_they_are), (as_they_are, attention)):
         rule = f"attention must have centred={source.centred}.*give attention=dict"
         with pytest.raises(ValueError, match=rule):
@@ -129,7 +129,7 @@ def test_weights_say_whether_tokens_are_centred():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_long_mean_costs_no_precision(dtype):
-    attention = build(centred=True)
+    attention = build()
     near = (0.3 * images()).to(dtype)
     far = near + 30 * torch.randn(1, 1, 1, 8).sign().to(dtype)  # rounded here
     expected = attention(far.float())
@@ -664,7 +664,9 @@ def test_grids_of_any_shape_are_resampled_by_their_shape(source, target, monkeyp
 def test_weights_without_a_grid_lie_on_the_models_own(grid, monkeypatch):
     messages = []
     monkeypatch.setattr(module, "print_log", lambda m, **_: messages.append(m))
-    source, target = build(), SeTAttention(8, 2, reference_shape=grid)
+    source, target = (
+        SeTAttention(8, 2, shape, centred=False) for shape in ((2, 3), grid)
+    )
     assert target.load_state_dict(without_grid(source)) == ([], [])
     assert torch.equal(target.references, source.references)
     assert torch.equal(target.return_references, source.return_references)
@@ -672,7 +674,9 @@ def test_weights_without_a_grid_lie_on_the_models_own(grid, monkeypatch):
 
 
 def test_weights_without_a_grid_lie_on_a_square_one_of_another_size():
-    source, target, same = SeTAttention(8, 2, (3, 3)), build(), build()
+    source, target, same = (
+        SeTAttention(8, 2, shape, centred=False) for shape in ((3, 3), (2, 3), (2, 3))
+    )
     target.load_state_dict(without_grid(source))
     same.load_state_dict(source.state_dict())
     assert torch.equal(target.references, same.references)
@@ -701,9 +705,9 @@ def test_references_that_are_no_grid_are_reported_as_usual():
 def test_references_that_cannot_be_resampled_are_an_error():
     state = without_grid(SeTAttention(8, 2, reference_shape=(3, 5)))
     with pytest.raises(ValueError, match=r"square grid .*\(2, 3\), got 15 references"):
-        build().load_state_dict(state)
+        build(centred=False).load_state_dict(state)
     for grid in ([4, 4], [-3, -5], [15], [1, 3, 5]):
-        state["_extra_state"] = torch.tensor([grid, [0] * len(grid)])
+        state["_extra_state"] = torch.tensor([grid, [1] * len(grid)])
         with pytest.raises(ValueError, match=r"the grid \(.*\(2, 3\), got 15 refer"):
             build().load_state_dict(state)
     state = SeTAttention(8, 4, reference_shape=(3, 3)).state_dict()
@@ -713,7 +717,7 @@ def test_references_that_cannot_be_resampled_are_an_error():
 
 def test_printed_form_names_the_fields():
     fields = "reference_shape=(2, 3)", "epsilon=0.2", "tau=0.3", "backend='auto'"
-    for field in (*fields, "centred=True"):
-        assert field in repr(build(centred=True))
+    for field in (*fields, "centred=False"):
+        assert field in repr(build(centred=False))
     assert "return_references=True" in repr(build())
     assert "return_references=False" in repr(build(return_references=False))

@@ -1,5 +1,0 @@
-_base_ = "./converged_set.py"
-
-ablation = dict(name="SeT, centred")
-
-model = dict(backbone=dict(attention=dict(centred=True)))

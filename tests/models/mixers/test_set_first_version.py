@@ -43,7 +43,13 @@ def test_values_are_all_that_the_fields_do_not_say():
     """With the second version's values it would be that one with other fields."""
     first = FirstSeTAttention(12, 3).double()
     second = SeTAttention(
-        12, 3, return_references=False, epsilon=0.1, num_iters=3, tau=0.15
+        12,
+        3,
+        return_references=False,
+        epsilon=0.1,
+        num_iters=3,
+        tau=0.15,
+        centred=False,
     ).double()
     second.load_state_dict(first.state_dict())
     x = torch.randn(2, *GRID, 12).double()

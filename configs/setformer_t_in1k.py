@@ -5,7 +5,7 @@ _base_ = [
     "./_base_/classification_runtime.py",
 ]
 
-# Anchors and references start from K-means centroids of training features.
+# References start from K-means centroids of training features.
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type="KMeansReferenceInitHook", num_images=256, max_samples=20_000, seed=0),

@@ -43,7 +43,7 @@ OUTPUTS = {
 
 @dataclass(frozen=True)
 class Task:
-    """The files of one of the three mini jobs.
+    """The files of one of the three jobs on digits.
 
     Attributes:
         name: of config and checkpoint; the short run's config ends in ``_demo``.

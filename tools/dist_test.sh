@@ -4,9 +4,10 @@
 # On more than one machine also set NNODES, NODE_RANK, MASTER_ADDR and PORT.
 set -euo pipefail
 
-config=$1
-checkpoint=$2
-processes=$3
+usage="usage: tools/dist_test.sh CONFIG CHECKPOINT PROCESSES_PER_MACHINE [flags]"
+config=${1:?$usage}
+checkpoint=${2:?$usage}
+processes=${3:?$usage}
 
 python -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \

@@ -4,8 +4,9 @@
 # On more than one machine also set NNODES, NODE_RANK, MASTER_ADDR and PORT.
 set -euo pipefail
 
-config=$1
-processes=$2
+usage="usage: tools/dist_train.sh CONFIG PROCESSES_PER_MACHINE [flags]"
+config=${1:?$usage}
+processes=${2:?$usage}
 
 python -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \

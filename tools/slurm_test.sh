@@ -4,10 +4,11 @@
 #   tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [flags of tools/test.py]
 set -euo pipefail
 
-partition=$1
-job_name=$2
-config=$3
-checkpoint=$4
+usage="usage: tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [flags]"
+partition=${1:?$usage}
+job_name=${2:?$usage}
+config=${3:?$usage}
+checkpoint=${4:?$usage}
 gpus=${GPUS:-8}
 gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 

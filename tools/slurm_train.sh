@@ -4,9 +4,10 @@
 #   tools/slurm_train.sh PARTITION JOB_NAME CONFIG [flags of tools/train.py]
 set -euo pipefail
 
-partition=$1
-job_name=$2
-config=$3
+usage="usage: tools/slurm_train.sh PARTITION JOB_NAME CONFIG [flags]"
+partition=${1:?$usage}
+job_name=${2:?$usage}
+config=${3:?$usage}
 gpus=${GPUS:-8}
 gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 

@@ -54,7 +54,11 @@ from setformer_mm.utils.resuming import (
     find_checkpoint,
     last_checkpoint,
 )
-from toolkit.backbone_use import require_known_constructor, unused_outputs
+from toolkit.backbone_use import (
+    require_fitting_widths,
+    require_known_constructor,
+    unused_outputs,
+)
 from toolkit.config_checks import (
     require_enough_for_batch_norm,
     require_parts,
@@ -186,6 +190,7 @@ def main() -> None:
         require_enough_for_batch_norm(cfg)
         require_usable_class_weights(cfg)
         require_known_constructor(cfg)
+        require_fitting_widths(cfg)
         require_used_outputs(cfg)
     checkpoint = None
     if cfg.get("resume") and cfg.get("load_from"):

@@ -29,7 +29,7 @@ CHECKPOINT = ROOT / "configs/digits/checkpoints/mask_rcnn_setformer_digits.pth"
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Look inside SeT attention.")
     parser.add_argument("image", help="picture file")
-    parser.add_argument("--config", help="config file (that of the mini detector)")
+    parser.add_argument("--config", help="config file (that of the detector of digits)")
     parser.add_argument("--checkpoint", help="checkpoint file (its committed one)")
     parser.add_argument("--stage", type=int, help="one stage (one head of each)")
     parser.add_argument("--block", type=int, help="block in the stage (its last one)")

@@ -1,4 +1,4 @@
-# Segment the digit that the framed one names: two stages of the mini backbone and one
+# Segment the digit that the framed one names: two stages of the small backbone and one
 # linear layer, from scratch. No UperNet, whose pooling would relate far parts itself.
 _base_ = [
     "../_base_/models/upernet_setformer.py",

@@ -1,4 +1,4 @@
-# The backbone of the three mini jobs, trained from scratch on crops of one digit.
+# The backbone of the three jobs on digits, trained from scratch on crops of one digit.
 _base_ = [
     "../_base_/models/setformer_classifier.py",
     "../_base_/models/digits_backbone.py",

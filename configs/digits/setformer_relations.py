@@ -1,4 +1,4 @@
-# Which digit does the framed one name? Two stages of the mini backbone, from scratch.
+# Which digit does the framed one name? Two stages of the small backbone, from scratch.
 _base_ = [
     "../_base_/models/setformer_classifier.py",
     "../_base_/models/relations_backbone.py",

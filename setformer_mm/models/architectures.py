@@ -1,6 +1,8 @@
 """The sizes of the family, and the check of a dict that describes another one."""
 
 from collections.abc import Sequence
+from math import inf
+from numbers import Real
 
 from ..utils.spelling import did_you_mean
 
@@ -65,7 +67,21 @@ def resolve_architecture(arch: str | dict) -> dict:
         raise ValueError(
             f"arch['embed_dims'] must be a positive integer, got {arch['embed_dims']!r}"
         )
+    check_mlp_ratio(arch["mlp_ratio"], arch["embed_dims"])
     return arch
+
+
+def check_mlp_ratio(mlp_ratio: float, embed_dims: int) -> None:
+    """Refuse a ratio by which the MLP of ``embed_dims`` channels has no hidden one.
+
+    Raises:
+        ValueError: If it is no number, or too small, or infinite.
+    """
+    if not isinstance(mlp_ratio, Real) or not 1 <= mlp_ratio * embed_dims < inf:
+        raise ValueError(
+            "mlp_ratio must be a number that leaves the MLP a channel, got "
+            f"{mlp_ratio!r}"
+        )
 
 
 def resolve_out_indices(

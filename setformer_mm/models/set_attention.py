@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 from ..ops import Folded, NonFiniteError, check_fields, fold, set_attention_folded
 from ..ops.valid import is_traced
+from ..utils.errors import UnfitWeightsError
 from ..utils.logs import print_log
 from .padding import without_mean
 from .pointwise_linear import pointwise_linear
-from .token_mixer import TOKEN_MIXERS, TokenMixer, require_divisible
+from .token_mixer import TOKEN_MIXERS, TokenMixer, require_bool, require_divisible
 
 
 @TOKEN_MIXERS.register_module()
@@ -68,8 +69,7 @@ class SeTAttention(TokenMixer):
         require_divisible(embed_dims, num_heads)
         _check_grid(reference_shape)
         check_fields(epsilon, num_iters, alpha, tau, backend)
-        if type(centred) is not bool:
-            raise ValueError(f"centred must be True or False, got {centred!r}")
+        require_bool(return_references=return_references, centred=centred)
         self.num_heads = num_heads
         self.head_dim = embed_dims // num_heads
         self.reference_shape = tuple(reference_shape)
@@ -325,12 +325,12 @@ class SeTAttention(TokenMixer):
         if _has_two_rows(stored):
             centred = bool(stored[1].any())
             if not torch.equal(stored[1], torch.full_like(stored[1], centred)):
-                raise ValueError(
+                raise UnfitWeightsError(
                     f"{prefix}_extra_state must be a grid over ones or zeros, got "
                     f"{stored.tolist()}"
                 )
         if centred != self.centred:
-            raise ValueError(
+            raise UnfitWeightsError(
                 f"{prefix.rstrip('.') or 'attention'} must have centred={centred}, as "
                 f"when its weights were trained, got centred={self.centred}: give "
                 f"attention=dict(centred={centred}), or a list of one value a stage"
@@ -357,7 +357,7 @@ class SeTAttention(TokenMixer):
         sides = len(self.reference_shape)
         if len(shape) != sides or min(shape) < 1 or math.prod(shape) != count:
             of_grid = f"the grid {shape}" if is_stored else "a square grid"
-            raise ValueError(
+            raise UnfitWeightsError(
                 f"{name} must come from {of_grid} to be resampled to "
                 f"{self.reference_shape}, got {count} references; load it with the "
                 "reference_shape it was trained with"

@@ -5,16 +5,15 @@ with positions along one dimension. The rest, pre-norm blocks at one resolution,
 that of the backbone (docs/sequences.md).
 """
 
-from math import inf
-from numbers import Real
-
 import torch
 from torch import Tensor, nn
 
 from ..ops.valid import check_valid
+from .architectures import check_mlp_ratio
 from .padding import mean_of_tokens, zero_padding
 from .set_attention import SeTAttention
-from .stages import SeTStage, init_linear, rising_drop_paths
+from .stages import SeTStage, init_linear, resolve_attention, rising_drop_paths
+from .token_mixer import require_positive_integer
 
 POOLINGS = (None, "mean", "first")
 # Fields of SeTAttention: as many references as the backbone's grids have.
@@ -60,21 +59,11 @@ class SeTEncoder(nn.Module):
     ) -> None:
         super().__init__()
         sizes = dict(depth=depth, embed_dims=embed_dims, num_heads=num_heads)
-        for name, value in sizes.items():
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        if not isinstance(mlp_ratio, Real) or not 1 <= mlp_ratio * embed_dims < inf:
-            raise ValueError(
-                "mlp_ratio must be a number that leaves the MLP a channel, got "
-                f"{mlp_ratio!r}"
-            )
+        require_positive_integer(**sizes)
+        check_mlp_ratio(mlp_ratio, embed_dims)
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
-        if not isinstance(attention, dict | None):
-            raise ValueError(
-                f"attention must be dict(type=..., **fields), got {attention!r}"
-            )
-        attention = dict(type="SeTAttention") | dict(attention or {})
+        attention = resolve_attention(attention)
         if attention["type"] in ("SeTAttention", SeTAttention):
             attention = dict(OF_SEQUENCES) | attention
         self.pooling = pooling

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -206,7 +207,7 @@ def build_stages(
     Returns:
         nn.ModuleList: One :class:`SeTStage` each; all but the last one downsample.
     """
-    attention = dict(type="SeTAttention") | dict(attention or {})
+    attention = resolve_attention(attention)
     attention = spread_over_stages(attention, len(arch["depths"]))
     depths = arch["depths"][:num_stages]
     drop_paths = rising_drop_paths(drop_path_rate, sum(depths))
@@ -225,6 +226,19 @@ def build_stages(
     )
 
 
+def resolve_attention(attention: dict | None) -> dict:
+    """Name the token mixer of a backbone or encoder, SeT attention if it has no type.
+
+    Raises:
+        ValueError: If it is no dict.
+    """
+    if not isinstance(attention, dict | None):
+        raise ValueError(
+            f"attention must be dict(type=..., **fields), got {attention!r}"
+        )
+    return dict(type="SeTAttention") | dict(attention or {})
+
+
 def rising_drop_paths(rate: float, num_blocks: int) -> list[float]:
     """Probabilities of stochastic depth, from 0 at the first block to the last's.
 
@@ -235,8 +249,8 @@ def rising_drop_paths(rate: float, num_blocks: int) -> list[float]:
     Raises:
         ValueError: If the rate is out of its range.
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"drop_path_rate must be in [0, 1), got {rate}")
+    if not isinstance(rate, Real) or not 0 <= rate < 1:
+        raise ValueError(f"drop_path_rate must be in [0, 1), got {rate!r}")
     return [rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
 
 

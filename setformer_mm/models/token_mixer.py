@@ -135,6 +135,7 @@ class QueryKeyValueMixer(TokenMixer):
     ) -> None:
         super().__init__()
         require_divisible(embed_dims, num_heads)
+        require_bool(one_projection=one_projection)
         self.num_heads = num_heads
         self.num_projections = 1 if one_projection else 3
         self.qkv_proj = nn.Linear(embed_dims, self.num_projections * embed_dims)
@@ -181,6 +182,20 @@ def require_divisible(embed_dims: int, num_heads: int) -> None:
             "embed_dims must be divisible by num_heads, "
             f"got {embed_dims} and {num_heads}"
         )
+
+
+def require_bool(**fields: bool) -> None:
+    """Refuse what is no truth value: of texts, all but the empty one would be true."""
+    for name, value in fields.items():
+        if type(value) is not bool:
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def require_positive_integer(**fields: int) -> None:
+    """Refuse what counts nothing."""
+    for name, value in fields.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
 def split_heads(x: Tensor, parts: int, num_heads: int) -> Tensor:

@@ -262,6 +262,8 @@ def _check_parameters(
 
 
 def _require_floating(name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     if not tensor.is_floating_point() or tensor.itemsize == 1:
         raise TypeError(
             f"{name} must be floating, of at least 16 bits, got {tensor.dtype}"
@@ -297,9 +299,16 @@ def _check_geometry(
             ("spatial_shape", spatial_shape, "H_t * W_t = N", x.shape[1]),
             ("reference_shape", reference_shape, "r_h * r_w = M", num_references),
         ):
-            if len(shape) != 2 or min(shape) < 1 or shape[0] * shape[1] != count:
+            is_pair = isinstance(shape, list | tuple) and len(shape) == 2
+            if (
+                not is_pair
+                or any(isinstance(side, float) for side in shape)
+                or min(shape) < 1
+                or shape[0] * shape[1] != count
+            ):
                 raise ValueError(
-                    f"{name} must be a pair with {rule} = {count}, got {shape}"
+                    f"{name} must be a pair of integers with {rule} = {count}, "
+                    f"got {shape}"
                 )
 
 

@@ -39,8 +39,8 @@ def assert_maps(outs, height, width, channels, batch=1):
 
 
 def assert_every_parameter_has_a_finite_gradient(model, lone_token=False):
-    """Of a lone token in the last stage centring leaves nothing to compare."""
-    unused = "references", "in_proj.weight", "norm1"
+    """Of a lone token in the last stage centring leaves nothing to transport."""
+    unused = "norm1", "in_proj", "anchors", "references"
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -581,6 +581,14 @@ INVALID = {
         dict(drop_path_rate=1.0),
         "drop_path_rate must be in [0, 1), got 1.0",
     ),
+    "no drop path": (
+        dict(drop_path_rate=None),
+        "drop_path_rate must be in [0, 1), got None",
+    ),
+    "ratio in words": (
+        dict(arch=SMALL | dict(mlp_ratio="3")),
+        "mlp_ratio must be a number that leaves the MLP a channel, got '3'",
+    ),
     "three epsilons": (
         dict(attention=dict(epsilon=(0.1, 0.1, 0.1))),
         "epsilon must be a number in [1e-6, 1e6], got (0.1, 0.1, 0.1)",
@@ -614,6 +622,11 @@ def test_invalid_arguments_are_refused(case):
     with pytest.raises(ValueError) as info:
         build(**fields)
     assert message in str(info.value)
+
+
+def test_attention_is_a_dict():
+    with pytest.raises(ValueError, match=r"attention must be dict\(type=.* got 'Soft"):
+        SeTformer(SMALL, attention="SoftmaxAttention")
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (2, 3, 0, 32)])

@@ -450,17 +450,27 @@ INVALID_GEOMETRY = {
     "too few tokens": (
         dict(spatial_shape=(3, 5), reference_shape=(2, 3)),
         ValueError,
-        "spatial_shape must be a pair with H_t * W_t = N = 12, got (3, 5)",
+        "spatial_shape must be a pair of integers with H_t * W_t = N = 12, got (3, 5)",
     ),
     "too few references": (
         dict(spatial_shape=(3, 4), reference_shape=(2, 2)),
         ValueError,
-        "reference_shape must be a pair with r_h * r_w = M = 6, got (2, 2)",
+        "reference_shape must be a pair of integers with r_h * r_w = M = 6, got (2, 2)",
     ),
     "negative sides": (
         dict(spatial_shape=(-3, -4), reference_shape=(2, 3)),
         ValueError,
-        "spatial_shape must be a pair with H_t * W_t = N = 12, got (-3, -4)",
+        "must be a pair of integers with H_t * W_t = N = 12, got (-3, -4)",
+    ),
+    "sides of floats": (
+        dict(spatial_shape=(3.0, 4.0), reference_shape=(2, 3)),
+        ValueError,
+        "must be a pair of integers with H_t * W_t = N = 12, got (3.0, 4.0)",
+    ),
+    "one side": (
+        dict(spatial_shape=12, reference_shape=(2, 3)),
+        ValueError,
+        "must be a pair of integers with H_t * W_t = N = 12, got 12",
     ),
     "three sides": (
         dict(spatial_shape=(3, 4, 1), reference_shape=(2, 3)),

@@ -1,4 +1,4 @@
-"""How a config uses the backbone: outputs without a use, constructors that lack it."""
+"""How a config uses the backbone: widths, unused outputs, foreign constructors."""
 
 from collections.abc import Iterator
 
@@ -16,6 +16,27 @@ FOREIGN_CONSTRUCTORS = {
 }
 # Heads of mmpretrain that take all outputs are rare; these take the last one.
 LAST_OUTPUT_HEADS = {"LinearClsHead", "StackedLinearClsHead", "MultiLabelLinearClsHead"}
+
+
+def require_fitting_widths(cfg: Config) -> None:
+    """Check that neck and heads expect the widths that the backbone has.
+
+    Raises:
+        UserError: naming the field that does not, and what it must be.
+    """
+    model = cfg.get("model") or {}
+    backbone = model.get("backbone") or {}
+    if backbone.get("type") not in SETFORMERS:
+        return
+    arch = resolve_architecture(backbone.get("arch", "tiny"))
+    outputs = resolve_out_indices(backbone.get("out_indices"), len(arch["depths"]))
+    widths = [arch["embed_dims"] * 2**stage for stage in outputs]
+    for field, given, expected in _expected_widths(model, widths):
+        if given != expected:
+            raise UserError(
+                f"{field}.in_channels must be {expected}, what the backbone's outputs "
+                f"{outputs} have, got {given}"
+            )
 
 
 def unused_outputs(cfg: Config) -> str | None:
@@ -61,6 +82,25 @@ def require_known_constructor(cfg: Config) -> None:
         )
 
 
+def _expected_widths(model: dict, widths: list[int]) -> Iterator[tuple]:
+    """Yield fields, their widths, and those they must have, where one can tell."""
+    neck, head = model.get("neck"), model.get("head")
+    if isinstance(neck, dict) and isinstance(neck.get("in_channels"), list | tuple):
+        yield "model.neck", list(neck["in_channels"]), widths
+    elif "decode_head" in model and neck is None:
+        by_place = dict(enumerate(widths)) | dict(zip(range(-len(widths), 0), widths))
+        for name, segmentor in _segmentation_heads(model):
+            places, given = segmentor.get("in_index", -1), segmentor.get("in_channels")
+            if isinstance(places, int) and places in by_place and given is not None:
+                yield f"model.{name}", given, by_place[places]
+            elif isinstance(given, list | tuple) and set(places) <= set(by_place):
+                yield f"model.{name}", list(given), [by_place[p] for p in places]
+    elif isinstance(head, dict) and head.get("type") in LAST_OUTPUT_HEADS:
+        gathers = neck is None or neck.get("type") == "GlobalAveragePooling"
+        if gathers and "in_channels" in head:
+            yield "model.head", head["in_channels"], widths[-1]
+
+
 def _used_places(model: dict, count: int) -> set[int] | None:
     """Places among ``count`` outputs that are taken; None if that cannot be told."""
     every = set(range(count))
@@ -80,8 +120,16 @@ def _used_places(model: dict, count: int) -> set[int] | None:
 
 def _in_indices(model: dict) -> Iterator[int]:
     """What the heads of a segmentor take."""
+    for _, head in _segmentation_heads(model):
+        index = head.get("in_index", -1)
+        yield from [index] if isinstance(index, int) else index
+
+
+def _segmentation_heads(model: dict) -> Iterator[tuple[str, dict]]:
+    """The heads of a segmentor, by their fields."""
     for name in ("decode_head", "auxiliary_head"):
         heads = model.get(name) or []
-        for head in [heads] if isinstance(heads, dict) else heads:
-            index = head.get("in_index", -1)
-            yield from [index] if isinstance(index, int) else index
+        if isinstance(heads, dict):
+            yield name, heads
+        else:
+            yield from ((f"{name}[{i}]", head) for i, head in enumerate(heads))

@@ -166,9 +166,12 @@ def form_explained(cfg: Config) -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError) as error:
+        # Sentences of our own rules speak for themselves.
+        is_rule = type(error) is ValueError
+        what = "cannot be used" if is_rule else "is not of the form of a config"
         raise UserError(
-            f"the config {cfg.filename} is not of the form of a config: "
-            f"{one_line(error)}; SETFORMER_MM_TRACEBACK=1 shows where"
+            f"the config {cfg.filename} {what}: {one_line(error)}; "
+            "SETFORMER_MM_TRACEBACK=1 shows where"
         ) from error
 
 

@@ -12,7 +12,7 @@ from setformer_mm.utils.checkpoints import read_checkpoint
 from setformer_mm.utils.data_sources import leaf_datasets
 from setformer_mm.utils.errors import UserError
 
-DIGITS_HINT = "run `python tools/prepare_mini_data.py` first"
+DIGITS_HINT = "in the repository run `python tools/prepare_mini_data.py` first"
 
 
 def require_data(cfg: Config, splits: tuple[str, ...]) -> None:

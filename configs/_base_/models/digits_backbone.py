@@ -1,4 +1,4 @@
-# The small backbone of the mini jobs, 1.2 M parameters.
+# The small backbone of the digits, 1.2 M parameters.
 digits_backbone = dict(
     arch=dict(
         _delete_=True,

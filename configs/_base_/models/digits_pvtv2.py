@@ -1,7 +1,8 @@
 # PVTv2-B0 at the size of digits_backbone.py: 20 channels instead of 32, and keys of
 # half the reduction, because grids are small: a crop has 16 of them in the first
 # stages, not 4. It is timm's: that of mmdet returns a list, which necks of mmpretrain
-# refuse, and leaves out every weight of a classifier without an error.
+# refuse, and leaves out every weight of a classifier without an error. It begins as
+# timm has it: from Xavier's initialisation, which the others have, it never learns.
 backbone = dict(
     _delete_=True,
     type="mmpretrain.TIMMBackbone",
@@ -10,7 +11,6 @@ backbone = dict(
     embed_dims=[20, 40, 100, 160],
     sr_ratios=[4, 2, 1, 1],
     out_indices=(0, 1, 2, 3),
-    init_cfg=dict(type="Xavier", layer="Linear", distribution="uniform"),
 )
 widths = [20, 40, 100, 160]
 classifier = dict(

@@ -9,6 +9,7 @@ from ..token_mixer import (
     TOKEN_MIXERS,
     QueryKeyValueMixer,
     at_least_float32,
+    require_positive_integer,
     valid_tokens,
 )
 
@@ -126,8 +127,7 @@ class NystromAttention(QueryKeyValueMixer):
         one_projection: bool = False,
     ) -> None:
         super().__init__(embed_dims, num_heads, one_projection)
-        if num_landmarks < 1:
-            raise ValueError(f"num_landmarks must be at least 1, got {num_landmarks}")
+        require_positive_integer(num_landmarks=num_landmarks)
         if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
             raise ValueError(
                 f"kernel_size must be odd and positive, or None, got {kernel_size}"

@@ -15,7 +15,9 @@ from ..token_mixer import (
     at_least_float32,
     merge_heads,
     pad_to_multiples,
+    require_bool,
     require_divisible,
+    require_positive_integer,
     split_heads,
 )
 
@@ -146,11 +148,8 @@ class SOFTAttention(TokenMixer):
     ) -> None:
         super().__init__()
         require_divisible(embed_dims, num_heads)
-        if landmark_stride < 1 or num_iters < 1:
-            raise ValueError(
-                "landmark_stride and num_iters must be at least 1, "
-                f"got {landmark_stride} and {num_iters}"
-            )
+        require_positive_integer(landmark_stride=landmark_stride, num_iters=num_iters)
+        require_bool(normalise=normalise)
         head_dim = embed_dims // num_heads
         self.num_heads = num_heads
         self.normalise = normalise

@@ -12,6 +12,7 @@ from ..token_mixer import (
     merge_heads,
     pad_to_multiples,
     require_divisible,
+    require_positive_integer,
     split_heads,
 )
 
@@ -38,8 +39,7 @@ class SpatialReductionAttention(TokenMixer):
     def __init__(self, embed_dims: int, num_heads: int, reduction: int = 1) -> None:
         super().__init__()
         require_divisible(embed_dims, num_heads)
-        if reduction < 1:
-            raise ValueError(f"reduction must be at least 1, got {reduction}")
+        require_positive_integer(reduction=reduction)
         self.num_heads, self.reduction = num_heads, reduction
         self.q_proj = nn.Linear(embed_dims, embed_dims)
         if reduction > 1:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..token_mixer import TOKEN_MIXERS, QueryKeyValueMixer
+from ..token_mixer import TOKEN_MIXERS, QueryKeyValueMixer, require_positive_integer
 
 
 def to_windows(maps: Tensor, sides: tuple[int, int]) -> Tensor:
@@ -88,8 +88,7 @@ class WindowAttention(QueryKeyValueMixer):
         one_projection: bool = False,
     ) -> None:
         super().__init__(embed_dims, num_heads, one_projection)
-        if window_size < 1:
-            raise ValueError(f"window_size must be at least 1, got {window_size}")
+        require_positive_integer(window_size=window_size)
         # A bias by its name, too: weight decay leaves those alone.
         self.bias = nn.Parameter(torch.zeros(num_heads, *[2 * window_size - 1] * 2))
         nn.init.trunc_normal_(self.bias, std=0.02)

@@ -235,11 +235,23 @@ def test_one_projection_is_query_key_and_value(kind):
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        ("Nystrom", dict(num_landmarks=0), "num_landmarks must be at least 1, got 0"),
+        (
+            "Nystrom",
+            dict(num_landmarks=0),
+            "num_landmarks must be a positive integer, got 0",
+        ),
+        ("Nystrom", dict(num_landmarks=2.5), "positive integer, got 2.5"),
+        ("Softmax", dict(one_projection="False"), "one_projection must be True or F"),
+        ("SOFT", dict(normalise=1), "normalise must be True or False, got 1"),
+        ("SeT", dict(return_references="no"), "must be True or False, got 'no'"),
         ("Nystrom", dict(kernel_size=4), "kernel_size must be odd .* got 4"),
         ("Pivot", dict(num_pivots=0), "num_pivots must be at least 1 .* got 0"),
         ("Pivot", dict(epsilon=0.0), "epsilon positive, got 32 and 0.0"),
-        ("Window", dict(window_size=0), "window_size must be at least 1, got 0"),
+        (
+            "Window",
+            dict(window_size=0),
+            "window_size must be a positive integer, got 0",
+        ),
     ],
 )
 def test_fields_that_mean_nothing(kind, fields, message):

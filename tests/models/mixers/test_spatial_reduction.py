@@ -41,5 +41,5 @@ def test_without_reduction_it_is_softmax_attention():
 
 
 def test_no_reduction_below_one():
-    with pytest.raises(ValueError, match="reduction must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="reduction must be a positive integer, got 0"):
         SpatialReductionAttention(8, 2, reduction=0)

@@ -67,7 +67,7 @@ def test_weights_are_those_of_the_operator(models, picture, block, monkeypatch):
         look = look_at(model, picture)
     rows, columns = seen["valid"][0].tolist()
     assert rows < seen["x"].shape[1]
-    x = attention.in_proj(seen["x"])[:, :rows, :columns].double()
+    x = attention.project(seen["x"], seen["valid"])[:, :rows, :columns].double()
     heads, dim = attention.num_heads, attention.head_dim
     x = x.reshape(1, rows * columns, heads, dim)
     parameters = [p.double() for p in attention.folding_parameters()]

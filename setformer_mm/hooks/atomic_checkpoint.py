@@ -2,6 +2,7 @@
 
 import inspect
 import os.path as osp
+import re
 from collections import deque
 
 from mmengine.dist import is_main_process
@@ -59,6 +60,10 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Choose the storage and clear what a killed run left behind."""
+        known = runner.message_hub.runtime_info
+        if "keep_ckpt_ids" in known:  # mmengine deletes the files of some of them
+            steps = [step for step in known["keep_ckpt_ids"] if type(step) is int]
+            runner.message_hub.update_info("keep_ckpt_ids", steps)
         super().before_train(runner)
         self._forget_other_folders(runner)
         if isinstance(self.file_backend, LocalBackend):
@@ -75,12 +80,18 @@ class AtomicCheckpointHook(CheckpointHook):
         """Move paths that a checkpoint brought to the folder of this run.
 
         It may be a copy of the one in which they were written, or lie elsewhere now;
-        the hook deletes the best checkpoint that it knows of for a better one.
+        the hook deletes the best checkpoint that it knows of for a better one, so what
+        it could not have written itself is forgotten.
         """
         hub = runner.message_hub
         for key, path in list(hub.runtime_info.items()):
-            if key.startswith(("best_ckpt", "last_ckpt")) and isinstance(path, str):
-                hub.update_info(key, inside(self.out_dir, path))
+            if not key.startswith(("best_ckpt", "last_ckpt")):
+                continue
+            path = inside(self.out_dir, path) if isinstance(path, str) else ""
+            if key.startswith("best_ckpt") and not self._is_best_of_this_run(path):
+                hub.pop_info(key)
+            else:
+                hub.update_info(key, path)
         if self.save_best is None:
             return
         if len(self.key_indicators) == 1:
@@ -89,6 +100,14 @@ class AtomicCheckpointHook(CheckpointHook):
             for name in self.key_indicators:
                 path = hub.runtime_info.get(f"best_ckpt_{name}")
                 self.best_ckpt_path_dict[name] = path
+
+    def _is_best_of_this_run(self, path: str) -> bool:
+        """Whether it is named as this hook names best checkpoints, in its folder."""
+        numbered = re.escape(self.filename_tmpl).replace(re.escape("{}"), r"\d+")
+        is_named_so = re.fullmatch(f"best_.+_{numbered}", osp.basename(path))
+        return is_named_so is not None and osp.dirname(path) == osp.dirname(
+            osp.join(self.out_dir, "")
+        )
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         filename = self.filename_tmpl.format(step)

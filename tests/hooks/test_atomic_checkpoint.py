@@ -180,6 +180,24 @@ def test_killed_while_writing_the_best_keeps_the_old_best(toy_runner, monkeypatc
     assert best == ["best_score_epoch_2.pth"]
 
 
+@pytest.mark.parametrize(
+    "named", ["x/..", "x/notes.txt", ".", "", 5, "s3://bucket/best_score_epoch_1.pth"]
+)
+def test_a_checkpoint_cannot_name_what_is_deleted(toy_runner, monkeypatch, named):
+    """What a resumed run is told of its best checkpoint may come from anywhere."""
+    runner = toy_runner("epochs", options=SAVE_BEST)
+    notes = Path(runner.work_dir, "notes.txt")
+    notes.write_text("mine")
+    told = dict(best_ckpt=named, best_score=-1.0, keep_ckpt_ids=["../notes"])
+    for key, value in told.items():
+        runner.message_hub.runtime_info[key] = value
+    improve(monkeypatch, [0.1, 0.3, 0.2, 0.3])
+    runner.train()
+    assert notes.read_text() == "mine"
+    best = [name for name in names(runner.work_dir) if name.startswith("best")]
+    assert best == ["best_score_epoch_2.pth"]
+
+
 def test_several_best_metrics(toy_runner, monkeypatch):
     options = {**SAVE_BEST, "default_hooks.checkpoint.save_best": ["up", "down"]}
     runner = toy_runner("epochs", options=options)

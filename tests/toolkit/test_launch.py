@@ -3,13 +3,16 @@
 import argparse
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
 
 from setformer_mm.utils.errors import UserError
+from toolkit.flags import ConfigOptions
 from toolkit.launch import (
     build_runner,
+    form_explained,
     load_config,
     one_line,
     read_config,
@@ -151,3 +154,23 @@ def test_a_model_that_cannot_be_built(tmp_path, model, message):
     with pytest.raises(UserError, match=message) as error:
         build(model, tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_rules_of_our_own_speak_for_themselves():
+    cfg = SimpleNamespace(filename="a.py")
+    with pytest.raises(UserError, match="the config a.py cannot be used: arch must"):
+        with form_explained(cfg):
+            raise ValueError("arch must be one of mini, tiny")
+    with pytest.raises(UserError, match="a.py is not of the form .* KeyError: type"):
+        with form_explained(cfg):
+            raise KeyError("type")
+
+
+@pytest.mark.parametrize("option", ["a=dict(b=1,c=2)", "a=[1,(2", "a"])
+def test_options_that_cannot_be_read(option, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--cfg-options", option])
+    message = " ".join(capsys.readouterr().err.split())
+    assert "--cfg-options takes KEY=VALUE" in message and message.endswith(option)

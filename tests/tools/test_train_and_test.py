@@ -304,7 +304,6 @@ def test_two_processes_on_cpus(toy, tmp_path, config):
         ("param_scheduler.type=Nothing", "^param_scheduler cannot be built .*Nothing"),
         ("optim_wrapper=None", "toy_epochs.py lacks optim_wrapper; add"),
         ("model=None", "toy_epochs.py lacks model; add"),
-        ("model.backbone=dict(type='SeTformer',arch='wide')", "used: arch must be one"),
         ("model.type=[1]", "toy_epochs.py is not of the form .* unhashable type"),
         ("val_dataloader.dataset=None", "toy_epochs.py is not of the form of a config"),
     ],

@@ -63,4 +63,10 @@ class ConfigOptions(argparse.Action):
         from mmengine.config import DictAction
 
         theirs = DictAction(self.option_strings, self.dest, self.nargs)
-        theirs(parser, namespace, values, option_string)
+        try:
+            theirs(parser, namespace, values, option_string)
+        except (AssertionError, RecursionError, ValueError):  # it cannot read a dict
+            parser.error(
+                f"{option_string} takes KEY=VALUE with numbers, texts, lists and "
+                f"tuples, one key for each field of a dict, got {' '.join(values)}"
+            )

@@ -20,6 +20,7 @@ from toolkit.ablation.report import (
 from toolkit.ablation.runs import (
     AblationRun,
     Row,
+    best_rate,
     compare,
     group_runs,
     place_in_ablation,
@@ -445,3 +446,9 @@ def test_wishes(said, expected):
 def test_wrong_wishes(said, message):
     with pytest.raises(UserError, match=message):
         wish_of(Config(dict(ablation=dict(group="a", name="b", **said))))
+
+
+def test_a_rate_whose_score_is_no_number_is_not_the_best():
+    scores = {1e-2: float("nan"), 1e-3: 60.0, 1e-4: 55.0}
+    assert best_rate(scores) == 1e-3
+    assert best_rate(dict(reversed(scores.items()))) == 1e-3

@@ -14,7 +14,7 @@ from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.results import FILE_NAMES, read_result
 
 from .curves import read_records, training_time, validation_curve
-from .runs import AblationRun
+from .runs import AblationRun, best_rate
 
 LOG = "train.log"
 
@@ -235,7 +235,7 @@ def without_worse_rates(jobs: Sequence[Job]) -> list[Job]:
             raise UserError(f"{job} failed, so that no learning rate can be chosen")
         rates = scores.setdefault(job.contender.config, {})
         rates[job.contender.learning_rate] = run.score
-    best = {config: max(rates, key=rates.get) for config, rates in scores.items()}
+    best = {config: best_rate(rates) for config, rates in scores.items()}
     return [
         job
         for job in jobs

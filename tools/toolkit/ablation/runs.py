@@ -75,8 +75,17 @@ class AblationRun:
 
     @property
     def metric(self) -> str:
-        """The metric to compare: one of :data:`METRICS`, or else the first."""
+        """The metric to compare: one of :data:`METRICS`, or else the first.
+
+        Raises:
+            UserError: if nothing was measured, as of a detector that finds nothing.
+        """
         names = list(self.result.metrics)
+        if not names:
+            raise UserError(
+                f"{self.result.config}, seed {self.result.seed}, has no metric to "
+                "compare; leave it out, or train it so that something is found"
+            )
         return next((name for name in METRICS if name in names), names[0])
 
     @property
@@ -287,10 +296,15 @@ def best_learning_rate(
     tried = {run.learning_rate: run.score for run in first}
     if None in tried:
         return runs, {}
-    best = max(tried, key=tried.__getitem__)
+    best = best_rate(tried)
     return [run for run in runs if run.learning_rate == best], dict(
         sorted(tried.items())
     )
+
+
+def best_rate(scores: dict[float, float]) -> float:
+    """The learning rate of the highest score; one that is no number is below all."""
+    return max(scores, key=lambda rate: (not math.isnan(scores[rate]), scores[rate]))
 
 
 def comparable_means(rows: Sequence[Row]) -> dict[str, float]:

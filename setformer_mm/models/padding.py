@@ -68,7 +68,6 @@ def mean_of_tokens(x: Tensor, valid_shape: Tensor | None) -> Tensor:
     if valid_shape is not None:
         count = valid_shape.prod(1, keepdim=True).clamp_min(1)
     at_least_float = torch.promote_types(x.dtype, torch.float32)  # sums leave float16
-    # Not mean(), whose backward pass writes what each token gets before it is added.
     total = zero_padding(x, valid_shape).sum((1, 2), dtype=at_least_float)
     return (total / count).to(x.dtype)
 

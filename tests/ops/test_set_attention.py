@@ -460,7 +460,8 @@ INVALID_GEOMETRY = {
     "negative sides": (
         dict(spatial_shape=(-3, -4), reference_shape=(2, 3)),
         ValueError,
-        "must be a pair of integers with H_t * W_t = N = 12, got (-3, -4)",
+        "spatial_shape must be a pair of integers with H_t * W_t = N = 12, "
+        "got (-3, -4)",
     ),
     "sides of floats": (
         dict(spatial_shape=(3.0, 4.0), reference_shape=(2, 3)),

@@ -24,14 +24,12 @@ def require_fitting_widths(cfg: Config) -> None:
     Raises:
         UserError: naming the field that does not, and what it must be.
     """
-    model = cfg.get("model") or {}
-    backbone = model.get("backbone") or {}
-    if backbone.get("type") not in SETFORMERS:
+    found = _architecture_and_outputs(cfg)
+    if found is None:
         return
-    arch = resolve_architecture(backbone.get("arch", "tiny"))
-    outputs = resolve_out_indices(backbone.get("out_indices"), len(arch["depths"]))
+    arch, outputs = found
     widths = [arch["embed_dims"] * 2**stage for stage in outputs]
-    for field, given, expected in _expected_widths(model, widths):
+    for field, given, expected in _expected_widths(cfg.model, widths):
         if given != expected:
             raise UserError(
                 f"{field}.in_channels must be {expected}, what the backbone's outputs "
@@ -46,13 +44,11 @@ def unused_outputs(cfg: Config) -> str | None:
         One sentence with what to write instead; None if all are used, or how they are
         used cannot be told.
     """
-    model = cfg.get("model") or {}
-    backbone = model.get("backbone") or {}
-    if backbone.get("type") not in SETFORMERS:
+    found = _architecture_and_outputs(cfg)
+    if found is None:
         return None
-    num_stages = len(resolve_architecture(backbone.get("arch", "tiny"))["depths"])
-    outputs = resolve_out_indices(backbone.get("out_indices"), num_stages)
-    used = _used_places(model, len(outputs))
+    _, outputs = found
+    used = _used_places(cfg.model, len(outputs))
     if used is None or len(used) == len(outputs):
         return None
     kept = tuple(stage for place, stage in enumerate(outputs) if place in used)
@@ -80,6 +76,15 @@ def require_known_constructor(cfg: Config) -> None:
             "the layers of SeTformer; use constructor='SeTformerLayerDecayConstructor' "
             "with paramwise_cfg=dict(layer_decay_rate=0.9)"
         )
+
+
+def _architecture_and_outputs(cfg: Config) -> tuple[dict, tuple[int, ...]] | None:
+    """The backbone's sizes and its output stages; None if it is no SeTformer."""
+    backbone = (cfg.get("model") or {}).get("backbone") or {}
+    if backbone.get("type") not in SETFORMERS:
+        return None
+    arch = resolve_architecture(backbone.get("arch", "tiny"))
+    return arch, resolve_out_indices(backbone.get("out_indices"), len(arch["depths"]))
 
 
 def _expected_widths(model: dict, widths: list[int]) -> Iterator[tuple]:

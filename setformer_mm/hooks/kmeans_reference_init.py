@@ -20,7 +20,9 @@ from torch.utils.data import DataLoader, Subset
 
 from ..models import SeTAttention
 from ..models.token_mixer import tokens_and_valid_shape
+from ..ops.valid import inside
 from ..utils.checkpoints import read_checkpoint
+from ..utils.errors import UserError
 
 # Two centroids count as one direction if their cosine is above 1 - COINCIDENT.
 COINCIDENT = 1e-6
@@ -39,10 +41,11 @@ class KMeansReferenceInitHook(Hook):
 
     The images are a random subset of the training set, passed through the training
     pipeline and the data preprocessor without batch augmentations. Each is processed
-    by itself, so that no padding for batching enters the clusters. The images are kept
-    in host memory meanwhile. Where the pipeline makes several views of an image, as for
-    SoftTeacher, the first one that it has is taken; of a student and its teacher, the
-    student's features are clustered, and the teacher gets its anchors and references.
+    by itself, and no padding enters the clusters, neither for a batch nor for sides of
+    a multiple. The images are kept in host memory meanwhile. Where the pipeline makes
+    several views of an image, as for SoftTeacher, the first one that it has is taken;
+    of a student and its teacher, the student's features are clustered, and the teacher
+    gets its anchors and references.
 
     The hook does nothing when training has begun, or when anchors came with loaded
     weights (``load_from``, resume, or ``init_cfg`` of type "Pretrained"). Weights
@@ -67,7 +70,8 @@ class KMeansReferenceInitHook(Hook):
 
     Raises:
         ValueError: If an argument is out of its rule.
-        ImportError: When training starts, if scikit-learn is not installed.
+        UserError: When training starts, if a layer is of sequences.
+        ImportError: Likewise, if scikit-learn is not installed.
     """
 
     def __init__(
@@ -103,6 +107,13 @@ class KMeansReferenceInitHook(Hook):
         if reason := self._reason_to_skip(runner, model, layers):
             runner.logger.info(f"K-means initialisation is off: {reason}.")
             return
+        for name, layer in layers.items():
+            if not layer.is_two_dimensional:
+                raise UserError(
+                    f"KMeansReferenceInitHook is for pictures, and {name} has "
+                    f"reference_shape={layer.reference_shape}, which is for sequences; "
+                    "remove the hook"
+                )
         batches = []
         if is_main_process():
             runner.logger.info(
@@ -190,19 +201,23 @@ class KMeansReferenceInitHook(Hook):
         def capture(_, args: tuple, kwargs: dict) -> None:
             x, valid_shape = tokens_and_valid_shape(args, kwargs)
             num, height, width, _ = x.shape
+            sides = torch.tensor([[height, width]]).expand(num, 2)
+            if valid_shape is not None:
+                sides = valid_shape.cpu()
+            rows, columns = inside(sides, (height, width))
+            is_valid = (rows[:, :, None] & columns[:, None, :]).flatten(1)
             # A random subset of the tokens of each image, another one in each image.
-            order = torch.rand(num, height * width, generator=generator).argsort(1)
-            tokens = order[:, :per_image]
-            rows, columns = tokens // width, tokens % width
-            image = torch.arange(num).unsqueeze(1)
-            sample = layer.in_proj(layer.centre(x, valid_shape)[image, rows, columns])
+            keys = torch.rand(num, height * width, generator=generator)
+            order = keys.where(is_valid, 2).argsort(1)[:, :per_image]
+            image, place = is_valid.gather(1, order).nonzero(as_tuple=True)
+            token = order[image, place]
+            row, column = token // width, token % width
+            sample = layer.in_proj(layer.centre(x, valid_shape)[image, row, column])
             features.append(
                 sample.reshape(-1, layer.num_heads, layer.head_dim).float().cpu()
             )
-            position = torch.stack(
-                [(rows + 0.5) / height, (columns + 0.5) / width], dim=-1
-            )
-            positions.append(position.flatten(0, 1))
+            position = torch.stack([row, column], dim=-1) + 0.5
+            positions.append(position / sides[image])
             raise _LayerReached
 
         device = layer.anchors.device

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from setformer_mm import KMeansReferenceInitHook, SeTAttention
 from setformer_mm.hooks import kmeans_reference_init
 from setformer_mm.hooks.kmeans_reference_init import assign_to_grid, cluster_directions
+from setformer_mm.utils.errors import UserError
 
 DIM = 32
 
@@ -278,6 +279,39 @@ def test_samples_are_limited_and_spread_over_the_images(monkeypatch):
     hook = KMeansReferenceInitHook(num_images=5, max_samples=23)
     hook.before_train(make_runner(Toy(), images))
     np.testing.assert_array_equal(clustered[0].sum(0)[:6], [4, 4, 4, 4, 4, 0])
+
+
+def test_padding_is_neither_clustered_nor_counted_in_positions(monkeypatch):
+    """What is above and left of it keeps the positions that attention gives it."""
+    collected = []
+
+    class Padded(Toy):
+        def extract_feat(self, inputs):
+            valid_shape = torch.tensor([[4, 2]]).expand(len(inputs), 2)
+            return self.layers[0](inputs.permute(0, 2, 3, 1), valid_shape=valid_shape)
+
+    def record(hook, layer, samples):
+        collected.extend(samples)
+
+    monkeypatch.setattr(KMeansReferenceInitHook, "_initialise", record)
+    content, padding = torch.eye(DIM)[:2].view(2, DIM, 1, 1)
+    image = padding.expand(-1, 8, 8).clone()
+    image[:, :4, :2] = content
+    KMeansReferenceInitHook(num_images=3).before_train(
+        make_runner(Padded(), [image] * 3)
+    )
+    features, positions = collected
+    assert features.shape == (3 * 4 * 2, 1, DIM) and positions.shape == (24, 2)
+    np.testing.assert_array_equal(features[:, 0], np.eye(DIM)[[0] * 24])
+    assert {tuple(position) for position in positions.tolist()} == {
+        (row, column) for row in (0.125, 0.375, 0.625, 0.875) for column in (0.25, 0.75)
+    }
+
+
+def test_layers_of_sequences_are_refused():
+    model = Toy(reference_shape=(4,))
+    with pytest.raises(UserError, match="layers.0 has reference_shape=\\(4,\\)"):
+        KMeansReferenceInitHook().before_train(make_runner(model, random_images()))
 
 
 def test_features_are_what_the_kernel_sees():

@@ -44,7 +44,6 @@ from setformer_mm.optim import cancelled_exemptions
 from setformer_mm.utils.checkpoints import (
     load_checkpoints_safely,
     require_fitting_weights,
-    require_training_state,
 )
 from setformer_mm.utils.data_sources import require_known_classes
 from setformer_mm.utils.errors import UserError
@@ -53,6 +52,7 @@ from setformer_mm.utils.resuming import (
     checkpoint_folder,
     find_checkpoint,
     last_checkpoint,
+    require_training_state,
 )
 from toolkit.backbone_use import (
     require_fitting_widths,

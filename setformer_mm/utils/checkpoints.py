@@ -332,24 +332,6 @@ def find_non_finite(tensors: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def require_training_state(path: str) -> dict:
-    """Check that a checkpoint holds what resuming a training needs besides weights.
-
-    Returns:
-        What was read.
-
-    Raises:
-        UserError: if it does not, or is no checkpoint.
-    """
-    checkpoint = read_checkpoint(path)
-    if "message_hub" not in checkpoint:
-        raise UserError(
-            f"{path} holds weights and no state of a training to resume; to start a "
-            f"new one from these weights pass --cfg-options load_from={path}"
-        )
-    return checkpoint
-
-
 _LEAVE_RANDOM = "--allow-missing leaves them random"  # the flag of most tools
 
 

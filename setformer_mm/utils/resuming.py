@@ -9,6 +9,7 @@ import ast
 import os
 import os.path as osp
 import re
+from collections.abc import Mapping
 
 from mmengine.config import Config
 
@@ -112,6 +113,55 @@ def _numbered_checkpoints(folder: str) -> list[str]:
         if (found := re.search(r"_(\d+)\.pth$", name)) and not name.startswith("best_")
     }
     return [osp.join(folder, name) for name in sorted(numbered, key=numbered.get)][::-1]
+
+
+def require_training_state(path: str) -> dict:
+    """Check that a checkpoint holds what resuming a training needs besides weights.
+
+    mmengine takes what there is of it, and what is not there begins anew.
+
+    Returns:
+        What was read.
+
+    Raises:
+        UserError: if it does not, or in another form than mmengine writes it, or is no
+            checkpoint.
+    """
+    checkpoint = read_checkpoint(path)
+    otherwise = f"to start a new training pass --cfg-options load_from={path}"
+    if "message_hub" not in checkpoint:
+        raise UserError(
+            f"{path} holds weights and no state of a training to resume; {otherwise}"
+        )
+    if "optimizer" not in checkpoint:
+        raise UserError(
+            f"{path} holds no state of the optimiser, as after save_optimizer=False, "
+            f"and a training cannot be resumed without; {otherwise}"
+        )
+    if part := _malformed_part(checkpoint):
+        raise UserError(
+            f"{path} cannot be resumed: its {part} is not what mmengine writes; "
+            f"{otherwise}"
+        )
+    return checkpoint
+
+
+def _malformed_part(checkpoint: dict) -> str | None:
+    """Name the first part of a training's state that is not of its form, if any."""
+    for name in ("message_hub", "optimizer", "meta"):
+        if not isinstance(checkpoint.get(name), Mapping):
+            return name
+    if not isinstance(checkpoint["message_hub"].get("runtime_info", {}), Mapping):
+        return "message_hub.runtime_info"
+    if not isinstance(checkpoint.get("param_schedulers", []), list | Mapping):
+        return "param_schedulers"
+    counts = {name: checkpoint["meta"].get(name) for name in ("epoch", "iter", "seed")}
+    if counts["seed"] is None:  # older mmengine did not write it
+        del counts["seed"]
+    for name, value in counts.items():
+        if type(value) is not int or value < 0:
+            return f"meta.{name}"
+    return None
 
 
 def recorded_settings(text: str) -> dict:

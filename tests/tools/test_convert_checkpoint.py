@@ -17,8 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from setformer_mm import SeTformer
-from setformer_mm.utils.checkpoints import load_fitting_weights, require_training_state
+from setformer_mm.utils.checkpoints import load_fitting_weights
 from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.resuming import require_training_state
 from toolkit.preflight import require_pretrained_weights
 
 ROOT = Path(__file__).parents[2]

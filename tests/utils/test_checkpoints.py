@@ -11,7 +11,6 @@ from setformer_mm.utils import checkpoints
 from setformer_mm.utils.checkpoints import (
     load_fitting_weights,
     read_checkpoint,
-    require_training_state,
 )
 from setformer_mm.utils.errors import UserError
 
@@ -44,15 +43,6 @@ def test_read_checkpoint_refuses_what_is_none(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(UserError, match="expected a dict"):
         read_checkpoint(str(path))
-
-
-def test_weights_alone_cannot_be_resumed(tmp_path):
-    path = tmp_path / "file.pth"
-    torch.save(dict(state_dict={}, message_hub={}), path)
-    require_training_state(str(path))
-    torch.save(dict(state_dict={}, meta=dict(epoch=3)), path)
-    with pytest.raises(UserError, match="no state of a training .* load_from=.*file"):
-        require_training_state(str(path))
 
 
 def test_truncated_checkpoint(tmp_path):

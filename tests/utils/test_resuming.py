@@ -13,6 +13,7 @@ from setformer_mm.utils.resuming import (
     find_checkpoint,
     last_checkpoint,
     recorded_settings,
+    require_training_state,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,3 +119,48 @@ def test_settings_are_never_executed(tmp_path):
     assert not canary.exists()
     with pytest.raises(ValueError, match="not the text of a config"):
         recorded_settings("<function at 0x1>")
+
+
+STATE = dict(
+    state_dict={},
+    message_hub=dict(runtime_info={}),
+    optimizer=dict(state={}, param_groups=[]),
+    param_schedulers=[],
+    meta=dict(epoch=1, iter=5, seed=3),
+)
+
+
+def test_a_whole_state_of_a_training(tmp_path):
+    path = str(tmp_path / "file.pth")
+    torch.save(STATE, path)
+    assert require_training_state(path) == STATE
+
+
+@pytest.mark.parametrize("lacking", ["message_hub", "optimizer"])
+def test_weights_alone_cannot_be_resumed(tmp_path, lacking):
+    path = str(tmp_path / "file.pth")
+    torch.save({k: v for k, v in STATE.items() if k != lacking}, path)
+    with pytest.raises(UserError, match="holds .*no state of .* load_from=.*file"):
+        require_training_state(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("message_hub", 1),
+        ("message_hub.runtime_info", []),
+        ("optimizer", [1]),
+        ("param_schedulers", "text"),
+        ("meta", None),
+        ("meta.epoch", "3"),
+        ("meta.iter", -1),
+        ("meta.iter", None),
+        ("meta.seed", 0.5),
+    ],
+)
+def test_what_is_not_of_its_form_is_named(tmp_path, part, value):
+    path = str(tmp_path / "file.pth")
+    name, _, inner = part.partition(".")
+    torch.save({**STATE, name: {**STATE[name], inner: value} if inner else value}, path)
+    with pytest.raises(UserError, match=f"cannot be resumed: its {part} is not"):
+        require_training_state(path)

@@ -5,6 +5,8 @@ import io
 import os
 import re
 import secrets
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 # What a file is called until it is complete; only a killed process leaves one behind.
 # The random part keeps writers apart, the name of the project other programs' files.
 PARTIAL_NAME = "{name}.setformer_mm-{token}.partial"
+MOST_OF_NAME = 200  # bytes; file systems have 255 for the whole
 PARTIAL_PATTERN = re.compile(r".+\.setformer_mm-[0-9a-f]{16}\.partial")
 
 # Of file systems on which a file or a folder cannot be synced, or not by this user.
@@ -40,8 +43,9 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
     leaves nothing else behind.
 
     Args:
-        path: where to write; missing folders are made, a link is followed. What is
-            there and is no file, as ``/dev/stdout``, is written to and stays.
+        path: where to write; missing folders are made, a link is followed. A file that
+            is there lends its permissions. What is there and is no file, as
+            ``/dev/stdout``, is written to and stays.
         content: the whole file; a string is written as UTF-8.
     """
     path = Path(path)
@@ -57,6 +61,8 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
     file, partial = _open_partial(path)
     try:
         with file:
+            with suppress(OSError):  # there is no old file, or no such thing as modes
+                os.chmod(partial, stat.S_IMODE(path.stat().st_mode))
             file.write(content)
             file.flush()
             _sync(file.fileno())
@@ -77,15 +83,10 @@ def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = 150) -> No
         path: where to write; its suffix says the format, PNG if it has none.
         dpi: pixels an inch.
     """
-    suffix = Path(path).suffix.lower()
-    jpeg = suffix in (".jpg", ".jpeg")
+    kind = Path(path).suffix.lower().removeprefix(".") or "png"
+    quality = dict(pil_kwargs=dict(quality=85)) if kind in ("jpg", "jpeg") else {}
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer,
-        format=suffix.removeprefix(".") or "png",
-        dpi=dpi,
-        pil_kwargs=dict(quality=85) if jpeg else None,
-    )
+    figure.savefig(buffer, format=kind, dpi=dpi, **quality)
     write_atomically(path, buffer.getvalue())
 
 
@@ -152,8 +153,10 @@ def _open_partial(path: Path) -> tuple[BinaryIO, Path]:
     number.
     """
     while True:
-        name = PARTIAL_NAME.format(name=path.name, token=secrets.token_hex(8))
-        partial = path.with_name(name)
+        token = secrets.token_hex(8)
+        # A long name would be too long with more behind it.
+        name = os.fsdecode(os.fsencode(path.name)[:MOST_OF_NAME])
+        partial = path.with_name(PARTIAL_NAME.format(name=name, token=token))
         file = open(partial, "xb")
         if _try_to_lock(file) is not False and partial.exists():
             return file, partial

@@ -34,6 +34,14 @@ def test_writes_bytes_and_text_and_makes_folders(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("name", "beginning"), [("a.svg", b"<?xml"), ("a.pdf", b"%PDF")]
+)
+def test_drawing_of_lines(tmp_path, name, beginning):
+    save_figure(Figure(figsize=(3, 2)), tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(beginning)
+
+
 @pytest.mark.parametrize("name, kind", [("a.png", "PNG"), ("b.jpg", "JPEG")])
 def test_picture_in_a_new_folder(tmp_path, name, kind):
     path = tmp_path / "new" / name
@@ -195,6 +203,22 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     (tmp_path / "any").touch()
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(modes) == 1
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_permissions_of_the_old_file_stay(tmp_path, mode):
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(mode)
+    write_atomically(path, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("letter", ["a", "\u00e9"])
+def test_the_longest_name(tmp_path, letter):
+    name = letter * (255 // len(letter.encode()))
+    write_atomically(tmp_path / name, "new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_names_that_are_no_text_in_the_locale(tmp_path):

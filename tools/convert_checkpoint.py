@@ -44,7 +44,7 @@ from setformer_mm.utils.checkpoints import load_checkpoints_safely, read_checkpo
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_checkpoint
 from toolkit.launch import build_model, read_config, run_tool
-from toolkit.outputs import require_another_file, require_writable_file
+from toolkit.outputs import require_sources_kept, require_writable_file
 
 # Parts of our names and what NAT calls them, in its classification/nat.py.
 NAT_NAMES = {
@@ -274,7 +274,7 @@ def main() -> None:
     args = parse_args()
     load_checkpoints_safely()
     require_writable_file(args.target, "TARGET")
-    require_another_file(args.source, args.target)
+    require_sources_kept([args.source], [args.target])
     nat = read_nat(args.source)
     cfg = read_config(args.config)
     try:

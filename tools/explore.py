@@ -53,11 +53,10 @@ def parse_args() -> argparse.Namespace:
 if __name__ == "__main__":
     parse_args()  # answers --help before the seconds of the imports below
 
-import torch
-
 from setformer_mm.utils.checkpoints import load_checkpoints_safely
 from setformer_mm.utils.errors import UserError
 from toolkit.launch import run_tool
+from toolkit.preflight import require_device
 
 
 def listen(port: int) -> socket.socket:
@@ -80,19 +79,6 @@ def listen(port: int) -> socket.socket:
         ) from error
     listening.listen()
     return listening
-
-
-def require_device(name: str) -> None:
-    """Check that a device is there.
-
-    Raises:
-        UserError: if not.
-    """
-    try:
-        torch.empty(0, device=name)
-    except (AssertionError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} cannot be used: {reason}") from error
 
 
 def main() -> None:

@@ -47,13 +47,14 @@ from setformer_mm.utils.errors import UserError
 from toolkit.class_names import read_class_names
 from toolkit.config_checks import require_parts
 from toolkit.launch import read_config, run_tool
-from toolkit.outputs import require_writable_folder
+from toolkit.outputs import require_sources_kept, require_writable_folder
 from toolkit.pictures import (
     UnreadablePicture,
     find_pictures,
     read_picture,
     save_picture,
 )
+from toolkit.preflight import require_device
 
 # Draws on a picture, (height, width, 3) in the order BGR, what the model sees in it.
 # Returns the drawing in the order RGB, and a label map or None.
@@ -156,16 +157,25 @@ def draw_all(
             continue
         save_picture(drawing, drawings / relative)
         if labels is not None:
-            name = f"{relative.name}.png"  # a.jpg and a.png may both be there
-            save_picture(labels, label_maps / relative.with_name(name))
+            save_picture(labels, place_of_label_map(label_maps, relative))
     return failures
+
+
+def place_of_label_map(folder: Path, picture: Path) -> Path:
+    """Below a folder; a.jpg and a.png may both be there."""
+    return folder / picture.with_name(f"{picture.name}.png")
 
 
 def main() -> None:
     args = parse_args()
     require_writable_folder(args.out_dir, "--out-dir")
+    if args.device:
+        require_device(args.device)
     drawings, label_maps = Path(args.out_dir, "vis"), Path(args.out_dir, "pred")
     images = find_pictures(args.images, leave_out=[drawings, label_maps])
+    targets = [drawings / picture for picture in images.values()]
+    targets += [place_of_label_map(label_maps, picture) for picture in images.values()]
+    require_sources_kept(images, targets)
     cfg = read_config(args.config)
     require_parts(cfg, ("model", "test_dataloader"))
     scope = cfg.get("default_scope")

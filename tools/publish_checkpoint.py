@@ -41,7 +41,7 @@ from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_checkpoint
 from toolkit.config_text import holds_values_alone
 from toolkit.launch import read_config, run_tool
-from toolkit.outputs import require_another_file, require_writable_file
+from toolkit.outputs import require_sources_kept, require_writable_file
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
@@ -89,7 +89,7 @@ def publish(checkpoint: dict, dtype: torch.dtype | None = None) -> dict:
 def main() -> None:
     args = parse_args()
     require_writable_file(args.target, "TARGET")
-    require_another_file(args.source, args.target)
+    require_sources_kept([args.source], [args.target])
     load_checkpoints_safely()
     checkpoint = read_checkpoint(args.source)
     if args.config:

@@ -2,7 +2,9 @@
 
 import argparse
 import os.path as osp
+import pickle
 from copy import deepcopy
+from pathlib import Path
 
 from toolkit.flags import add_allow_missing, add_common_arguments
 
@@ -51,6 +53,7 @@ from setformer_mm.utils.checkpoints import (
 )
 from setformer_mm.utils.data_sources import require_known_classes, unwrapped
 from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
 from toolkit.config_checks import require_parts
 from toolkit.drawings import draw_into, draw_predictions
@@ -77,7 +80,7 @@ def augment_test_time(cfg: Config) -> None:
 
 
 class DumpSegments(DumpResults):
-    """Write label maps, without annotations and the far bigger maps of scores."""
+    """Keep label maps, without annotations and the far bigger maps of scores."""
 
     def process(self, data_batch: dict, data_samples: list[dict]) -> None:
         data_samples = [
@@ -90,10 +93,18 @@ class DumpSegments(DumpResults):
 def dump_predictions(runner: Runner, path: str) -> None:
     """Also write the predictions; instance masks are run-length encoded."""
     scope = runner.cfg.get("default_scope")
-    dump = DumpSegments if scope == "mmseg" else DumpResults
+    kind = DumpSegments if scope == "mmseg" else DumpResults
     if scope == "mmdet":
-        from mmdet.evaluation import DumpDetResults as dump
-    runner.test_evaluator.metrics.append(dump(out_file_path=path))
+        from mmdet.evaluation import DumpDetResults as kind
+
+    class Dump(kind):
+        """Write as other files here are written, so that an old one is never lost."""
+
+        def compute_metrics(self, results: list[dict]) -> dict:
+            write_atomically(path, pickle.dumps(results))
+            return {}
+
+    runner.test_evaluator.metrics.append(Dump(out_file_path=path))
 
 
 def main() -> None:
@@ -123,7 +134,7 @@ def main() -> None:
     require_fitting_weights(runner, args.checkpoint, args.allow_missing, checkpoint)
     del checkpoint  # mmengine reads it again
     if args.show_dir:
-        draw_into(runner, args.show_dir)
+        draw_into(runner, Path(args.show_dir))
     if args.out:
         dump_predictions(runner, args.out)
     metrics = runner.test()

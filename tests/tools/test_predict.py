@@ -119,9 +119,27 @@ def test_full_disk_is_no_fault_of_the_picture(predict, tmp_path, monkeypatch):
         predict.draw_all(images, lambda p: (p, None), tmp_path, tmp_path)
 
 
+def test_missing_device(tool, tmp_path):
+    flags = ["--config", "none.py", "--checkpoint", "none.pth", "--device", "nonsense"]
+    with pytest.raises(UserError, match="--device nonsense cannot be used"):
+        tool("predict", tmp_path, *flags, "--out-dir", tmp_path / "out")
+
+
 def test_missing_pictures(tool, tmp_path):
     flags = ["--config", "none.py", "--checkpoint", "none.pth"]
     with pytest.raises(UserError, match="none.png does not exist"):
         tool("predict", tmp_path / "none.png", *flags)
     with pytest.raises(UserError, match="there are no pictures in"):
         tool("predict", tmp_path, *flags)
+
+
+@pytest.mark.parametrize("part", ["vis", "pred"])
+def test_pictures_behind_a_link_are_not_written_over(tool, tmp_path, part):
+    name = "x.png" if part == "vis" else "x.png.png"
+    save(tmp_path / "pictures" / "x.png", 8, 9)
+    save(tmp_path / "pictures" / name, 8, 9)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / part).symlink_to(tmp_path / "pictures")
+    flags = ["--config", "none.py", "--checkpoint", "none.pth"]
+    with pytest.raises(UserError, match=f"{name} is read and would be written over"):
+        tool("predict", tmp_path / "pictures", *flags, "--out-dir", tmp_path / "out")

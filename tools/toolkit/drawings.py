@@ -1,11 +1,13 @@
 """Where a test draws predictions: in one layout, whatever library draws them."""
 
+import os.path as osp
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import Runner
+from torch.utils.data import Dataset
 
-from setformer_mm.utils.data_sources import leaf_datasets
+from .outputs import require_sources_kept
 
 # Each library's hook that draws, and what switches it on.
 HOOKS = dict(
@@ -29,29 +31,44 @@ def draw_predictions(cfg: Config, show: bool) -> None:
     hook.show = show
 
 
-def draw_into(runner: Runner, folder: str) -> None:
+def draw_into(runner: Runner, folder: Path) -> None:
     """Let that hook write into ``folder``, one file a picture.
 
     Left alone, each library has a place and names of its own, among them the number of
     the picture, and two of them let pictures of one name overwrite each other. Here a
-    drawing has the path of its picture, from the ``data_root`` of its data set.
+    drawing has the path of its picture, from the folder that all pictures of the test
+    have in common.
+
+    Args:
+        runner: with its test data.
+        folder: need not exist.
+
+    Raises:
+        UserError: if a drawing would be written over a picture.
     """
-    visualizer, dataset = runner.visualizer, runner.cfg.test_dataloader.dataset
-    roots = [leaf.get("data_root") or "" for _, leaf in leaf_datasets(dataset, "")]
+    pictures = _pictures_of(runner.test_loop.dataloader.dataset)
+    root = osp.commonpath([path.parent for path in pictures]) if pictures else "/"
+
+    def path_of_drawing(picture: Path) -> Path:
+        # Of data sets that name no pictures beforehand, the whole path.
+        start = root if picture.is_relative_to(root) else picture.anchor
+        return folder / picture.relative_to(start)
+
+    require_sources_kept(pictures, map(path_of_drawing, pictures))
+    visualizer = runner.visualizer
     name = "visualize_cls" if hasattr(visualizer, "visualize_cls") else "add_datasample"
     draw = getattr(visualizer, name)
 
     def draw_into_folder(*args, data_sample, **kwargs) -> None:
-        path = Path(folder, path_of_drawing(data_sample.img_path, roots))
+        path = path_of_drawing(Path(osp.abspath(data_sample.img_path)))
         draw(*args, data_sample=data_sample, **{**kwargs, "out_file": str(path)})
 
     setattr(visualizer, name, draw_into_folder)
 
 
-def path_of_drawing(picture: str, roots: list[str]) -> Path:
-    """The path of a picture from the first root that it lies below; else its name."""
-    path = Path(picture).resolve()
-    for root in filter(None, roots):
-        if path.is_relative_to(resolved := Path(root).resolve()):
-            return path.relative_to(resolved)
-    return Path(path.name)
+def _pictures_of(dataset: Dataset) -> list[Path]:
+    """Those of a data set that can tell without reading them, as mmengine's can."""
+    if not hasattr(dataset, "get_data_info"):
+        return []
+    found = (dataset.get_data_info(i).get("img_path") for i in range(len(dataset)))
+    return [Path(osp.abspath(path)) for path in found if isinstance(path, str)]

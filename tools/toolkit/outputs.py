@@ -2,6 +2,8 @@
 
 import os
 import os.path as osp
+from collections.abc import Iterable
+from pathlib import Path
 
 from setformer_mm.utils.errors import UserError
 
@@ -36,11 +38,42 @@ def require_writable_file(path: str | os.PathLike, what: str) -> None:
     require_writable_folder(osp.dirname(osp.abspath(path)), what)
 
 
-def require_another_file(source: str, target: str) -> None:
-    """Check that a tool does not write over what it reads.
+def require_writable_figure(path: str | os.PathLike, what: str) -> None:
+    """Check that a figure can be written: the file, and in the format of its suffix.
 
     Raises:
-        UserError: if both are one file.
+        UserError: as :func:`require_writable_file`, or for another suffix.
     """
-    if osp.realpath(source) == osp.realpath(target):
-        raise UserError(f"{target} is the source itself; name another file to write")
+    from matplotlib.backend_bases import FigureCanvasBase  # which not all tools need
+
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    if suffix and suffix not in (known := sorted(FigureCanvasBase.filetypes)):
+        raise UserError(f"{what} must end in .{', .'.join(known)}, got {path}")
+    require_writable_file(path, what)
+
+
+def require_sources_kept(sources: Iterable[Path], targets: Iterable[Path]) -> None:
+    """Check that a tool does not write over what it reads, by whatever path or link.
+
+    Args:
+        sources: of the files that are read.
+        targets: of those that are written.
+
+    Raises:
+        UserError: naming the first file that is both.
+    """
+    existing = [path for path in targets if osp.exists(path)]
+    if not existing:
+        return  # as nearly always; then sources need no look
+    read = {_identity(path) for path in sources if osp.exists(path)}
+    for path in existing:
+        if _identity(path) in read:
+            raise UserError(
+                f"{path} is read and would be written over; name another place to write"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Equal for all paths of one file."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino

@@ -6,6 +6,7 @@ A forgotten data set otherwise shows as a long traceback after minutes of start-
 import os.path as osp
 from collections.abc import Iterator
 
+import torch
 from mmengine.config import Config
 
 from setformer_mm.utils.checkpoints import read_checkpoint
@@ -99,6 +100,20 @@ def require_pretrained_weights(cfg: Config) -> None:
                 f"the pretrained weights {path} hold no parameter named {prefix}*; "
                 f"check {key}.prefix"
             )
+
+
+def require_device(name: str) -> None:
+    """Check that what ``--device`` names is there.
+
+    Raises:
+        UserError: if not.
+    """
+    try:
+        torch.empty(0, device=name)
+    # NotImplementedError is a RuntimeError: a kind of device that this torch lacks.
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name} cannot be used: {reason}") from error
 
 
 def _paths_of_dataset(dataset: dict) -> Iterator[str]:

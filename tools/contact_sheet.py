@@ -33,8 +33,9 @@ from pycocotools import mask as rle
 
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure
-from toolkit.launch import read_config, run_tool
-from toolkit.outputs import require_writable_file
+from toolkit.config_checks import require_parts
+from toolkit.launch import one_line, read_config, run_tool
+from toolkit.outputs import require_writable_figure
 from toolkit.pictures import read_picture
 from toolkit.predictions import read_predictions
 from toolkit.preflight import require_data
@@ -47,6 +48,8 @@ def draw_instances(axes: Axes, image: np.ndarray, instances: list[dict], meta) -
     image = image.astype(float)
     colors = np.asarray(meta["palette"], float)
     for instance in instances:
+        if instance["mask"] is None:  # of a detector of boxes
+            continue
         mask = rle.decode(instance["mask"]).astype(bool)
         color = colors[instance["label"]]
         image[mask] = (1 - OPACITY) * image[mask] + OPACITY * color
@@ -115,16 +118,18 @@ def draw_pair(scope: str, truth: Axes, guess: Axes, info, sample, dataset, thr) 
             dict(
                 bbox=instance["bbox"],
                 label=instance["bbox_label"],
-                mask=as_rle(instance["mask"], height, width),
+                mask=as_rle(instance.get("mask"), height, width),
             )
             for instance in info["instances"]
         ]
         draw_instances(truth, image, instances, meta)
         found = sample["pred_instances"]
+        masks = found.get("masks", [None] * len(found["scores"]))
         instances = [
             dict(bbox=box.tolist(), label=int(label), score=float(score), mask=mask)
             for box, label, score, mask in zip(
-                *(found[key] for key in ("bboxes", "labels", "scores", "masks")),
+                *(found[key] for key in ("bboxes", "labels", "scores")),
+                masks,
                 strict=True,
             )
             if score >= thr
@@ -144,8 +149,10 @@ def draw_pair(scope: str, truth: Axes, guess: Axes, info, sample, dataset, thr) 
         draw_class(guess, image, f"{names[label]} ({score:.2f})")
 
 
-def as_rle(mask: dict | list, height: int, width: int) -> dict:
-    """Run lengths of a mask that COCO may give as polygons."""
+def as_rle(mask: dict | list | None, height: int, width: int) -> dict | None:
+    """Run lengths of a mask that COCO may give as polygons; None if there is none."""
+    if not mask:
+        return None
     if isinstance(mask, dict):
         if isinstance(mask["counts"], list):
             return rle.frPyObjects(mask, height, width)
@@ -155,11 +162,13 @@ def as_rle(mask: dict | list, height: int, width: int) -> dict:
 
 def main() -> None:
     args = parse_args()
-    require_writable_file(args.out, "OUT")
+    require_writable_figure(args.out, "OUT")
     cfg = read_config(args.config)
+    require_parts(cfg, ("test_dataloader",))
     require_data(cfg, ("test",))
     predictions = read_predictions(args.predictions)
-    init_default_scope(cfg.default_scope)
+    scope = cfg.get("default_scope")
+    init_default_scope(scope)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     dataset.full_init()
     samples = {sample.get("img_path"): sample for sample in predictions}
@@ -180,10 +189,14 @@ def main() -> None:
         axes[0, column].set_title(title, fontsize=9)
     for info, (truth, guess) in zip(pictures, axes.reshape(-1, 2), strict=False):
         sample = samples[info["img_path"]]
-        draw_pair(
-            cfg.default_scope, truth, guess, info, sample, dataset, args.score_thr
-        )
-    if cfg.default_scope == "mmseg" and len(dataset.metainfo["classes"]) <= 20:
+        try:
+            draw_pair(scope, truth, guess, info, sample, dataset, args.score_thr)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{args.predictions} has predictions that are not of {args.config} "
+                f"({one_line(error)}); name the config that it was made with"
+            ) from error
+    if scope == "mmseg" and len(dataset.metainfo["classes"]) <= 20:
         add_legend(figure, dataset.metainfo)
     save_figure(figure, args.out)
     print(f"Predictions drawn beside ground truth in {args.out}")

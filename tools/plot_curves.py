@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from setformer_mm.utils.files import save_figure
 from toolkit.ablation.curves import Curve, read_records, to_curves
 from toolkit.launch import run_tool
-from toolkit.outputs import require_writable_file
+from toolkit.outputs import require_writable_figure
 
 # The metrics worth a curve, with the unit in which the host libraries log them.
 METRICS = {
@@ -65,7 +65,7 @@ def plot(curves: dict[str, Curve], out: str) -> None:
 
 def main() -> None:
     args = parse_args()
-    require_writable_file(args.out, "OUT")
+    require_writable_figure(args.out, "OUT")
     records = read_records(args.work_dir)
     plot(to_curves(records, ("loss", *METRICS)), args.out)
     print(f"Curves drawn in {args.out}")

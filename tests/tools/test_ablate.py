@@ -293,6 +293,18 @@ def test_result_of_another_run_does_not_count(ablate, make_jobs, change):
     assert run(ablate, jobs, trainer) == jobs
 
 
+def test_a_run_that_measured_nothing_does_not_stop_the_grid(ablate, make_jobs, capsys):
+    """As of a detector that found nothing."""
+    trainer = Trainer(ablate)
+    trainer.change = dict(metrics={})
+    jobs = make_jobs(seeds=1)
+    assert run(ablate, jobs, trainer) == jobs
+    assert (
+        "[2/2] b, seed 0: left no result of this config, or one without a"
+        in capsys.readouterr().out
+    )
+
+
 class ScoringTrainer(Trainer):
     """Scores are those of the learning rates."""
 

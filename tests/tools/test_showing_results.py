@@ -101,7 +101,7 @@ def test_a_checkpoint_is_not_written_over_itself(tool, tmp_path, tool_name):
     (tmp_path / "link.pth").symlink_to(path)
     flags = ["--config", "none.py"] if tool_name == "convert_checkpoint" else []
     for target in (path, tmp_path / "link.pth"):
-        with pytest.raises(UserError, match="is the source itself; name another file"):
+        with pytest.raises(UserError, match="is read and would be written over"):
             tool(tool_name, path, target, *flags)
     assert path.read_bytes() == b"weeks of training"
 
@@ -129,6 +129,27 @@ test_dataloader = dict(dataset=dict(
 """
     )
     return config
+
+
+def test_predictions_of_another_config(tool, segmentation_config, tmp_path):
+    paths = [str(tmp_path / "images" / f"{index}.png") for index in range(2)]
+    (tmp_path / "predictions.pkl").write_bytes(
+        pickle.dumps([dict(img_path=path, pred_label=1) for path in paths])
+    )
+    with pytest.raises(UserError, match="not of .*config.py .*pred_sem_seg.*name the"):
+        tool(
+            "contact_sheet",
+            segmentation_config,
+            tmp_path / "predictions.pkl",
+            tmp_path / "sheet.png",
+        )
+
+
+@pytest.mark.parametrize("name", ["plot_curves", "contact_sheet"])
+def test_figures_in_unknown_formats(tool, segmentation_config, tmp_path, name):
+    first = [tmp_path] if name == "plot_curves" else [segmentation_config, tmp_path]
+    with pytest.raises(UserError, match="OUT must end in .*.eps, .* got .*curve.txt"):
+        tool(name, *first, tmp_path / "curve.txt")
 
 
 def test_contact_sheet(tool, segmentation_config, tmp_path):

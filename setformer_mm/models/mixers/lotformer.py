@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ...ops.autocast import without_autocast
-from ..token_mixer import TOKEN_MIXERS, QueryKeyValueMixer, at_least_float32
+from ..token_mixer import (
+    TOKEN_MIXERS,
+    QueryKeyValueMixer,
+    at_least_float32,
+    require_positive_integer,
+)
 from .sinkhorn import require_odd, transport_plan
 
 
@@ -80,11 +85,9 @@ class PivotAttention(QueryKeyValueMixer):
     ) -> None:
         super().__init__(embed_dims, num_heads, one_projection)
         require_odd(num_steps)
-        if num_pivots < 1 or not epsilon > 0:
-            raise ValueError(
-                "num_pivots must be at least 1 and epsilon positive, "
-                f"got {num_pivots} and {epsilon}"
-            )
+        require_positive_integer(num_pivots=num_pivots)
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be positive, got {epsilon}")
         head_dim = embed_dims // num_heads
         self.epsilon, self.num_steps = epsilon, num_steps
         self.pivots = nn.Parameter(torch.empty(num_heads, num_pivots, head_dim))

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from .jobs import Job
-from .runs import AblationRun
 
 POLL_SECONDS = 0.5
 
@@ -52,7 +51,8 @@ def run_grid(
                 count = len(done) + len(failed)
                 estimate = f", about {_duration(left)} left" if done else ""
                 progress = f"[{count}/{len(jobs)}{estimate}]"
-                print(f"{progress} {job}: {_outcome(job, run)}", flush=True)
+                outcome = f"{run.score:.4g}" if run else _failure(job, process)
+                print(f"{progress} {job}: {outcome}", flush=True)
             if not ended:
                 time.sleep(POLL_SECONDS)
     finally:  # Ctrl-C
@@ -93,9 +93,12 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-def _outcome(job: Job, run: AblationRun | None) -> str:
-    if run:
-        return f"{run.score:.4g}"
+def _failure(job: Job, process: subprocess.Popen) -> str:
+    if not process.returncode:
+        return (
+            "left no result of this config, or one without a metric, as of a detector "
+            f"that finds nothing; see {job.log}"
+        )
     exists = job.log.exists()
     lines = job.log.read_text("utf-8", "replace").split("\n") if exists else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -123,7 +123,10 @@ class Job:
         write_atomically(self.note, json_text(content))
 
     def run(self) -> AblationRun | None:
-        """What the report needs to know, if the job is finished."""
+        """What the report needs to know, if the job is finished and measured something.
+
+        A detector that finds nothing has no metric.
+        """
         if self.collected:
             about = self.contender  # its place may be another one now
             return dataclasses.replace(
@@ -135,6 +138,8 @@ class Job:
         result = read_result(path)
         about = self.contender
         if (result.config_sha256, result.seed) != (about.sha256, self.seed):
+            return None
+        if not result.metrics:
             return None
         run = AblationRun(
             rows=about.rows,

@@ -14,7 +14,7 @@ from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.markdown import three_digits
 
 from ..document_sections import write_section
-from ..outputs import require_writable_file
+from ..outputs import require_writable_figure, require_writable_file
 from ..timing import ratio
 
 if TYPE_CHECKING:  # only pictures need it
@@ -34,9 +34,11 @@ def start(args: argparse.Namespace) -> None:
     if getattr(args, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         sys.exit("error: --device cuda needs a GPU that torch can use")
     try:
-        for name in ("json", "markdown", "plot", "document"):
+        for name in ("json", "markdown", "document"):
             if path := getattr(args, name, None):
                 require_writable_file(path, f"--{name}")
+        if path := getattr(args, "plot", None):
+            require_writable_figure(path, "--plot")
     except UserError as error:
         sys.exit(f"error: {error}")
     if args.threads:

@@ -74,8 +74,26 @@ def test_only_the_splits_in_use_are_checked(dataset):
 
 def test_annotation_file_of_the_evaluator(dataset):
     evaluators = [dict(type="Accuracy"), dict(type="CocoMetric", ann_file="/no.json")]
-    with pytest.raises(UserError, match="/no.json does not exist"):
+    rule = "/no.json does not exist.* train_evaluator.1.ann_file=PATH"
+    with pytest.raises(UserError, match=rule):
         require_data(config(dataset, train_evaluator=evaluators), ("train",))
+
+
+def test_all_fields_that_name_a_missing_folder_are_told_at_once(dataset):
+    """Though the folder itself is named once."""
+    dataset = dict(dataset, data_root="/nowhere/coco/")
+    cfg = config(
+        dataset,
+        val_dataloader=dict(dataset=dataset),
+        val_evaluator=dict(type="CocoMetric", ann_file="/nowhere/coco/labels.json"),
+    )
+    with pytest.raises(UserError) as error:
+        require_data(cfg, ("train", "val"))
+    assert str(error.value).count("nowhere") == 1
+    assert str(error.value).endswith(
+        "with --cfg-options train_dataloader.dataset.data_root=PATH "
+        "val_dataloader.dataset.data_root=PATH val_evaluator.ann_file=PATH"
+    )
 
 
 def test_remote_data_are_not_looked_for(dataset):

@@ -30,13 +30,14 @@ def require_data(cfg: Config, splits: tuple[str, ...]) -> None:
     fields: list[str] = []
     for split in splits:
         for path, key in _data_paths(cfg, split):
-            known = [path for paths in missing.values() for path in paths]
-            # What lies below a missing folder is missing with it.
-            if _exists(path) or any(_is_below(path, folder) for folder in known):
+            if _exists(path):
                 continue
-            missing.setdefault(split, []).append(path)
             if "digits" not in path:
                 fields.append(f"{key}=PATH")
+            known = [path for paths in missing.values() for path in paths]
+            # What lies below a missing folder is missing with it.
+            if not any(_is_below(path, folder) for folder in known):
+                missing.setdefault(split, []).append(path)
     if missing:
         hint = DIGITS_HINT
         if fields:
@@ -61,9 +62,13 @@ def _data_paths(cfg: Config, split: str) -> Iterator[tuple[str, str]]:
     for key, dataset in leaf_datasets(dataloader["dataset"], prefix):
         for path in _paths_of_dataset(dataset):
             yield path, f"{key}.data_root"
-    for evaluator in _as_list(cfg.get(f"{split}_evaluator") or []):
+    key, evaluators = f"{split}_evaluator", cfg.get(f"{split}_evaluator") or []
+    named = {key: evaluators}
+    if isinstance(evaluators, list):
+        named = {f"{key}.{i}": evaluator for i, evaluator in enumerate(evaluators)}
+    for key, evaluator in named.items():
         if path := evaluator.get("ann_file"):
-            yield path, f"{split}_evaluator.ann_file"
+            yield path, f"{key}.ann_file"
 
 
 def _exists(path: str) -> bool:
@@ -139,10 +144,6 @@ def _pretrained_init_cfgs(node, key: str) -> Iterator[tuple[str, dict]]:
     elif isinstance(node, list | tuple):
         for index, child in enumerate(node):
             yield from _pretrained_init_cfgs(child, f"{key}.{index}")
-
-
-def _as_list(value) -> list:
-    return value if isinstance(value, list) else [value]
 
 
 def _is_remote(path: str) -> bool:

@@ -22,6 +22,14 @@ from ..ops.positions import position_exponents
 WAYS = "in", "back"
 
 
+def has_transport(module: nn.Module) -> bool:
+    """Whether :class:`Transport` tells what a module does.
+
+    FirstSeTAttention and the like have the same parameters and mix otherwise.
+    """
+    return getattr(type(module), "attend", None) is SeTAttention.attend
+
+
 class Transport:
     """What one attention transports in one image.
 
@@ -37,6 +45,9 @@ class Transport:
         grid_shape (tuple[int, int]): ``(H, W)``, padding included.
         spatial_shape (tuple[int, int]): Of the ``N`` tokens that take part.
         reference_shape (tuple[int, int]): Grid of the ``M`` references of either way.
+
+    Raises:
+        TypeError: If the attention mixes tokens in another way than SeTAttention.
     """
 
     def __init__(
@@ -46,6 +57,9 @@ class Transport:
         with_positions: bool = True,
         valid_shape: tuple[int, int] | None = None,
     ) -> None:
+        if not has_transport(attention):
+            found = type(attention).__name__
+            raise TypeError(f"attention must be SeTAttention, got {found}")
         self.attention = attention
         self.grid_shape = tuple(tokens.shape[:2])
         self.spatial_shape = rows, columns = valid_shape or self.grid_shape

@@ -218,6 +218,10 @@ def test_points(text):
             dict(attention=dict(type="SoftmaxAttention")),
             "must be SeTAttention, got SoftmaxAttention in a.py",
         ),
+        (
+            dict(attention=dict(type="FirstSeTAttention")),
+            "must be SeTAttention, got FirstSeTAttention in a.py",
+        ),
         (dict(type="ResNet", depth=18), "must be SeTformer, got ResNet in a.py"),
     ],
 )

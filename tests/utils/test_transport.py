@@ -9,6 +9,7 @@ from ops import naive
 from torch import nn
 
 from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.models.mixers import FirstSeTAttention
 from setformer_mm.utils.transport import (
     WAYS,
     Transport,
@@ -176,6 +177,13 @@ def test_models_that_look_twice_or_at_several_pictures():
     ):
         attention(image.expand(2, -1, -1, -1))
     assert not attention._forward_hooks
+
+
+def test_an_attention_that_mixes_otherwise_is_refused():
+    """Although it has the same parameters."""
+    attention = FirstSeTAttention(16, 2)
+    with pytest.raises(TypeError, match="be SeTAttention, got FirstSeTAttention"):
+        Transport(attention, torch.zeros(4, 4, 16))
 
 
 def test_convergence():

@@ -9,9 +9,10 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from setformer_mm.models import SeTAttention, SeTformer
+from setformer_mm.models import SeTformer
 from setformer_mm.utils.data_sources import unwrapped
 from setformer_mm.utils.errors import UserError
+from setformer_mm.utils.transport import has_transport
 
 from .launch import build_model
 from .pictures import read_picture
@@ -50,7 +51,7 @@ def build_with_backbone(cfg: Config, path: str) -> tuple[nn.Module, SeTformer]:
         found = type(getattr(model, "backbone", model)).__name__
         raise UserError(f"the backbone must be SeTformer, got {found} in {path}")
     for attention in attentions_of(backbone).values():
-        if not isinstance(attention, SeTAttention):
+        if not has_transport(attention):
             found = type(attention).__name__
             raise UserError(
                 f"the attention must be SeTAttention, got {found} in {path}"

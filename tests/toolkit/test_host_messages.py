@@ -39,6 +39,15 @@ def test_what_is_printed_for_developers(quiet, capsys):
     assert capsys.readouterr().out == "something happened\n"
 
 
+def test_registries_that_are_missed(quiet, capsys):
+    from mmengine.logging import print_log
+
+    said = 'Failed to search registry with scope "mmdet" in the "{}" registry tree.'
+    for kind in ("function", "model"):
+        print_log(said.format(kind))
+    assert capsys.readouterr().out == said.format("model") + "\n"
+
+
 def test_warnings(quiet):
     said = [f"{beginning} and so on" for beginning in WARNINGS] + ["labels are wrong"]
     with warnings.catch_warnings(record=True) as caught:

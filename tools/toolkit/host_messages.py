@@ -16,6 +16,8 @@ WARNINGS = (
     "Default ``avg_non_ignore`` is False",  # the recipe of UperNet
     "The draw is False, it means that the hook for visualization",  # until --show-dir
     "faster_coco_eval is not installed",  # for a metric beside the usual one
+    "Warning: The bbox is out of bounds",  # of a thing at the picture's edge
+    "Warning: The polygon is out of bounds",
 )
 # Beginnings of lines in the log.
 LINES = (
@@ -23,6 +25,10 @@ LINES = (
     '"HardDiskBackend" is the alias',
     "The prefix is not set in metric class",  # names of metrics are unique without
     "paramwise_options -- ",  # launch.py logs a table instead
+)
+# mmengine's inferencers look for a function in the libraries, which register none.
+NO_FUNCTIONS = re.compile(
+    r'Failed to search registry with scope ".+" in the "function"'
 )
 # A classifier has one norm behind its last stage, a dense model one behind each.
 NEW_NORMS = re.compile(
@@ -46,8 +52,10 @@ def _print_log(msg: str, logger=None, level: int = logging.INFO) -> None:
     """Stand in for mmengine's, which prints what has no logger, whatever its level.
 
     So mmdet says at the level DEBUG that it could not import a company's library.
+    :data:`NO_FUNCTIONS` is dropped.
     """
-    if logger is not None or level >= logging.INFO:
+    is_told = logger is not None or level >= logging.INFO
+    if is_told and not NO_FUNCTIONS.match(str(msg)):
         _their_print_log(msg, logger, level)
 
 

@@ -228,7 +228,7 @@ def train_and_report(jobs: Sequence[Job], out: Path, num_parallel: int) -> None:
         failed = []
         if first:
             print("First the learning rates, with one seed", flush=True)
-            failed = run(first)
+            failed = [job for job in run(first) if not job.found_nothing()]
         if not failed:
             jobs = without_worse_rates(jobs)
             failed = run(jobs)

@@ -35,12 +35,14 @@ from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_figure
 from toolkit.config_checks import require_parts
 from toolkit.launch import one_line, read_config, run_tool
-from toolkit.outputs import require_writable_figure
+from toolkit.outputs import require_sources_kept, require_writable_figure
 from toolkit.pictures import read_picture
 from toolkit.predictions import read_predictions
-from toolkit.preflight import require_data
+from toolkit.preflight import data_files, data_folders, require_data
 
 OPACITY = 0.65
+# What annotations and predictions say that are of another form than is drawn.
+DRAWING_ERRORS = AttributeError, LookupError, OSError, TypeError, ValueError
 
 
 def draw_instances(axes: Axes, image: np.ndarray, instances: list[dict], meta) -> None:
@@ -166,6 +168,9 @@ def main() -> None:
     cfg = read_config(args.config)
     require_parts(cfg, ("test_dataloader",))
     require_data(cfg, ("test",))
+    read = [args.config, args.predictions, *data_files(cfg, "test")]
+    kept = data_folders(cfg, ("train", "val", "test"))
+    require_sources_kept(read, [args.out], kept)
     predictions = read_predictions(args.predictions)
     scope = cfg.get("default_scope")
     init_default_scope(scope)
@@ -191,10 +196,11 @@ def main() -> None:
         sample = samples[info["img_path"]]
         try:
             draw_pair(scope, truth, guess, info, sample, dataset, args.score_thr)
-        except (IndexError, KeyError, TypeError, ValueError) as error:
+        except DRAWING_ERRORS as error:
             raise UserError(
-                f"{args.predictions} has predictions that are not of {args.config} "
-                f"({one_line(error)}); name the config that it was made with"
+                f"{info['img_path']} cannot be drawn with its annotation and what "
+                f"{args.predictions} says of it ({one_line(error)}); name the config "
+                "that the predictions were made with, or look at the annotation"
             ) from error
     if scope == "mmseg" and len(dataset.metainfo["classes"]) <= 20:
         add_legend(figure, dataset.metainfo)

@@ -64,8 +64,12 @@ from toolkit.launch import (
     run_tool,
     use_gloo_on_cpu,
 )
-from toolkit.outputs import require_writable_file, require_writable_folder
-from toolkit.preflight import require_data
+from toolkit.outputs import (
+    require_sources_kept,
+    require_writable_file,
+    require_writable_folder,
+)
+from toolkit.preflight import data_files, require_data
 
 
 def augment_test_time(cfg: Config) -> None:
@@ -101,17 +105,21 @@ def dump_predictions(runner: Runner, path: str) -> None:
         """Write as other files here are written, so that an old one is never lost."""
 
         def compute_metrics(self, results: list[dict]) -> dict:
+            if "://" in path:  # one of mmengine's backends knows how
+                return super().compute_metrics(results)
             write_atomically(path, pickle.dumps(results))
+            print(f"Predictions written to {path}")
             return {}
 
-    runner.test_evaluator.metrics.append(Dump(out_file_path=path))
+    # The first, for a metric may fail.
+    runner.test_evaluator.metrics.insert(0, Dump(out_file_path=path))
 
 
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     require_parts(cfg, ("model", "test_dataloader", "test_cfg"))
-    if args.out:
+    if args.out and "://" not in args.out:
         require_writable_file(args.out, "--out")
     if args.show_dir:
         require_writable_folder(args.show_dir, "--show-dir")
@@ -119,10 +127,13 @@ def main() -> None:
     load_checkpoints_safely()
     with form_explained(cfg):
         if args.show or args.show_dir:
-            draw_predictions(cfg, args.show)
+            draw_predictions(cfg, args.show, augmented=args.tta)
         if args.tta:
             augment_test_time(cfg)
         require_data(cfg, ("test",))
+        if args.out:
+            read = [args.config, args.checkpoint, *data_files(cfg, "test")]
+            require_sources_kept(read, [args.out])
         require_known_classes(cfg, ("test",))
     checkpoint = read_checkpoint(args.checkpoint)
     use_gloo_on_cpu(cfg)

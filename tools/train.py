@@ -53,6 +53,7 @@ from setformer_mm.utils.resuming import (
     find_checkpoint,
     last_checkpoint,
     require_training_state,
+    start_anew,
 )
 from toolkit.backbone_use import (
     require_fitting_widths,
@@ -65,10 +66,12 @@ from toolkit.config_checks import (
     require_usable_class_weights,
 )
 from toolkit.launch import (
+    BUILD_ERRORS,
     build_runner,
     form_explained,
     hold_work_dir,
     load_config,
+    one_line,
     run_tool,
     say,
     use_gloo_on_cpu,
@@ -81,15 +84,16 @@ PARTS = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Write the flags of training into the config."""
-    if args.resume:
-        path = args.resume
+    if args.resume or (cfg.get("resume") and not cfg.get("load_from")):
+        path = args.resume or "auto"
         if path == "auto":
             path, problem = find_checkpoint(cfg.work_dir, checkpoint_folder(cfg))
             if problem:
                 say(f"warning: {problem}")
         # Without a checkpoint yet, "auto" starts as the config says.
+        cfg.resume = bool(path)
         if path:
-            cfg.resume, cfg.load_from = True, path
+            cfg.load_from = path
     if args.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.setdefault("dtype", "bfloat16")
@@ -129,8 +133,23 @@ def require_same_model(runner: Runner, path: str, checkpoint: dict) -> None:
     """
     if isinstance(runner.model, FullyShardedDataParallel):
         return  # its weights are pieces, and loaded by a way of their own
-    otherwise = f"to start a new training pass --cfg-options load_from={path}"
+    otherwise = start_anew(path)
     require_fitting_weights(runner, path, checkpoint=checkpoint, otherwise=otherwise)
+
+
+def explain_resuming(runner: Runner) -> None:
+    """Let a runner that cannot take over a state raise a :class:`UserError`."""
+    resume = runner.resume
+
+    def explained(path: str, *args, **kwargs) -> None:
+        try:
+            resume(path, *args, **kwargs)
+        except BUILD_ERRORS as error:
+            raise UserError(
+                f"{path} cannot be resumed: {one_line(error)}; {start_anew(path)}"
+            ) from error
+
+    runner.resume = explained
 
 
 def train(runner: Runner) -> None:
@@ -194,13 +213,15 @@ def main() -> None:
         require_used_outputs(cfg)
     checkpoint = None
     if cfg.get("resume") and cfg.get("load_from"):
-        checkpoint = require_training_state(cfg.load_from)
+        has_schedule = bool(cfg.get("param_scheduler"))
+        checkpoint = require_training_state(cfg.load_from, has_schedule)
     hold_work_dir(cfg)
     use_gloo_on_cpu(cfg)
     runner = build_runner(cfg, ("train", "val"))
     if checkpoint is not None:
         require_same_model(runner, cfg.load_from, checkpoint)
         del checkpoint  # mmengine reads it again
+        explain_resuming(runner)
     for sentence in cancelled_exemptions(runner.model, cfg.optim_wrapper):
         say(f"warning: {sentence}")
     register_checks(runner)

@@ -17,6 +17,7 @@ docs/looking_inside.md has an example.
 
 import argparse
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from toolkit.flags import add_allow_missing
@@ -88,7 +89,7 @@ from toolkit.inspected_model import (
     require_picture,
 )
 from toolkit.launch import read_config, run_tool
-from toolkit.outputs import require_writable_folder
+from toolkit.outputs import require_sources_kept, require_writable_folder
 from toolkit.transport_pictures import (
     SPREAD,
     Transports,
@@ -101,6 +102,18 @@ from toolkit.transport_pictures import (
     draw_sinkhorn,
     rank_by_head,
 )
+
+# What is written: of either way with position weights and without, and of both.
+PICTURES = (
+    *("references", "references_without_positions"),
+    *("return_references", "return_references_without_positions"),
+    *("attention", "rank", "sinkhorn"),
+)
+
+
+def path_of(name: str, args: argparse.Namespace) -> Path:
+    """Where one of :data:`PICTURES` is written."""
+    return args.out / f"{name}.{args.format}"
 
 
 def choose_views(backbone: SeTformer, args: argparse.Namespace) -> list[View]:
@@ -180,6 +193,7 @@ def main() -> None:
     args = parse_args()
     require_writable_folder(args.out, "--out")
     require_picture(args.image)
+    require_sources_kept([args.image], [path_of(name, args) for name in PICTURES])
     cfg = read_config(args.config)
     require_parts(cfg, ("model", "test_dataloader"))
     load_checkpoints_safely()
@@ -195,9 +209,7 @@ def main() -> None:
     by_content = {key: t.without_positions() for key, t in transports.items()}
     by_position = {key: t.without_content() for key, t in transports.items()}
 
-    def path(name: str) -> Path:
-        return args.out / f"{name}.{args.format}"
-
+    path = partial(path_of, args=args)
     args.out.mkdir(parents=True, exist_ok=True)
     for way, name, shown in (
         ("in", "references", "What references (circles) collect"),

@@ -47,9 +47,9 @@ class ResumeSettingsHook(Hook):
 
     Raises:
         UserError: If the training becomes longer and its schedule does not; if the
-            optimiser's groups of parameters are others; if the schedule cannot be
-            computed anew; or if the checkpoint holds a config that mmengine would
-            execute.
+            optimiser is of another kind, or its groups of parameters are others; if the
+            schedule cannot be computed anew; or if the checkpoint holds a config that
+            mmengine would execute.
     """
 
     priority = "HIGHEST"  # the others see the iteration and the rates that count
@@ -77,10 +77,11 @@ class ResumeSettingsHook(Hook):
                 "is never executed"
             )
         changed = self._changes(runner, checkpoint)
+        self._require_same_optimiser(changed)
+        self._require_same_groups(runner, checkpoint)
         if not changed.keys() - {"randomness.seed"}:
             return  # mmengine warns of the seed itself
         self._require_longer_schedule(runner, changed)
-        self._require_same_groups(runner, checkpoint)
         runner.logger.warning(
             "This run is resumed with other settings than it had, and does not repeat "
             f"an uninterrupted one: {describe(changed)}. Optimiser and schedule are "
@@ -163,6 +164,16 @@ class ResumeSettingsHook(Hook):
                 f"the schedule still ends ({tied[0]}={old}): what is added would train "
                 f"at the last, smallest rate; add {options} to --cfg-options, and the "
                 "run goes on at the rate that the longer schedule has there"
+            )
+
+    def _require_same_optimiser(self, changed: dict[str, tuple]) -> None:
+        """Refuse a state that another kind of optimiser would misread, or not read."""
+        old, new = changed.get("optim_wrapper.optimizer.type", ("", ""))
+        if old != new and {old, new} != {"Adam", "AdamW"}:
+            raise UserError(
+                f"the optimiser is {new} and was {old} in the checkpoint, whose state "
+                "is no other's; start a new run from the weights with --cfg-options "
+                "load_from=CHECKPOINT"
             )
 
     def _require_same_groups(self, runner: Runner, checkpoint: dict) -> None:

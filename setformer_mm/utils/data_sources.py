@@ -174,7 +174,7 @@ def _build_unread(fields: dict) -> BaseDataset | None:
 
 def _names(dataset: BaseDataset) -> list[str]:
     """Class names, those of the folders if a data set that was read has no others."""
-    classes = dataset.metainfo.get("classes") or ()
+    classes = getattr(dataset, "metainfo", {}).get("classes") or ()
     return [classes] if isinstance(classes, str) else list(classes)
 
 

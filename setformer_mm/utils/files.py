@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # What a file is called until it is complete; only a killed process leaves one behind.
 # The random part keeps writers apart, the name of the project other programs' files.
 PARTIAL_NAME = "{name}.setformer_mm-{token}.partial"
-MOST_OF_NAME = 200  # bytes; file systems have 255 for the whole
+MOST_OF_NAME = 80  # bytes of the name; some file systems have 143 for the whole
 PARTIAL_PATTERN = re.compile(r".+\.setformer_mm-[0-9a-f]{16}\.partial")
 
 # Of file systems on which a file or a folder cannot be synced, or not by this user.
@@ -43,9 +43,9 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
     leaves nothing else behind.
 
     Args:
-        path: where to write; missing folders are made, a link is followed. A file that
-            is there lends its permissions. What is there and is no file, as
-            ``/dev/stdout``, is written to and stays.
+        path: where to write; missing folders are made, a link is followed. An old file
+            lends owner, group and mode, as far as this user may give them. What is
+            there and is no file, as ``/dev/stdout``, is written to and stays.
         content: the whole file; a string is written as UTF-8.
     """
     path = Path(path)
@@ -56,16 +56,15 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
         path.write_bytes(content)
         return
     if path.is_symlink():
-        path = path.resolve()
+        path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     file, partial = _open_partial(path)
     try:
         with file:
-            with suppress(OSError):  # there is no old file, or no such thing as modes
-                os.chmod(partial, stat.S_IMODE(path.stat().st_mode))
             file.write(content)
             file.flush()
             _sync(file.fileno())
+            _keep_permissions(path, partial)
             if fcntl is None:  # Windows, which renames closed files only
                 file.close()
             os.replace(partial, path)
@@ -155,12 +154,24 @@ def _open_partial(path: Path) -> tuple[BinaryIO, Path]:
     while True:
         token = secrets.token_hex(8)
         # A long name would be too long with more behind it.
-        name = os.fsdecode(os.fsencode(path.name)[:MOST_OF_NAME])
+        name = os.fsencode(path.name)[:MOST_OF_NAME].decode(errors="ignore")
         partial = path.with_name(PARTIAL_NAME.format(name=name, token=token))
         file = open(partial, "xb")
         if _try_to_lock(file) is not False and partial.exists():
             return file, partial
         file.close()  # a cleaning was quicker than the lock
+
+
+def _keep_permissions(old: Path, new: Path) -> None:
+    """Give a file owner, group and mode of another, where that is there."""
+    try:
+        found = old.stat()
+    except OSError:
+        return
+    with suppress(AttributeError, OSError):  # Windows has no owners
+        os.chown(new, found.st_uid, found.st_gid)
+    with suppress(OSError):
+        os.chmod(new, stat.S_IMODE(found.st_mode))
 
 
 def _try_to_lock(file: IO) -> bool | None:

@@ -10,6 +10,7 @@ import os
 import os.path as osp
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
 from mmengine.config import Config
 
@@ -62,8 +63,8 @@ def find_checkpoint(work_dir: str, folder: str | None = None) -> tuple[str | Non
         the pointer, empty if nothing.
 
     Raises:
-        UserError: if there are checkpoints and none of them is whole, or a pointer to
-            one and none at all.
+        UserError: if there are checkpoints and none of them can be resumed, or a
+            pointer to one and none at all.
     """
     folder = folder or work_dir
     if path := last_checkpoint(work_dir, folder):
@@ -75,14 +76,12 @@ def find_checkpoint(work_dir: str, folder: str | None = None) -> tuple[str | Non
     else:
         problem = f"{pointer} {'does not exist' if named is None else 'is empty'}"
     for path in candidates:
-        try:
-            if "message_hub" in read_checkpoint(path):
-                return path, f"{problem}; going on from the newest whole one, {path}"
-        except UserError:
-            continue
+        with suppress(UserError):
+            require_training_state(path)
+            return path, f"{problem}; going on from the newest whole one, {path}"
     if candidates:
         raise UserError(
-            f"{problem}, and none of the checkpoints in {folder} is whole: "
+            f"{problem}, and none of the checkpoints in {folder} can be resumed: "
             f"{', '.join(map(osp.basename, candidates))}; delete them to start anew"
         )
     if named:
@@ -115,51 +114,58 @@ def _numbered_checkpoints(folder: str) -> list[str]:
     return [osp.join(folder, name) for name in sorted(numbered, key=numbered.get)][::-1]
 
 
-def require_training_state(path: str) -> dict:
+def start_anew(path: str) -> str:
+    """What to do with a checkpoint that cannot be resumed, for an error's sentence."""
+    return f"to start a new training from it pass --cfg-options load_from={path}"
+
+
+def require_training_state(path: str, has_schedule: bool = False) -> dict:
     """Check that a checkpoint holds what resuming a training needs besides weights.
 
-    mmengine takes what there is of it, and what is not there begins anew.
+    mmengine would resume without: what a checkpoint lacks begins anew, unsaid.
+
+    Args:
+        path: of the checkpoint.
+        has_schedule: whether the training has ``param_scheduler``, whose state is
+            needed, too.
 
     Returns:
         What was read.
 
     Raises:
-        UserError: if it does not, or in another form than mmengine writes it, or is no
+        UserError: if it does not, or counts what cannot be counted, or is no
             checkpoint.
     """
     checkpoint = read_checkpoint(path)
-    otherwise = f"to start a new training pass --cfg-options load_from={path}"
+    problem = None
     if "message_hub" not in checkpoint:
-        raise UserError(
-            f"{path} holds weights and no state of a training to resume; {otherwise}"
+        problem = "holds weights and no state of a training to resume"
+    elif "optimizer" not in checkpoint:
+        problem = (
+            "holds no state of the optimiser, like best checkpoints, and cannot be "
+            "resumed"
         )
-    if "optimizer" not in checkpoint:
-        raise UserError(
-            f"{path} holds no state of the optimiser, as after save_optimizer=False, "
-            f"and a training cannot be resumed without; {otherwise}"
-        )
-    if part := _malformed_part(checkpoint):
-        raise UserError(
-            f"{path} cannot be resumed: its {part} is not what mmengine writes; "
-            f"{otherwise}"
-        )
+    elif has_schedule and "param_schedulers" not in checkpoint:
+        problem = "holds no state of the schedule and cannot be resumed"
+    elif part := _malformed_part(checkpoint):
+        problem = f"cannot be resumed: its {part} is not what mmengine writes"
+    if problem:
+        raise UserError(f"{path} {problem}; {start_anew(path)}")
     return checkpoint
 
 
 def _malformed_part(checkpoint: dict) -> str | None:
-    """Name the first part of a training's state that is not of its form, if any."""
-    for name in ("message_hub", "optimizer", "meta"):
-        if not isinstance(checkpoint.get(name), Mapping):
-            return name
-    if not isinstance(checkpoint["message_hub"].get("runtime_info", {}), Mapping):
-        return "message_hub.runtime_info"
-    if not isinstance(checkpoint.get("param_schedulers", []), list | Mapping):
-        return "param_schedulers"
-    counts = {name: checkpoint["meta"].get(name) for name in ("epoch", "iter", "seed")}
-    if counts["seed"] is None:  # older mmengine did not write it
-        del counts["seed"]
-    for name, value in counts.items():
-        if type(value) is not int or value < 0:
+    """Name a part of a training's state that is not of its form, if there is one.
+
+    Of those that would be taken as they are; of others loading speaks.
+    """
+    if not isinstance(meta := checkpoint.get("meta"), Mapping):
+        return "meta"
+    for name in ("epoch", "iter", "seed"):
+        value = meta.get(name)
+        if name == "seed" and value is None:  # older mmengine did not write it
+            continue
+        if type(value) is not int or not 0 <= value < 2**32:
             return f"meta.{name}"
     return None
 

@@ -27,7 +27,10 @@ def has_transport(module: nn.Module) -> bool:
 
     FirstSeTAttention and the like have the same parameters and mix otherwise.
     """
-    return getattr(type(module), "attend", None) is SeTAttention.attend
+    return all(
+        getattr(type(module), method, None) is getattr(SeTAttention, method)
+        for method in ("forward", "project", "attend")
+    )
 
 
 class Transport:

@@ -132,7 +132,29 @@ def test_another_number_of_processes_is_said(train):
     assert any("world_size: 8 -> 1" in text for text in resumed.warnings)
 
 
-def test_another_optimiser_is_refused(train):
+@pytest.mark.parametrize(("kind", "is_taken"), [("SGD", False), ("Adam", True)])
+def test_the_state_of_another_kind_of_optimiser(train, kind, is_taken):
+    """Moments are those of Adam and AdamW, and of no other."""
+    options = {"optim_wrapper.optimizer": dict(type=kind, lr=0.1)}
+    train("epochs", "run", {"optim_wrapper.optimizer": dict(type="AdamW", lr=0.1)})
+    if is_taken:
+        train("epochs", "run", {"resume": True, **options})
+        return
+    with pytest.raises(UserError, match="the optimiser is SGD and was AdamW"):
+        train("epochs", "run", {"resume": True, **options})
+
+
+def test_groups_of_unknown_settings_are_compared(train):
+    runner = train("epochs", "run")
+    checkpoint = last_of(runner)
+    del checkpoint["meta"]["cfg"]
+    torch.save(checkpoint, Path(runner.work_dir, "epoch_2.pth"))
+    paramwise = {"optim_wrapper.paramwise_cfg": dict(bias_lr_mult=2.0)}
+    with pytest.raises(UserError, match="4 groups .* in the checkpoint 1"):
+        train("epochs", "run", {"resume": True, **paramwise})
+
+
+def test_other_groups_of_parameters_are_refused(train):
     train("epochs", "run")
     paramwise = {"optim_wrapper.paramwise_cfg": dict(bias_lr_mult=2.0)}
     with pytest.raises(UserError, match="4 groups .* in the checkpoint 1"):

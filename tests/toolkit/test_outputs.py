@@ -3,9 +3,16 @@
 import os
 
 import pytest
+from matplotlib.figure import Figure
 
 from setformer_mm.utils.errors import UserError
-from toolkit.outputs import require_writable_file, require_writable_folder
+from setformer_mm.utils.files import save_figure
+from toolkit.outputs import (
+    FIGURES,
+    require_writable_figure,
+    require_writable_file,
+    require_writable_folder,
+)
 
 
 def test_writable_places(tmp_path, monkeypatch):
@@ -16,6 +23,20 @@ def test_writable_places(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # a root user may everything
     with pytest.raises(UserError, match="cannot be written: no permission in"):
         require_writable_folder(tmp_path / "a", "--out")
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(UserError, match="--json has too long a name"):
+        require_writable_file(tmp_path / f"{'a' * 300}.json", "--json")
+
+
+@pytest.mark.parametrize("name", ["a.pgf", "a.txt", "a.PNG.rgba"])
+def test_formats_of_figures(tmp_path, name):
+    with pytest.raises(UserError, match=r"OUT must end in \.png, .*, got .*a\."):
+        require_writable_figure(tmp_path / name, "OUT")
+    for known in ("a", "a.PNG", *(f"a{suffix}" for suffix in FIGURES)):
+        require_writable_figure(tmp_path / known, "OUT")
+        save_figure(Figure(figsize=(1, 1)), tmp_path / known)
 
 
 def test_a_file_in_the_place_of_a_folder(tmp_path):

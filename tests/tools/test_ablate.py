@@ -299,10 +299,7 @@ def test_a_run_that_measured_nothing_does_not_stop_the_grid(ablate, make_jobs, c
     trainer.change = dict(metrics={})
     jobs = make_jobs(seeds=1)
     assert run(ablate, jobs, trainer) == jobs
-    assert (
-        "[2/2] b, seed 0: left no result of this config, or one without a"
-        in capsys.readouterr().out
-    )
+    assert "[2/2] b, seed 0: has no metric" in capsys.readouterr().out
 
 
 class ScoringTrainer(Trainer):
@@ -314,7 +311,7 @@ class ScoringTrainer(Trainer):
 
     def start(self, job) -> "Process":
         score = self.scores[job.contender.learning_rate]
-        self.change = dict(metrics=dict(accuracy=score))
+        self.change = dict(metrics={} if score is None else dict(accuracy=score))
         return super().start(job)
 
 
@@ -341,6 +338,16 @@ def test_learning_rates_first_and_the_best_one_with_all_seeds(
     monkeypatch.setattr(ablate, "start_training", lambda job, _: again.start(job))
     ablate.train_and_report(jobs, tmp_path / "out", 1)
     assert again.started == []
+
+
+def test_a_rate_at_which_nothing_is_found_is_the_worst(
+    ablate, make_jobs, tmp_path, monkeypatch
+):
+    jobs = make_jobs("a", seeds=2, rates=(1e-3, 5e-4))
+    trainer = ScoringTrainer(ablate, {1e-3: None, 5e-4: 0.1})
+    monkeypatch.setattr(ablate, "start_training", lambda job, _: trainer.start(job))
+    ablate.train_and_report(jobs, tmp_path / "out", 1)
+    assert trainer.started[-1] == "a, lr 0.0005, seed 1"
 
 
 def test_no_choice_among_learning_rates_of_which_one_failed(

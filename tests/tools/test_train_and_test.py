@@ -174,8 +174,48 @@ def test_resume_without_a_pointer_does_not_start_over(
     assert (run / "epoch_3.pth").read_bytes() == content
     for path in run.glob("*.pth"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="none of the checkpoints in .* is whole"):
+    with pytest.raises(UserError, match="none of the checkpoints in .* can be resumed"):
         tool(*command)
+
+
+@pytest.mark.parametrize("lacking", ["optimizer", "param_schedulers"])
+def test_a_config_that_asks_to_resume_is_checked_as_the_flag_is(
+    tool, toy, trained, lacking
+):
+    checkpoint = read_checkpoint(str(trained))
+    del checkpoint[lacking]
+    torch.save(checkpoint, trained)
+    command = ["train", toy / "toy_epochs.py", "--work-dir", trained.parent]
+    for flags in (["--resume"], ["--cfg-options", "resume=True"]):
+        with pytest.raises(UserError, match="epoch_4.pth holds no state of the"):
+            tool(*command, *flags)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("message_hub", {}),
+        ("message_hub", dict(log_scalars=[], runtime_info={}, resumed_keys={})),
+        ("optimizer", {}),
+        ("optimizer", dict(state={}, param_groups=3)),
+        ("param_schedulers", [1, 2]),
+    ],
+)
+def test_states_that_cannot_be_taken_over(tool, toy, trained, part, value):
+    checkpoint = read_checkpoint(str(trained))
+    checkpoint[part] = value
+    torch.save(checkpoint, trained)
+    with pytest.raises(UserError, match="epoch_4.pth cannot be resumed: ") as error:
+        tool("train", toy / "toy_epochs.py", "--resume", trained)
+    assert "\n" not in str(error.value)
+
+
+def test_predictions_are_not_written_over_what_is_read(tool, toy, trained, tmp_path):
+    weights = tmp_path / "weights.pkl"
+    weights.write_bytes(trained.read_bytes())
+    with pytest.raises(UserError, match="weights.pkl is read and would be written"):
+        tool("test", toy / "toy_epochs.py", weights, "--out", weights)
+    assert weights.read_bytes() == trained.read_bytes()
 
 
 def test_interrupted_training_says_what_is_kept(tool, toy, tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """Whether results can be written, asked before the work that they are of."""
 
+import errno
 import os
 import os.path as osp
 from collections.abc import Iterable
-from pathlib import Path
 
 from setformer_mm.utils.errors import UserError
+
+FIGURES = ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".pdf", ".svg", ".eps"
 
 
 def require_writable_folder(path: str | os.PathLike, what: str) -> None:
@@ -35,6 +37,11 @@ def require_writable_file(path: str | os.PathLike, what: str) -> None:
     """
     if osp.isdir(path):
         raise UserError(f"{what} names a file, and {path} is a folder")
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{what} has too long a name: {path}") from error
     require_writable_folder(osp.dirname(osp.abspath(path)), what)
 
 
@@ -42,38 +49,46 @@ def require_writable_figure(path: str | os.PathLike, what: str) -> None:
     """Check that a figure can be written: the file, and in the format of its suffix.
 
     Raises:
-        UserError: as :func:`require_writable_file`, or for another suffix.
+        UserError: as :func:`require_writable_file`, or for a suffix that is none of
+            :data:`FIGURES`; no suffix stands for PNG.
     """
-    from matplotlib.backend_bases import FigureCanvasBase  # which not all tools need
-
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    if suffix and suffix not in (known := sorted(FigureCanvasBase.filetypes)):
-        raise UserError(f"{what} must end in .{', .'.join(known)}, got {path}")
+    if osp.splitext(path)[1].lower() not in ("", *FIGURES):
+        raise UserError(f"{what} must end in {', '.join(FIGURES)}, got {path}")
     require_writable_file(path, what)
 
 
-def require_sources_kept(sources: Iterable[Path], targets: Iterable[Path]) -> None:
-    """Check that a tool does not write over what it reads, by whatever path or link.
+def require_sources_kept(
+    sources: Iterable[str | os.PathLike],
+    targets: Iterable[str | os.PathLike],
+    folders: Iterable[str | os.PathLike] = (),
+) -> None:
+    """Check that a tool does not write over data or among them, by whatever path.
 
     Args:
-        sources: of the files that are read.
-        targets: of those that are written.
+        sources: of files that are read.
+        targets: of files that will be written.
+        folders: of data, which may take any file for one of them.
 
     Raises:
-        UserError: naming the first file that is both.
+        UserError: naming the first file that would be lost or be in the way.
     """
+    targets = list(targets)
+    kept = tuple(osp.join(osp.realpath(folder), "") for folder in folders)
+    for folder in dict.fromkeys(osp.dirname(path) for path in targets):
+        if osp.join(osp.realpath(folder), "").startswith(kept):
+            raise UserError(f"{folder} is for data; name another place to write")
     existing = [path for path in targets if osp.exists(path)]
     if not existing:
         return  # as nearly always; then sources need no look
     read = {_identity(path) for path in sources if osp.exists(path)}
     for path in existing:
-        if _identity(path) in read:
+        if _identity(path) in read or osp.realpath(path).startswith(kept):
             raise UserError(
                 f"{path} is read and would be written over; name another place to write"
             )
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: str | os.PathLike) -> tuple[int, int]:
     """Equal for all paths of one file."""
     found = os.stat(path)
     return found.st_dev, found.st_ino

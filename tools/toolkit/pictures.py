@@ -54,12 +54,17 @@ def find_pictures(
             raise UserError(f"pictures end in {', '.join(SUFFIXES)}, got {path}")
         else:
             found.append(path)
-    left_out = {Path(os.path.abspath(folder)) for folder in leave_out}
-    found = [path for path in found if left_out.isdisjoint(path.parents)]
+    # A folder that was given counts by whatever name.
+    left_out = {_real(folder) for folder in leave_out} - {_real(path) for path in given}
+    found = [path for path in found if left_out.isdisjoint(_real(path).parents)]
     if not found:
         raise UserError(f"there are no pictures in {', '.join(map(str, paths))}")
     root = os.path.commonpath([p if p.is_dir() else p.parent for p in given])
     return {path: path.relative_to(root) for path in found}
+
+
+def _real(path: str | os.PathLike) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:

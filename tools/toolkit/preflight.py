@@ -80,6 +80,27 @@ def _is_below(path: str, folder: str) -> bool:
     return osp.join(osp.abspath(path), "").startswith(folder)
 
 
+def data_folders(cfg: Config, splits: tuple[str, ...]) -> list[str]:
+    """Where a config's data lie: folders that its data sets name, or else their roots.
+
+    Args:
+        cfg: a whole config.
+        splits: some of "train", "val" and "test".
+    """
+    folders = []
+    for split in splits:
+        if dataloader := cfg.get(f"{split}_dataloader"):
+            for _, dataset in leaf_datasets(dataloader["dataset"], ""):
+                named = list(_folders_of_dataset(dataset))
+                folders += named or filter(None, [dataset.get("data_root")])
+    return [folder for folder in dict.fromkeys(folders) if not _is_remote(folder)]
+
+
+def data_files(cfg: Config, split: str) -> list[str]:
+    """Files that a config names for a split, as those of annotations."""
+    return [path for path, _ in _data_paths(cfg, split) if osp.isfile(path)]
+
+
 def require_pretrained_weights(cfg: Config) -> None:
     """Check ``load_from`` and every ``init_cfg=dict(type="Pretrained")`` of the model.
 
@@ -115,10 +136,11 @@ def require_device(name: str) -> None:
     """
     try:
         torch.empty(0, device=name)
-    # NotImplementedError is a RuntimeError: a kind of device that this torch lacks.
-    except (AssertionError, RuntimeError) as error:
+    except (AssertionError, ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name} cannot be used: {reason}") from error
+    if torch.device(name).type == "meta":
+        raise UserError("--device meta cannot be used: it computes nothing")
 
 
 def _paths_of_dataset(dataset: dict) -> Iterator[str]:
@@ -128,6 +150,11 @@ def _paths_of_dataset(dataset: dict) -> Iterator[str]:
         yield root
     if ann_file := dataset.get("ann_file"):
         yield _join(root, ann_file)
+    yield from _folders_of_dataset(dataset)
+
+
+def _folders_of_dataset(dataset: dict) -> Iterator[str]:
+    root = dataset.get("data_root") or ""
     prefixes = dataset.get("data_prefix") or {}
     for prefix in prefixes.values() if isinstance(prefixes, dict) else [prefixes]:
         if isinstance(prefix, str) and prefix:

@@ -94,11 +94,10 @@ def _duration(seconds: float) -> str:
 
 
 def _failure(job: Job, process: subprocess.Popen) -> str:
+    if job.found_nothing():
+        return f"has no metric, as of a detector that finds nothing; see {job.log}"
     if not process.returncode:
-        return (
-            "left no result of this config, or one without a metric, as of a detector "
-            f"that finds nothing; see {job.log}"
-        )
+        return f"left no result of this config; see {job.log}"
     exists = job.log.exists()
     lines = job.log.read_text("utf-8", "replace").split("\n") if exists else []
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")

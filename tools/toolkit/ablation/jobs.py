@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.json_text import json_text
-from setformer_mm.utils.results import FILE_NAMES, read_result
+from setformer_mm.utils.results import FILE_NAMES, Result, read_result
 
 from .curves import read_records, training_time, validation_curve
 from .runs import AblationRun, best_rate
@@ -123,24 +124,16 @@ class Job:
         write_atomically(self.note, json_text(content))
 
     def run(self) -> AblationRun | None:
-        """What the report needs to know, if the job is finished and measured something.
-
-        A detector that finds nothing has no metric.
-        """
+        """What the report needs to know, if the job is finished and found something."""
         if self.collected:
             about = self.contender  # its place may be another one now
             return dataclasses.replace(
                 self.collected, rows=about.rows, baseline_of=about.baseline_of
             )
-        path = self.work_dir / FILE_NAMES["train"]
-        if not self.is_known() or not path.exists():
+        result = self._finished_result()
+        if result is None or not result.metrics:
             return None
-        result = read_result(path)
         about = self.contender
-        if (result.config_sha256, result.seed) != (about.sha256, self.seed):
-            return None
-        if not result.metrics:
-            return None
         run = AblationRun(
             rows=about.rows,
             baseline_of=about.baseline_of,
@@ -150,6 +143,20 @@ class Job:
             learning_rate=about.learning_rate,
         )
         return with_curve(run, self.work_dir, about.batch_size)
+
+    def _finished_result(self) -> Result | None:
+        """What it measured, if it was trained to the end with its config as it is."""
+        path = self.work_dir / FILE_NAMES["train"]
+        if not self.is_known() or not path.exists():
+            return None
+        result = read_result(path)
+        wanted = self.contender.sha256, self.seed
+        return result if (result.config_sha256, result.seed) == wanted else None
+
+    def found_nothing(self) -> bool:
+        """Whether it is finished without a metric, as a detector that finds nothing."""
+        result = self._finished_result()
+        return result is not None and not result.metrics
 
     def _read_note(self) -> dict:
         try:
@@ -236,13 +243,14 @@ def without_worse_rates(jobs: Sequence[Job]) -> list[Job]:
     first = first_runs(jobs)
     for job in first:
         run = job.run()
-        if run is None:
+        if run is None and not job.found_nothing():
             raise UserError(f"{job} failed, so that no learning rate can be chosen")
         rates = scores.setdefault(job.contender.config, {})
-        rates[job.contender.learning_rate] = run.score
+        rates[job.contender.learning_rate] = run.score if run else math.nan
     best = {config: best_rate(rates) for config, rates in scores.items()}
     return [
         job
         for job in jobs
-        if job in first or job.contender.learning_rate == best.get(job.contender.config)
+        if (job in first and not job.found_nothing())
+        or job.contender.learning_rate == best.get(job.contender.config)
     ]

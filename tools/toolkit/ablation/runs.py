@@ -23,6 +23,7 @@ import json
 import math
 import os
 import statistics
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -331,7 +332,9 @@ def compare(row: Row, baseline: Row) -> tuple[float, bool]:
     known = max(row.scores, baseline.scores, key=len)
     deviation = statistics.stdev(known) if len(known) > 1 else 0.0
     if min(len(scores), len(others)) > 1:
-        chance = stats.ttest_ind(scores, others, equal_var=False).pvalue
+        with warnings.catch_warnings():  # seeds may agree to the last digit
+            warnings.simplefilter("ignore", RuntimeWarning)
+            chance = stats.ttest_ind(scores, others, equal_var=False).pvalue
     elif deviation > 0:
         error = deviation * math.sqrt(1 / len(scores) + 1 / len(others))
         chance = 2 * stats.t.sf(abs(difference) / error, len(known) - 1)

@@ -91,6 +91,22 @@ def test_model_and_optimiser_build(name):
     check_weight_decay(model, optimiser)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_keys_can_be_written_as_text(name):
+    """mmengine writes them between apostrophes as they are, and reads that."""
+    assert not [key for key in keys_of(load(name)._cfg_dict) if "'" in key]
+
+
+def keys_of(node: object) -> Iterator[str]:
+    """The keys of all dicts within one another."""
+    if isinstance(node, dict):
+        yield from map(str, node)
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from keys_of(item)
+
+
 def check_parameter_counts(cfg: Config, model: nn.Module) -> None:
     backbone = cfg.model.backbone
     if "arch" not in backbone or not isinstance(backbone.arch, str):

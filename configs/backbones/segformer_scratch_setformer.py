@@ -3,9 +3,9 @@
 _base_ = "../digits/upernet_setformer_digits.py"
 
 ablation = dict(
-    group="backbone, SegFormer's head from scratch",
+    group="backbone, SegFormer head from scratch",
     name="SeTformer",
-    baselines={"backbone, SegFormer's head from scratch": "SeTformer"},
+    baselines={"backbone, SegFormer head from scratch": "SeTformer"},
     seeds=3,
 )
 

@@ -356,6 +356,16 @@ def test_what_a_training_lacks(tool, toy, tmp_path, option, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_config_that_mmengine_cannot_write_as_text(tool, toy, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(
+        f'_base_ = {str(toy / "toy_epochs.py")!r}\nnote = {{"somebody\'s": 1}}\n'
+    )
+    with pytest.raises(UserError, match="cannot be built .*Failed to format") as error:
+        tool("train", config, "--work-dir", tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("bias", "message"),
     [(None, "1 parameters are missing.* to start"), (torch.ones(3), "head.bias")],

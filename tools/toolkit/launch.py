@@ -41,6 +41,7 @@ BUILD_ERRORS = (
     LookupError,
     OSError,
     RuntimeError,
+    SyntaxError,  # mmengine writes keys as text, in which an apostrophe ends them
     TypeError,
     ValueError,
 )

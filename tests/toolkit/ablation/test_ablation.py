@@ -418,6 +418,22 @@ def test_progress_picture(tmp_path, monkeypatch):
     assert sorted(by_size.lines[0].get_ydata()) == [90, 92]
 
 
+def test_a_name_has_one_colour_in_all_groups(tmp_path, monkeypatch):
+    """In whatever place it is there."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self))
+    scores = dict(small=dict(a=90, b=80, c=70), large=dict(c=90, b=80, a=70))
+    runs = [
+        with_curve(make_run(group, name, score, 0), [score / 2, score])
+        for group, named in scores.items()
+        for name, score in named.items()
+    ]
+    draw_progress(runs, tmp_path / "progress.png")
+    dots = [line for axes in drawn[0].axes[2::3] for line in axes.lines]
+    assert len(dots) == 6
+    assert len({(line.get_label(), line.get_color()) for line in dots}) == 3
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [

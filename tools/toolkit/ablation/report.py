@@ -1,5 +1,6 @@
 """The tables and pictures of an ablation, from its runs."""
 
+import itertools
 import math
 import os
 import statistics
@@ -102,9 +103,12 @@ def draw_progress(runs: Sequence[AblationRun], path: str | os.PathLike) -> bool:
         return False
     figure = Figure(figsize=(12, 4.2 * len(groups)), layout="constrained")
     panels = figure.subplots(len(groups), 3, squeeze=False, sharey="row")
+    # A name has one colour in all groups.
+    names = dict.fromkeys(row.name for rows in groups.values() for row in rows)
+    colors = dict(zip(names, itertools.cycle(COLORS)))
     for (group, rows), (by_step, by_time, by_size) in zip(groups.items(), panels):
-        for index, row in enumerate(rows):
-            _draw_progress_of(row, COLORS[index % 20], by_step, by_time, by_size)
+        for row in rows:
+            _draw_progress_of(row, colors[row.name], by_step, by_time, by_size)
         by_step.set_title(group, fontsize=10, loc="left")
         by_step.set_ylabel(_display(rows[0].metric)[0])
         by_step.set_xlabel("epochs, or iterations; the band is the range of the seeds")

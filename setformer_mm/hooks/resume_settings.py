@@ -15,6 +15,7 @@ from ..utils.resuming import (
     differences,
     find_checkpoint,
     recorded_settings,
+    start_anew,
 )
 
 # Fields of schedulers that end them.
@@ -172,8 +173,7 @@ class ResumeSettingsHook(Hook):
         if old != new and {old, new} != {"Adam", "AdamW"}:
             raise UserError(
                 f"the optimiser is {new} and was {old} in the checkpoint, whose state "
-                "is no other's; start a new run from the weights with --cfg-options "
-                "load_from=CHECKPOINT"
+                f"is no other's; {start_anew('CHECKPOINT')}"
             )
 
     def _require_same_groups(self, runner: Runner, checkpoint: dict) -> None:
@@ -187,8 +187,8 @@ class ResumeSettingsHook(Hook):
             raise UserError(
                 f"the optimiser has {len(groups)} groups of {sum(sizes[1])} parameters "
                 f"and in the checkpoint {len(old)} of {sum(sizes[0])}: model, frozen "
-                "stages, constructor or paramwise_cfg are others; start a new run from "
-                "the weights with --cfg-options load_from=CHECKPOINT"
+                "stages, constructor or paramwise_cfg are others; "
+                f"{start_anew('CHECKPOINT')}"
             )
 
     def _require_computable_schedule(self, runner: Runner) -> None:

@@ -72,14 +72,17 @@ def draw_into(runner: Runner, folder: Path) -> None:
 
     pictures = _pictures_of(runner.test_loop.dataloader.dataset)
     require_sources_kept(pictures, map(path_of_drawing, pictures), kept)
+    told = set(pictures)
     visualizer = runner.visualizer
     name = "visualize_cls" if hasattr(visualizer, "visualize_cls") else "add_datasample"
     draw = getattr(visualizer, name)
 
     def draw_into_folder(*args, data_sample, **kwargs) -> None:
-        if picture := getattr(data_sample, "img_path", None):
-            path = path_of_drawing(Path(osp.abspath(picture)))
-            require_sources_kept([picture], [path], kept)
+        if img_path := getattr(data_sample, "img_path", None):
+            picture = Path(osp.abspath(img_path))
+            path = path_of_drawing(picture)
+            if picture not in told:
+                require_sources_kept([picture], [path], kept)
         else:  # it is no file
             path = folder / f"{kwargs.get('name', 'picture')}.png"
         draw(*args, data_sample=data_sample, **{**kwargs, "out_file": str(path)})

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from ..models import SeTAttention
+from ..models.padding import valid_places
 from ..models.token_mixer import tokens_and_valid_shape
-from ..ops.valid import inside
 from ..utils.checkpoints import read_checkpoint
 from ..utils.errors import UserError
 
@@ -204,8 +204,7 @@ class KMeansReferenceInitHook(Hook):
             sides = torch.tensor([[height, width]]).expand(num, 2)
             if valid_shape is not None:
                 sides = valid_shape.cpu()
-            rows, columns = inside(sides, (height, width))
-            is_valid = (rows[:, :, None] & columns[:, None, :]).flatten(1)
+            is_valid = valid_places(sides, (height, width)).flatten(1)
             # A random subset of the tokens of each image, another one in each image.
             keys = torch.rand(num, height * width, generator=generator)
             order = keys.where(is_valid, 2).argsort(1)[:, :per_image]

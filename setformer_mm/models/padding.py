@@ -5,6 +5,8 @@ after normalisation. Valid shapes are int64 tensors ``(B, 2)``: rows and columns
 picture, or of what convolutions have made of it.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,12 @@ def halved(valid_shape: Tensor | None) -> Tensor | None:
     return None if valid_shape is None else (valid_shape + 1) // 2
 
 
+def valid_places(valid_shape: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Which places of maps of ``sizes`` ``(H, W)`` are valid, bool ``(B, H, W)``."""
+    rows, cols = inside(valid_shape, sizes)
+    return rows[:, :, None] & cols[:, None, :]
+
+
 def zero_padding(x: Tensor, valid_shape: Tensor | None) -> Tensor:
     """Set what is padding to 0, whatever it is, as around a picture by itself.
 
@@ -58,8 +66,7 @@ def zero_padding(x: Tensor, valid_shape: Tensor | None) -> Tensor:
     """
     if valid_shape is None:
         return x
-    rows, cols = inside(valid_shape, x.shape[1:3])
-    return x.masked_fill(~(rows[:, :, None] & cols[:, None, :]).unsqueeze(-1), 0)
+    return x.masked_fill(~valid_places(valid_shape, x.shape[1:3]).unsqueeze(-1), 0)
 
 
 def mean_of_tokens(x: Tensor, valid_shape: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import os.path as osp
+from functools import partial
 
 from toolkit.flags import add_common_arguments
 
@@ -35,12 +36,13 @@ if __name__ == "__main__":
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from setformer_mm.hooks import DataCheckHook, ResumeSettingsHook
 from setformer_mm.hooks.non_finite_loss import divergence_explained
-from setformer_mm.optim import cancelled_exemptions
+from setformer_mm.optim import cancelled_exemptions, group_table
 from setformer_mm.utils.checkpoints import (
     load_checkpoints_safely,
     require_fitting_weights,
@@ -66,8 +68,8 @@ from toolkit.config_checks import (
     require_usable_class_weights,
 )
 from toolkit.launch import (
-    BUILD_ERRORS,
     build_runner,
+    explain,
     form_explained,
     hold_work_dir,
     load_config,
@@ -112,9 +114,17 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
 
 
+class ParameterTableHook(Hook):
+    """Show what the optimiser does with the parameters, before the first step."""
+
+    def before_train(self, runner: Runner) -> None:
+        table = group_table(runner.optim_wrapper, runner.model)
+        runner.logger.info(f"Parameters of the optimiser:\n{table}")
+
+
 def register_checks(runner: Runner) -> None:
     """Add the hooks that look before a training leaps, unless the config has them."""
-    for hook in (ResumeSettingsHook, DataCheckHook):
+    for hook in (ResumeSettingsHook, DataCheckHook, ParameterTableHook):
         if not any(isinstance(known, hook) for known in runner.hooks):
             runner.register_hook(hook())
 
@@ -137,19 +147,9 @@ def require_same_model(runner: Runner, path: str, checkpoint: dict) -> None:
     require_fitting_weights(runner, path, checkpoint=checkpoint, otherwise=otherwise)
 
 
-def explain_resuming(runner: Runner) -> None:
-    """Let a runner that cannot take over a state raise a :class:`UserError`."""
-    resume = runner.resume
-
-    def explained(path: str, *args, **kwargs) -> None:
-        try:
-            resume(path, *args, **kwargs)
-        except BUILD_ERRORS as error:
-            raise UserError(
-                f"{path} cannot be resumed: {one_line(error)}; {start_anew(path)}"
-            ) from error
-
-    runner.resume = explained
+def cannot_resume(path: str, error: Exception) -> UserError:
+    """Say why a runner could not take over the state in a checkpoint."""
+    return UserError(f"{path} cannot be resumed: {one_line(error)}; {start_anew(path)}")
 
 
 def train(runner: Runner) -> None:
@@ -221,7 +221,7 @@ def main() -> None:
     if checkpoint is not None:
         require_same_model(runner, cfg.load_from, checkpoint)
         del checkpoint  # mmengine reads it again
-        explain_resuming(runner)
+        explain(runner, "resume", partial(cannot_resume, cfg.load_from))
     for sentence in cancelled_exemptions(runner.model, cfg.optim_wrapper):
         say(f"warning: {sentence}")
     register_checks(runner)

@@ -17,7 +17,6 @@ docs/looking_inside.md has an example.
 
 import argparse
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 from toolkit.flags import add_allow_missing
@@ -111,11 +110,6 @@ PICTURES = (
 )
 
 
-def path_of(name: str, args: argparse.Namespace) -> Path:
-    """Where one of :data:`PICTURES` is written."""
-    return args.out / f"{name}.{args.format}"
-
-
 def choose_views(backbone: SeTformer, args: argparse.Namespace) -> list[View]:
     """Choose the rows of the contact sheets.
 
@@ -193,7 +187,8 @@ def main() -> None:
     args = parse_args()
     require_writable_folder(args.out, "--out")
     require_picture(args.image)
-    require_sources_kept([args.image], [path_of(name, args) for name in PICTURES])
+    paths = {name: args.out / f"{name}.{args.format}" for name in PICTURES}
+    require_sources_kept([args.image], paths.values())
     cfg = read_config(args.config)
     require_parts(cfg, ("model", "test_dataloader"))
     load_checkpoints_safely()
@@ -209,20 +204,19 @@ def main() -> None:
     by_content = {key: t.without_positions() for key, t in transports.items()}
     by_position = {key: t.without_content() for key, t in transports.items()}
 
-    path = partial(path_of, args=args)
     args.out.mkdir(parents=True, exist_ok=True)
     for way, name, shown in (
         ("in", "references", "What references (circles) collect"),
         ("back", "return_references", "Who reads from return references (circles)"),
     ):
-        draw_references(shown, views, transports, way, picture, path(name))
+        draw_references(shown, views, transports, way, picture, paths[name])
         draw_references(
             f"{shown}, without position weights",
             views,
             by_content,
             way,
             picture,
-            path(f"{name}_without_positions"),
+            paths[f"{name}_without_positions"],
         )
     draw_attention(
         "What tokens (circles) attend to",
@@ -230,16 +224,16 @@ def main() -> None:
         transports,
         picture,
         args.points or SPREAD,
-        path("attention"),
+        paths["attention"],
     )
     ranks = {
         "P Q^T": rank_by_head(transports),
         "without positions": rank_by_head(by_content),
         "positions alone": rank_by_head(by_position),
     }
-    draw_rank(ranks, transports, path("rank"))
+    draw_rank(ranks, transports, paths["rank"])
     print_table(ranks, transports)
-    draw_sinkhorn(transports, path("sinkhorn"))
+    draw_sinkhorn(transports, paths["sinkhorn"])
     print(f"Pictures drawn in {args.out}")
 
 

@@ -11,7 +11,7 @@ HEADER = ("learning rate", "weight decay", "tensors", "values", "the first of th
 def group_table(
     optim_wrapper: OptimWrapper | OptimWrapperDict, model: nn.Module
 ) -> str:
-    """Count the parameters of each learning rate and weight decay.
+    """Count the parameters of each base learning rate and weight decay.
 
     mmengine's constructor makes a group of every parameter, and logs a line or two of
     each: hundreds of lines that say the same.
@@ -31,7 +31,9 @@ def group_table(
     found = defaultdict(list)
     for wrapper in wrappers:
         for group in wrapper.optimizer.param_groups:
-            settings = group["lr"], group.get("weight_decay", 0)
+            # A schedule has begun already, and keeps what it multiplies.
+            rate = group.get("initial_lr", group["lr"])
+            settings = rate, group.get("weight_decay", 0)
             found[settings] += group["params"]
     rows = [
         (

@@ -1,6 +1,6 @@
 """setformer_mm.optim.group_table: a few lines for hundreds of groups."""
 
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import LinearLR, build_optim_wrapper
 from mmengine.registry import MODELS
 from test_layer_decay import BACKBONE, PARAMWISE
 
@@ -18,6 +18,7 @@ def test_every_parameter_is_counted_once_in_a_few_lines():
             paramwise_cfg=dict(paramwise, custom_keys=keys),
         ),
     )
+    LinearLR(wrapper, start_factor=0.01, end=5)  # the table shows what it rises to
     header, *rows = group_table(wrapper, model).splitlines()
     assert header.split()[:4] == ["learning", "rate", "weight", "decay"]
     cells = [row.split() for row in rows]

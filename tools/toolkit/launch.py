@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from mmengine.config import Config
@@ -17,7 +18,6 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from setformer_mm.optim import group_table
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.spelling import did_you_mean
 
@@ -222,28 +222,23 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
             raise _unbuildable(f"{split}_dataloader", cfg, error) from error
     # A runner builds these when it begins to train.
     for name in ("optim_wrapper", "param_scheduler"):
-        _explain_building(runner, name, cfg)
+        explain(runner, f"build_{name}", partial(_unbuildable, name, cfg))
     return runner
 
 
-def _explain_building(runner: Runner, name: str, cfg: Config) -> None:
-    """Let a runner's ``build_<name>`` raise a :class:`UserError` instead of others.
-
-    What is built of an optimiser is shown in a table.
-    """
-    build = getattr(runner, f"build_{name}")
+def explain(
+    runner: Runner, method: str, to_user_error: Callable[[Exception], UserError]
+) -> None:
+    """Let a method of a runner raise a :class:`UserError` in place of others."""
+    original = getattr(runner, method)
 
     def explained(*args, **kwargs):
         try:
-            built = build(*args, **kwargs)
+            return original(*args, **kwargs)
         except BUILD_ERRORS as error:
-            raise _unbuildable(name, cfg, error) from error
-        if name == "optim_wrapper":
-            table = group_table(built, runner.model)
-            runner.logger.info(f"Parameters of the optimiser:\n{table}")
-        return built
+            raise to_user_error(error) from error
 
-    setattr(runner, f"build_{name}", explained)
+    setattr(runner, method, explained)
 
 
 def _unbuildable(what: str, cfg: Config, error: Exception) -> UserError:

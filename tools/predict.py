@@ -47,7 +47,11 @@ from setformer_mm.utils.errors import UserError
 from toolkit.class_names import read_class_names
 from toolkit.config_checks import require_parts
 from toolkit.launch import read_config, run_tool
-from toolkit.outputs import require_sources_kept, require_writable_folder
+from toolkit.outputs import (
+    require_short_names,
+    require_sources_kept,
+    require_writable_folder,
+)
 from toolkit.pictures import (
     UnreadablePicture,
     find_pictures,
@@ -173,14 +177,16 @@ def main() -> None:
         require_device(args.device)
     drawings, label_maps = Path(args.out_dir, "vis"), Path(args.out_dir, "pred")
     images = find_pictures(args.images, leave_out=[drawings, label_maps])
-    targets = [drawings / picture for picture in images.values()]
-    targets += [place_of_label_map(label_maps, picture) for picture in images.values()]
-    require_sources_kept(images, targets)
     cfg = read_config(args.config)
     require_parts(cfg, ("model", "test_dataloader"))
     scope = cfg.get("default_scope")
     if scope not in DRAWERS:
         raise UserError(f"default_scope must be one of {list(DRAWERS)}, got {scope!r}")
+    targets = [drawings / name for name in images.values()]
+    if scope == "mmseg":
+        targets += [place_of_label_map(label_maps, name) for name in images.values()]
+    require_sources_kept(images, targets)
+    require_short_names(targets, "a drawing")
     load_checkpoints_safely()
     checkpoint = read_checkpoint(args.checkpoint)
     init_default_scope(scope)

@@ -25,9 +25,13 @@ def test_writable_places(tmp_path, monkeypatch):
         require_writable_folder(tmp_path / "a", "--out")
 
 
-def test_a_name_that_is_too_long(tmp_path):
+@pytest.mark.parametrize("folder", [".", "missing"])
+def test_a_name_that_is_too_long(tmp_path, folder):
     with pytest.raises(UserError, match="--json has too long a name"):
-        require_writable_file(tmp_path / f"{'a' * 300}.json", "--json")
+        require_writable_file(tmp_path / folder / f"{'ä' * 126}.json", "--json")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("link", f"{'ä' * 125}.json"):
+        require_writable_file(tmp_path / folder / name, "--json")
 
 
 @pytest.mark.parametrize("name", ["a.pgf", "a.txt", "a.PNG.rgba"])

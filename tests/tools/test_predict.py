@@ -10,6 +10,7 @@ from setformer_mm.utils.errors import UserError
 from toolkit.pictures import read_picture
 
 ROOT = Path(__file__).resolve().parents[2]
+SEGMENTER = ROOT / "configs/digits/upernet_setformer_digits.py"
 
 
 def save(path: Path, *shape: int) -> np.ndarray:
@@ -140,6 +141,17 @@ def test_pictures_behind_a_link_are_not_written_over(tool, tmp_path, part):
     save(tmp_path / "pictures" / name, 8, 9)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / part).symlink_to(tmp_path / "pictures")
-    flags = ["--config", "none.py", "--checkpoint", "none.pth"]
+    flags = ["--config", SEGMENTER, "--checkpoint", "none.pth"]
     with pytest.raises(UserError, match=f"{name} is read and would be written over"):
         tool("predict", tmp_path / "pictures", *flags, "--out-dir", tmp_path / "out")
+
+
+def test_names_too_long_for_label_maps_are_found_before_anything_is_drawn(
+    tool, tmp_path
+):
+    """A label map's is four letters longer than its picture's."""
+    save(tmp_path / "pictures" / f"{'x' * 248}.png", 8, 8)
+    flags = ["--config", SEGMENTER, "--checkpoint", "x.pth"]
+    with pytest.raises(UserError, match=r"a drawing has too long a name: .*\.png\.png"):
+        tool("predict", tmp_path / "pictures", *flags, "--out-dir", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from setformer_mm.utils.data_sources import leaf_datasets
 from setformer_mm.utils.errors import UserError
 
-from .outputs import require_sources_kept
+from .outputs import require_short_names, require_sources_kept
 from .preflight import data_folders
 
 # Each library's hook that draws, and what switches it on.
@@ -56,8 +56,9 @@ def draw_into(runner: Runner, folder: Path) -> None:
         folder: need not exist.
 
     Raises:
-        UserError: if a drawing would be written over a picture or other data; at once
-            if the data set tells its pictures beforehand, else when it is drawn.
+        UserError: if a drawing would be written over a picture or other data, or its
+            name is too long; at once if the data set tells its pictures beforehand,
+            else when it is drawn.
     """
     dataset = runner.cfg.test_dataloader.dataset
     roots = [leaf.get("data_root") for _, leaf in leaf_datasets(dataset, "")]
@@ -71,7 +72,9 @@ def draw_into(runner: Runner, folder: Path) -> None:
         return folder / picture.relative_to(below)
 
     pictures = _pictures_of(runner.test_loop.dataloader.dataset)
-    require_sources_kept(pictures, map(path_of_drawing, pictures), kept)
+    targets = [path_of_drawing(picture) for picture in pictures]
+    require_sources_kept(pictures, targets, kept)
+    require_short_names(targets, "a drawing")
     told = set(pictures)
     visualizer = runner.visualizer
     name = "visualize_cls" if hasattr(visualizer, "visualize_cls") else "add_datasample"

@@ -1,6 +1,5 @@
 """Whether results can be written, asked before the work that they are of."""
 
-import errno
 import os
 import os.path as osp
 from collections.abc import Iterable
@@ -20,9 +19,7 @@ def require_writable_folder(path: str | os.PathLike, what: str) -> None:
     Raises:
         UserError: if a file is in the way, or the permission is not there.
     """
-    existing = osp.abspath(path)
-    while not osp.lexists(existing):
-        existing = osp.dirname(existing)
+    existing = _nearest_existing(path)
     if not osp.isdir(existing):
         raise UserError(f"{what} names a folder, and {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -37,12 +34,23 @@ def require_writable_file(path: str | os.PathLike, what: str) -> None:
     """
     if osp.isdir(path):
         raise UserError(f"{what} names a file, and {path} is a folder")
-    try:
-        os.lstat(path)
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise UserError(f"{what} has too long a name: {path}") from error
+    require_short_names([path], what)
     require_writable_folder(osp.dirname(osp.abspath(path)), what)
+
+
+def require_short_names(paths: Iterable[str | os.PathLike], what: str) -> None:
+    """Check that the disk takes the names of files.
+
+    Raises:
+        UserError: naming the first that is too long for it.
+    """
+    for path in paths:
+        existing = _nearest_existing(path)
+        folder = existing if osp.isdir(existing) else osp.dirname(existing)
+        names = osp.abspath(path).split(os.sep)
+        longest = max(len(os.fsencode(name)) for name in names)
+        if longest > os.pathconf(folder, "PC_NAME_MAX"):
+            raise UserError(f"{what} has too long a name: {path}")
 
 
 def require_writable_figure(path: str | os.PathLike, what: str) -> None:
@@ -86,6 +94,14 @@ def require_sources_kept(
             raise UserError(
                 f"{path} is read and would be written over; name another place to write"
             )
+
+
+def _nearest_existing(path: str | os.PathLike) -> str:
+    """The path, or the folder above it to which the rest will be added."""
+    existing = osp.abspath(path)
+    while not osp.lexists(existing):
+        existing = osp.dirname(existing)
+    return existing
 
 
 def _identity(path: str | os.PathLike) -> tuple[int, int]:

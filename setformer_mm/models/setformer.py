@@ -58,6 +58,8 @@ class SeTformer(BaseModule):
         padding (str): "detect" makes the result of a picture its own, however far its
             batch pads it: see :func:`detect_valid_shape`. "ignore" takes padding for
             picture, as other backbones do.
+        mix_ffn (bool): Give the MLP of each block a depthwise 3x3 convolution, as
+            SegFormer and PVTv2 do. The paper's blocks have none.
         init_cfg (dict | list[dict], optional): mmengine's initialisation; for weights
             ``dict(type="Pretrained", checkpoint=..., prefix="backbone.")``. References
             trained on another grid are resampled.
@@ -77,6 +79,7 @@ class SeTformer(BaseModule):
         gap_before_final_norm: bool = False,
         with_cp: bool = False,
         padding: str = "detect",
+        mix_ffn: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -97,7 +100,9 @@ class SeTformer(BaseModule):
             arch["embed_dims"] * 2**i for i in range(len(arch["depths"]))
         ]
         self.patch_embed = PatchEmbed(in_channels, self.embed_dims[0])
-        self.stages = build_stages(arch, num_stages, attention, drop_path_rate, with_cp)
+        self.stages = build_stages(
+            arch, num_stages, attention, drop_path_rate, with_cp, mix_ffn
+        )
         self._handles_padding = all(
             block.attn.handles_padding for s in self.stages for block in s.blocks
         )

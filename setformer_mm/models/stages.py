@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .mlp import MLP
+from .mlp import MLP, MixFFN
 from .padding import halved, zero_padding
 from .stochastic_depth import StochasticDepth
 from .strided_conv import StridedConv2d
-from .token_mixer import build_token_mixer, spread_over_stages
+from .token_mixer import build_token_mixer, require_bool, spread_over_stages
 
 
 class PatchEmbed(nn.Module):
@@ -78,6 +78,7 @@ class SeTBlock(nn.Module):
         mlp_ratio (float): Hidden channels of the MLP over ``C``.
         drop_path (float): Probability of skipping a branch, a sample.
         attention (dict): See :func:`build_token_mixer`.
+        mix_ffn (bool): Whether the MLP is a :class:`~.mlp.MixFFN`.
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class SeTBlock(nn.Module):
         mlp_ratio: float,
         drop_path: float,
         attention: dict,
+        mix_ffn: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dims)
         self.attn = build_token_mixer(attention, embed_dims, num_heads)
         self.norm2 = nn.LayerNorm(embed_dims)
-        self.mlp = MLP(embed_dims, int(embed_dims * mlp_ratio))
+        mlp = MixFFN if mix_ffn else MLP
+        self.mlp = mlp(embed_dims, int(embed_dims * mlp_ratio))
         self.drop_path = StochasticDepth(drop_path)
 
     def forward(
@@ -107,7 +110,7 @@ class SeTBlock(nn.Module):
         """
         valid = () if valid_shape is None else (valid_shape,)
         x = x + self.drop_path(self.attn(self.norm1(x), prepared, *valid))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x), *valid))
 
 
 class SeTStage(nn.Module):
@@ -193,6 +196,7 @@ def build_stages(
     attention: dict | None = None,
     drop_path_rate: float = 0.0,
     with_cp: bool = False,
+    mix_ffn: bool = False,
 ) -> nn.ModuleList:
     """Build the first stages of an architecture.
 
@@ -200,13 +204,18 @@ def build_stages(
         arch (dict): See :func:`resolve_architecture`.
         num_stages (int, optional): How many; all by default.
         attention (dict, optional): See :class:`~setformer_mm.models.SeTformer`, as for
-            the next two.
+            the next three.
         drop_path_rate (float): That of the last block built.
         with_cp (bool): Whether to recompute activations.
+        mix_ffn (bool): Whether MLPs have a convolution.
 
     Returns:
         nn.ModuleList: One :class:`SeTStage` each; all but the last one downsample.
+
+    Raises:
+        ValueError: If an argument is out of its rule.
     """
+    require_bool(mix_ffn=mix_ffn)
     attention = resolve_attention(attention)
     attention = spread_over_stages(attention, len(arch["depths"]))
     depths = arch["depths"][:num_stages]
@@ -221,6 +230,7 @@ def build_stages(
             num_heads=arch["num_heads"][i],
             mlp_ratio=arch["mlp_ratio"],
             attention=attention[i],
+            mix_ffn=mix_ffn,
         )
         for i, depth in enumerate(depths)
     )

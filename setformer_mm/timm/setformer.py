@@ -57,6 +57,7 @@ class SeTformerClassifier(
         drop_rate (float): Dropout before the classifier.
         drop_path_rate (float): Stochastic depth of the last block.
         attention (dict, optional): See :class:`setformer_mm.models.SeTformer`.
+        mix_ffn (bool): Likewise.
     """
 
     output_fmt = "NCHW"
@@ -71,6 +72,7 @@ class SeTformerClassifier(
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         attention: dict | None = None,
+        mix_ffn: bool = False,
     ) -> None:
         super().__init__()
         arch = resolve_architecture(arch)
@@ -85,7 +87,10 @@ class SeTformerClassifier(
         self.num_features = channels[-1]
         self.patch_embed = PatchEmbed(in_chans, channels[0])
         self.stages = build_stages(
-            arch, attention=attention, drop_path_rate=drop_path_rate
+            arch,
+            attention=attention,
+            drop_path_rate=drop_path_rate,
+            mix_ffn=mix_ffn,
         )
         self.norm = nn.LayerNorm(self.num_features)
         self.head = ClassifierHead(

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from setformer_mm.models.mlp import MLP
+from setformer_mm.models.mlp import MLP, MixFFN
 
 
 class CallsOfGELU(TorchDispatchMode):
@@ -74,3 +74,54 @@ def test_hooks_see_the_layers_own_values(problem, watcher, grad, compiled):
         handle.remove()
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(seen[0], hidden, check_device=False)
+
+
+@pytest.fixture
+def mix_ffn(seed):
+    torch.manual_seed(seed)
+    return MixFFN(3, 6).double(), torch.randn(2, 4, 5, 3, dtype=torch.float64)
+
+
+def by_hand(ffn: MixFFN, x: torch.Tensor) -> torch.Tensor:
+    """Neighbours one by one, without a convolution."""
+    hidden = F.pad(F.linear(x, ffn.expand.weight, ffn.expand.bias), (0, 0, 1, 1, 1, 1))
+    height, width = x.shape[1:3]
+    mixed = ffn.conv.bias + sum(
+        ffn.conv.weight[:, 0, i, j] * hidden[:, i : i + height, j : j + width]
+        for i in range(3)
+        for j in range(3)
+    )
+    return F.linear(F.gelu(mixed), ffn.contract.weight, ffn.contract.bias)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_mix_ffn_by_hand(mix_ffn, grad):
+    ffn, x = mix_ffn
+    with torch.set_grad_enabled(grad), CallsOfGELU() as calls:
+        out = ffn(x)
+    torch.testing.assert_close(out, by_hand(ffn, x))
+    assert calls.names == ["aten::gelu" if grad else "aten::gelu_"]
+
+
+def test_gradients_of_mix_ffn(mix_ffn):
+    ffn, x = mix_ffn
+    assert torch.autograd.gradcheck(ffn, x.requires_grad_())
+
+
+def test_mix_ffn_leaves_padding_out(mix_ffn):
+    ffn, x = mix_ffn
+    sizes = torch.tensor([[4, 5], [2, 3]])
+    out = ffn(x, sizes)
+    torch.testing.assert_close(out[0], by_hand(ffn, x)[0])
+    torch.testing.assert_close(out[1, :2, :3], by_hand(ffn, x[1:, :2, :3])[0])
+
+
+def test_hooks_see_what_the_convolution_returned(mix_ffn):
+    ffn, x = mix_ffn
+    seen = []
+    ffn.conv.register_forward_hook(lambda module, args, out: seen.append(out))
+    with torch.no_grad():
+        ffn(x)
+        hidden = ffn.expand(x).permute(0, 3, 1, 2)
+        conv = F.conv2d(hidden, ffn.conv.weight, ffn.conv.bias, padding=1, groups=6)
+    torch.testing.assert_close(seen[0], conv)

@@ -30,8 +30,9 @@ def batch_of(images: list[torch.Tensor], size=PADDED) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("mode", ["evaluation", "training", "recomputation"])
-def test_features_and_gradients_are_those_of_the_picture_alone(mode):
-    model = build(with_cp=mode == "recomputation").double()
+@pytest.mark.parametrize("mix_ffn", [False, True])
+def test_features_and_gradients_are_those_of_the_picture_alone(mode, mix_ffn):
+    model = build(with_cp=mode == "recomputation", mix_ffn=mix_ffn).double()
     model.train(mode != "evaluation")
     images = [image.double() for image in pictures()]
     together = model(batch_of(images))

@@ -1,0 +1,5 @@
+_base_ = "./segformer_scratch_setformer.py"
+
+ablation = dict(name="SeTformer, Mix-FFN")
+
+model = dict(backbone=dict(mix_ffn=True))

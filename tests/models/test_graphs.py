@@ -73,6 +73,13 @@ def test_exported(backend, training):
         require_equal(program.module(), model)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@torch.no_grad()
+def test_traced_with_convolutions_in_mlps():
+    model = build(mix_ffn=True).eval()
+    require_equal(torch.jit.trace(model, traced_images()), model)
+
+
 @torch.no_grad()
 def test_deployed_graphs_fold_nothing():
     model = build().eval()

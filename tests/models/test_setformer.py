@@ -183,6 +183,14 @@ def test_attention_fields_are_spread_over_the_stages():
             assert (single.attn.alpha, single.attn.tau) == (6.0, None)
 
 
+def test_convolutions_in_mlps_are_an_option():
+    plain, model = build(), build(mix_ffn=True)
+    hidden = [block.mlp[0].out_features for s in plain.stages for block in s.blocks]
+    assert count(model) == count(plain) + 10 * sum(hidden)  # 3 x 3 and a bias
+    loss_of(model(torch.randn(2, 3, 70, 99))).backward()
+    assert_every_parameter_has_a_finite_gradient(model)
+
+
 def test_head_dimension_of_the_family_is_32():
     for arch in ARCHITECTURES.values():
         for i, heads in enumerate(arch["num_heads"]):
@@ -588,6 +596,10 @@ INVALID = {
     "ratio in words": (
         dict(arch=SMALL | dict(mlp_ratio="3")),
         "mlp_ratio must be a number that leaves the MLP a channel, got '3'",
+    ),
+    "convolutions in words": (
+        dict(mix_ffn="no"),
+        "mix_ffn must be True or False, got 'no'",
     ),
     "three epsilons": (
         dict(attention=dict(epsilon=(0.1, 0.1, 0.1))),

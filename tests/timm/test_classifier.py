@@ -45,17 +45,19 @@ SeTformerClassifier({SMALL}).load_state_dict(source)
     assert shown.stdout.strip() == str(shapes)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (33, 95), (1, 200)])
-def test_logits_are_those_of_mmpretrain(size):
+@pytest.mark.parametrize(
+    ("size", "mix_ffn"), [((64, 64), False), ((33, 95), True), ((1, 200), False)]
+)
+def test_logits_are_those_of_mmpretrain(size, mix_ffn):
     models = pytest.importorskip("mmpretrain.models")
     pytest.importorskip("mmengine.registry").init_default_scope("mmpretrain")
     there = models.ImageClassifier(
-        dict(type="SeTformer", arch=SMALL, out_indices=-1),
+        dict(type="SeTformer", arch=SMALL, out_indices=-1, mix_ffn=mix_ffn),
         neck=dict(type="mmpretrain.GlobalAveragePooling"),
         head=dict(type="mmpretrain.LinearClsHead", num_classes=5, in_channels=64),
         data_preprocessor=dict(type="mmpretrain.ClsDataPreprocessor"),
     ).eval()
-    here = build().eval()
+    here = build(mix_ffn=mix_ffn).eval()
     images = torch.randn(2, 3, *size)
     assert here.load_state_dict(from_mm(there.state_dict())).missing_keys == []
     with torch.no_grad():

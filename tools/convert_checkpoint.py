@@ -40,6 +40,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from setformer_mm.models import SeTformer
+from setformer_mm.models.mlp import MixFFN
 from setformer_mm.utils.checkpoints import load_checkpoints_safely, read_checkpoint
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import save_checkpoint
@@ -118,11 +119,16 @@ def read_targets(cfg: Config) -> dict[str, Tensor]:
     """Build the model of a config and return its tensors by name.
 
     Raises:
-        UserError: if its backbone is not SeTformer.
+        UserError: if its backbone is not SeTformer, or no NAT can be its start.
     """
     model = build_model(cfg) if "model" in cfg else None
     if not isinstance(getattr(model, "backbone", None), SeTformer):
         raise UserError(f"{cfg.filename} has no model with a SeTformer as its backbone")
+    if any(isinstance(module, MixFFN) for module in model.backbone.modules()):
+        raise UserError(
+            f"{cfg.filename} has mix_ffn=True, and NAT's MLPs have no convolutions; "
+            "convert without it"
+        )
     return {
         name: value
         for name, value in model.state_dict().items()

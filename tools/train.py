@@ -115,9 +115,9 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
 
 class ParameterTableHook(Hook):
-    """Show what the optimiser does with the parameters, before the first step."""
+    """Show what the optimiser does with the parameters, before a state is resumed."""
 
-    def before_train(self, runner: Runner) -> None:
+    def before_run(self, runner: Runner) -> None:
         table = group_table(runner.optim_wrapper, runner.model)
         runner.logger.info(f"Parameters of the optimiser:\n{table}")
 

@@ -26,8 +26,7 @@ class MLP(nn.Sequential):
             nn.Linear(hidden_dims, embed_dims),
         )
 
-    def forward(self, x: Tensor, valid_shape: Tensor | None = None) -> Tensor:
-        """Take tokens to tokens, each by itself, whether it is padding or not."""
+    def forward(self, x: Tensor) -> Tensor:
         expand, gelu, contract = self
         hidden = _activate(gelu, expand, pointwise_linear(expand, x))
         return pointwise_linear(contract, hidden)

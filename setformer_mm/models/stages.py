@@ -110,6 +110,8 @@ class SeTBlock(nn.Module):
         """
         valid = () if valid_shape is None else (valid_shape,)
         x = x + self.drop_path(self.attn(self.norm1(x), prepared, *valid))
+        if not isinstance(self.mlp, MixFFN):
+            valid = ()  # to others, which users may put in its place, a token is alone
         return x + self.drop_path(self.mlp(self.norm2(x), *valid))
 
 

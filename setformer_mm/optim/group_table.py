@@ -31,7 +31,7 @@ def group_table(
     found = defaultdict(list)
     for wrapper in wrappers:
         for group in wrapper.optimizer.param_groups:
-            # A schedule has begun already, and keeps what it multiplies.
+            # Schedules that are built already keep here what they multiply.
             rate = group.get("initial_lr", group["lr"])
             settings = rate, group.get("weight_decay", 0)
             found[settings] += group["params"]

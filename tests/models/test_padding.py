@@ -162,6 +162,17 @@ def test_wrapped_blocks(wrapped):
         torch.testing.assert_close(a, b)
 
 
+@torch.no_grad()
+def test_mlps_of_others_take_tokens_alone():
+    model, images = build().eval(), batch_of(pictures())
+    expected = model(images)
+    for stage in model.stages:
+        for block in stage.blocks:
+            block.mlp = torch.nn.Sequential(*block.mlp)
+    for actual, e in zip(model(images), expected):
+        torch.testing.assert_close(actual, e, rtol=1e-4, atol=1e-5)
+
+
 def test_zeroing_stops_what_is_not_finite():
     x = torch.full((1, 2, 3, 1), torch.nan)
     x[0, 0, 0] = 7.0

@@ -32,6 +32,9 @@ def test_a_name_that_is_too_long(tmp_path, folder):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("link", f"{'ä' * 125}.json"):
         require_writable_file(tmp_path / folder / name, "--json")
+    for path in (f"{'a' * 300}/../b.json", "/".join(["a" * 250] * 20)):
+        with pytest.raises(UserError, match="--json has too long a name"):
+            require_writable_file(f"{tmp_path}/{folder}/{path}", "--json")
 
 
 @pytest.mark.parametrize("name", ["a.pgf", "a.txt", "a.PNG.rgba"])

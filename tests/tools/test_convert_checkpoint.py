@@ -467,6 +467,9 @@ def test_other_mistakes_end_with_a_sentence(tool, small):
         convert_small(tool, {**small, "nat": folder / "none.pth"})
     with pytest.raises(UserError, match="none.py does not exist"):
         convert_small(tool, {**small, "config": folder / "none.py"})
+    small["config"].write_text(f"{SMALL_CONFIG}model['backbone']['mix_ffn'] = True\n")
+    with pytest.raises(UserError, match="has mix_ffn=True, and NAT's MLPs have no"):
+        convert_small(tool, small)
     small["config"].write_text("custom_imports = dict(imports=['setformer_mm'])")
     with pytest.raises(UserError, match="no model with a SeTformer"):
         convert_small(tool, small)

@@ -61,6 +61,17 @@ def test_training_says_where_things_lie_and_shows_its_optimiser(
     assert "paramwise_options" not in log
 
 
+def test_the_table_of_a_resumed_training_has_the_rate_of_its_config(
+    tool, toy, trained, tmp_path
+):
+    flags = ["--work-dir", tmp_path / "run", "--resume", trained]
+    flags += ["--cfg-options", "train_cfg.max_epochs=5", "param_scheduler=None"]
+    tool("train", toy / "toy_epochs.py", *flags, "optim_wrapper.optimizer.lr=0.03")
+    log = max((tmp_path / "run").glob("*/*.log"), key=lambda path: path.stat().st_mtime)
+    _, _, table = log.read_text("utf-8").partition("Parameters of the optimiser:\n")
+    assert table.splitlines()[1].split()[0] == "0.03"
+
+
 def test_a_resumed_checkpoint_is_read_twice(tool, toy, trained, monkeypatch):
     """By the tool, which checks it before anything is built, and by mmengine."""
     read, load = [], torch.load

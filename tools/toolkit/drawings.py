@@ -88,6 +88,7 @@ def draw_into(runner: Runner, folder: Path) -> None:
                 require_sources_kept([picture], [path], kept)
         else:  # it is no file
             path = folder / f"{kwargs.get('name', 'picture')}.png"
+        require_short_names([path], "a drawing")
         draw(*args, data_sample=data_sample, **{**kwargs, "out_file": str(path)})
 
     setattr(visualizer, name, draw_into_folder)

@@ -1,11 +1,14 @@
 """Whether results can be written, asked before the work that they are of."""
 
+import errno
 import os
 import os.path as osp
 from collections.abc import Iterable
 
 from setformer_mm.utils.errors import UserError
 
+# In bytes, on nearly all disks; in folders yet to be made none can be asked.
+LONGEST_NAME = 255
 FIGURES = ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".pdf", ".svg", ".eps"
 
 
@@ -19,7 +22,9 @@ def require_writable_folder(path: str | os.PathLike, what: str) -> None:
     Raises:
         UserError: if a file is in the way, or the permission is not there.
     """
-    existing = _nearest_existing(path)
+    existing = osp.abspath(path)
+    while not osp.lexists(existing):
+        existing = osp.dirname(existing)
     if not osp.isdir(existing):
         raise UserError(f"{what} names a folder, and {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -45,11 +50,13 @@ def require_short_names(paths: Iterable[str | os.PathLike], what: str) -> None:
         UserError: naming the first that is too long for it.
     """
     for path in paths:
-        existing = _nearest_existing(path)
-        folder = existing if osp.isdir(existing) else osp.dirname(existing)
-        names = osp.abspath(path).split(os.sep)
-        longest = max(len(os.fsencode(name)) for name in names)
-        if longest > os.pathconf(folder, "PC_NAME_MAX"):
+        names = os.fsencode(path).split(os.fsencode(os.sep))
+        is_too_long = max(map(len, names)) > LONGEST_NAME
+        try:
+            os.lstat(path)
+        except OSError as error:  # the whole path, and names on other disks
+            is_too_long |= error.errno == errno.ENAMETOOLONG
+        if is_too_long:
             raise UserError(f"{what} has too long a name: {path}")
 
 
@@ -94,14 +101,6 @@ def require_sources_kept(
             raise UserError(
                 f"{path} is read and would be written over; name another place to write"
             )
-
-
-def _nearest_existing(path: str | os.PathLike) -> str:
-    """The path, or the folder above it to which the rest will be added."""
-    existing = osp.abspath(path)
-    while not osp.lexists(existing):
-        existing = osp.dirname(existing)
-    return existing
 
 
 def _identity(path: str | os.PathLike) -> tuple[int, int]:

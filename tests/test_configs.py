@@ -26,8 +26,7 @@ REAL = [
 ]
 MINI = ["setformer_digits", "mask_rcnn_setformer_digits", "upernet_setformer_digits"]
 RELATIONS = ["setformer_relations", "fcn_setformer_relations"]
-PEERS = ["swin", "convnext", "pvtv2", "resnet", "vit"]
-BACKBONES = ["setformer", "setformer_mix_ffn", *PEERS]
+BACKBONES = "setformer setformer_mix_ffn swin convnext pvtv2 resnet vit".split()
 BACKBONE_TASKS = ["classifier", "mask_rcnn_scratch", "segformer_scratch"]
 BACKBONE_JOBS = [*BACKBONE_TASKS, "mask_rcnn_pretrained", "upernet_pretrained"]
 COMPARED = [f"{job}_{name}" for job in BACKBONE_JOBS for name in BACKBONES]

@@ -75,7 +75,7 @@ def draw_into(runner: Runner, folder: Path) -> None:
     targets = [path_of_drawing(picture) for picture in pictures]
     require_sources_kept(pictures, targets, kept)
     require_short_names(targets, "a drawing")
-    told = set(pictures)
+    told = set(targets)
     visualizer = runner.visualizer
     name = "visualize_cls" if hasattr(visualizer, "visualize_cls") else "add_datasample"
     draw = getattr(visualizer, name)
@@ -83,12 +83,12 @@ def draw_into(runner: Runner, folder: Path) -> None:
     def draw_into_folder(*args, data_sample, **kwargs) -> None:
         if img_path := getattr(data_sample, "img_path", None):
             picture = Path(osp.abspath(img_path))
-            path = path_of_drawing(picture)
-            if picture not in told:
-                require_sources_kept([picture], [path], kept)
+            sources, path = [picture], path_of_drawing(picture)
         else:  # it is no file
-            path = folder / f"{kwargs.get('name', 'picture')}.png"
-        require_short_names([path], "a drawing")
+            sources, path = [], folder / f"{kwargs.get('name', 'picture')}.png"
+        if path not in told:
+            require_sources_kept(sources, [path], kept)
+            require_short_names([path], "a drawing")
         draw(*args, data_sample=data_sample, **{**kwargs, "out_file": str(path)})
 
     setattr(visualizer, name, draw_into_folder)

@@ -1,6 +1,5 @@
-# With a convolution in each MLP, which the paper's blocks do not have.
-_base_ = "./classifier_setformer.py"
+_base_ = ["./classifier_setformer.py", "../_base_/models/digits_mix_ffn.py"]
 
 ablation = dict(name="SeTformer, Mix-FFN")
 
-model = dict(backbone=dict(mix_ffn=True))
+model = dict(backbone=_base_.backbone)

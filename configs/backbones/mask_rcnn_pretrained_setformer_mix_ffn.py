@@ -1,12 +1,5 @@
-_base_ = "./mask_rcnn_pretrained_setformer.py"
+_base_ = ["./mask_rcnn_pretrained_setformer.py", "../_base_/models/digits_mix_ffn.py"]
 
 ablation = dict(name="SeTformer, Mix-FFN")
 
-model = dict(
-    backbone=dict(
-        mix_ffn=True,
-        init_cfg=dict(
-            checkpoint="ablation_output/backbones/classifier_setformer_mix_ffn/seed_0/epoch_12.pth"
-        ),
-    )
-)
+model = dict(backbone=dict(_base_.backbone, init_cfg=_base_.classifier))

@@ -1,5 +1,5 @@
-_base_ = "./segformer_scratch_setformer.py"
+_base_ = ["./segformer_scratch_setformer.py", "../_base_/models/digits_mix_ffn.py"]
 
 ablation = dict(name="SeTformer, Mix-FFN")
 
-model = dict(backbone=dict(mix_ffn=True))
+model = dict(backbone=_base_.backbone)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ..utils.errors import UnfitWeightsError
 from .padding import zero_padding
 from .pointwise_linear import is_plain, pointwise_linear
 
@@ -30,6 +31,11 @@ class MLP(nn.Sequential):
         expand, gelu, contract = self
         hidden = _activate(gelu, expand, pointwise_linear(expand, x))
         return pointwise_linear(contract, hidden)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        """Load, but for weights of a :class:`MixFFN`."""
+        _refuse_weights(state_dict, prefix, "conv.weight", mix_ffn=True)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class MixFFN(nn.Module):
@@ -64,6 +70,11 @@ class MixFFN(nn.Module):
         hidden = _activate(self.gelu, self.conv, hidden)
         return pointwise_linear(self.contract, hidden)
 
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        """Load, but for weights of an :class:`MLP`."""
+        _refuse_weights(state_dict, prefix, "0.weight", mix_ffn=False)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
 
 def _activate(gelu: nn.Module, layer: nn.Module, hidden: Tensor) -> Tensor:
     """Apply a GELU to what a layer returned, and overwrite that if nobody can tell."""
@@ -75,3 +86,12 @@ def _activate(gelu: nn.Module, layer: nn.Module, hidden: Tensor) -> Tensor:
     ):
         return gelu(hidden)
     return torch.ops.aten.gelu_(hidden)
+
+
+def _refuse_weights(state_dict: dict, prefix: str, name: str, mix_ffn: bool) -> None:
+    """Refuse weights of the other kind: those of an ``init_cfg`` would be left out."""
+    if prefix + name in state_dict:
+        raise UnfitWeightsError(
+            f"{prefix.rstrip('.') or 'the MLP'} must have mix_ffn={mix_ffn}, as when its "
+            f"weights were trained, got mix_ffn={not mix_ffn}"
+        )

@@ -4,6 +4,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from setformer_mm.models.mlp import MLP, MixFFN
+from setformer_mm.models.setformer import SeTformer
+from setformer_mm.utils.errors import UnfitWeightsError
 
 
 class CallsOfGELU(TorchDispatchMode):
@@ -138,3 +140,17 @@ def test_bfloat16_of_few_columns(height, width):
     with torch.autocast("cpu", torch.bfloat16):
         out = ffn(x)
     assert (out - expected).norm() <= 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("trained", [True, False])
+def test_weights_of_the_other_kind_are_refused(trained, strict):
+    """By an init_cfg, which is not strict, MLPs would have kept their random ones."""
+    arch = dict(embed_dims=16, depths=(1,), num_heads=(1,), mlp_ratio=2)
+    weights = SeTformer(arch, mix_ffn=trained).state_dict()
+    SeTformer(arch, mix_ffn=trained).load_state_dict(weights, strict=strict)
+    with pytest.raises(
+        UnfitWeightsError,
+        match=rf"^stages\.0\.blocks\.0\.mlp must have mix_ffn={trained}, as when its",
+    ):
+        SeTformer(arch, mix_ffn=not trained).load_state_dict(weights, strict=strict)

@@ -92,6 +92,6 @@ def _refuse_weights(state_dict: dict, prefix: str, name: str, mix_ffn: bool) -> 
     """Refuse weights of the other kind: those of an ``init_cfg`` would be left out."""
     if prefix + name in state_dict:
         raise UnfitWeightsError(
-            f"{prefix.rstrip('.') or 'the MLP'} must have mix_ffn={mix_ffn}, as when its "
-            f"weights were trained, got mix_ffn={not mix_ffn}"
+            f"{prefix.rstrip('.') or 'the MLP'} must have mix_ffn={mix_ffn}, as when "
+            f"its weights were trained, got mix_ffn={not mix_ffn}"
         )

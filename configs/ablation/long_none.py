@@ -1,5 +1,0 @@
-_base_ = "./long_set.py"
-
-ablation = dict(group="token mixer, 120 epochs", name="none")
-
-model = dict(backbone=dict(attention=dict(type="NoMixing")))

@@ -156,6 +156,7 @@ def _table(group: str, rows: list[Row]) -> str:
     header += ["ms an image"] * is_timed
     if baseline:
         header.append(f"against {baseline.name}")
+    of_a_seed = 1 if "%" in label else decimals
     lines = []
     for row in rows:
         run = row.runs[0]
@@ -169,7 +170,7 @@ def _table(group: str, rows: list[Row]) -> str:
             "–" if operations is None else _amount(operations),
             f"{row.mean:.{decimals}f}",
             spread,
-            ", ".join(f"{score:.{max(decimals - 1, 1)}f}" for score in row.scores),
+            ", ".join(f"{score:.{of_a_seed}f}" for score in row.scores),
         ]
         if companion:
             values = [run.result.metrics.get(companion) for run in row.runs]

@@ -55,7 +55,7 @@ from setformer_mm.utils.data_sources import require_known_classes, unwrapped
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import write_atomically
 from setformer_mm.utils.results import FILE_NAMES, describe_run, write_result
-from toolkit.config_checks import require_parts
+from toolkit.config_checks import require_fitting_class_counts, require_parts
 from toolkit.drawings import draw_into, draw_predictions
 from toolkit.launch import (
     build_runner,
@@ -135,6 +135,7 @@ def main() -> None:
             read = [args.config, args.checkpoint, *data_files(cfg, "test")]
             require_sources_kept(read, [args.out])
         require_known_classes(cfg, ("test",))
+        require_fitting_class_counts(cfg, ("test",))
     checkpoint = read_checkpoint(args.checkpoint)
     use_gloo_on_cpu(cfg)
 

@@ -64,6 +64,7 @@ from toolkit.backbone_use import (
 )
 from toolkit.config_checks import (
     require_enough_for_batch_norm,
+    require_fitting_class_counts,
     require_parts,
     require_usable_class_weights,
 )
@@ -207,6 +208,7 @@ def main() -> None:
         require_known_classes(cfg, ("train", "val"))
         require_pretrained_weights(cfg)
         require_enough_for_batch_norm(cfg)
+        require_fitting_class_counts(cfg, ("train", "val"))
         require_usable_class_weights(cfg)
         require_known_constructor(cfg)
         require_fitting_widths(cfg)

@@ -93,5 +93,6 @@ def _refuse_weights(state_dict: dict, prefix: str, name: str, mix_ffn: bool) -> 
     if prefix + name in state_dict:
         raise UnfitWeightsError(
             f"{prefix.rstrip('.') or 'the MLP'} must have mix_ffn={mix_ffn}, as when "
-            f"its weights were trained, got mix_ffn={not mix_ffn}"
+            f"its weights were trained, got mix_ffn={not mix_ffn}: give the backbone "
+            f"mix_ffn={mix_ffn}, or leave these weights out"
         )

@@ -58,7 +58,9 @@ def report(kernels: list[Kernel], architecture: str, capsys) -> None:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("architecture", ["80", "90"])
+@pytest.mark.parametrize(
+    "architecture", ["80", pytest.param("90", marks=pytest.mark.slow)]
+)
 def test_kernels_of_the_family_fit_the_registers(architecture, tmp_path, capsys):
     kernels = compile_kernels("kernels_32.cu", architecture, tmp_path)
     report(kernels, architecture, capsys)

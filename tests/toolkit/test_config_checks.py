@@ -14,6 +14,7 @@ from toolkit.config_checks import (
     misspelt_fields,
     padding_mistaken,
     require_enough_for_batch_norm,
+    require_fitting_class_counts,
     require_integers,
     require_parts,
     require_usable_class_weights,
@@ -31,6 +32,7 @@ def test_our_configs_are_meant(path):
     assert padding_mistaken(cfg) == []
     require_integers(cfg)
     require_enough_for_batch_norm(cfg)
+    require_fitting_class_counts(cfg, ("train", "val", "test"))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,36 @@ def test_class_weights_where_ignored_pixels_have_none(monkeypatch):
     require_usable_class_weights(UPERNET)
     monkeypatch.setattr(module, "cross_entropy", lambda *args, **fields: None)
     require_usable_class_weights(digits)
+
+
+@pytest.mark.parametrize("key", ["model.data_preprocessor", "data_preprocessor"])
+def test_classes_of_labels_and_of_logits(key):
+    """mmpretrain ended in the first iteration, or after the first epoch."""
+    cfg = Config.fromfile(ROOT / "configs" / "setformer_t_in1k.py")
+    if key == "data_preprocessor":
+        cfg.data_preprocessor = cfg.model.pop(key)
+    cfg.model.head.num_classes = 3
+    require_fitting_class_counts(cfg, [])
+    with pytest.raises(UserError, match=rf"^{key}\.num_classes must be 3, .* got 1000"):
+        require_fitting_class_counts(cfg, ["train", "val"])
+    cfg.merge_from_dict({f"{key}.num_classes": 3})
+    with pytest.raises(UserError, match=r"^val_evaluator\.topk must be at most 3, the"):
+        require_fitting_class_counts(cfg, ["train", "val"])
+    for topk in ((1, 3), 3):
+        cfg.val_evaluator = [dict(type="mmpretrain.Accuracy", topk=topk)]
+        require_fitting_class_counts(cfg, ["train", "val"])
+    cfg.val_evaluator.append(dict(type="Accuracy", topk=4))
+    with pytest.raises(UserError, match=r"^val_evaluator\.1\.topk must .* got 4$"):
+        require_fitting_class_counts(cfg, ["train", "val"])
+
+
+def test_labels_that_stay_numbers():
+    cfg = Config.fromfile(ROOT / "configs" / "digits" / "setformer_digits.py")
+    cfg.model.data_preprocessor.num_classes = 1000
+    require_fitting_class_counts(cfg, ["train"])
+    cfg.model.data_preprocessor.to_onehot = True
+    with pytest.raises(UserError, match="because labels become one-hot vectors"):
+        require_fitting_class_counts(cfg, ["train"])
 
 
 @pytest.mark.parametrize(

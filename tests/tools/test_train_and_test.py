@@ -130,7 +130,10 @@ def test_checkpoint_of_another_model(tool, toy, trained, tmp_path, capsys):
         (["--auto-scale-lr"], "base_batch_size"),
         (["--launcher", "pytorch"], "torchrun"),
         (["--launcher", "slurm"], "needs GPUs"),
-        (["--cfg-options", "load_from=none.pth"], "none.pth does not exist"),
+        (
+            ["--cfg-options", "load_from=none.pth"],
+            "none.pth does not exist; train its config first or",
+        ),
         (["--amp"], "needs a GPU"),
     ],
 )

@@ -183,6 +183,46 @@ def require_usable_class_weights(cfg: Config) -> None:
             )
 
 
+def require_fitting_class_counts(cfg: Config, splits: Sequence[str]) -> None:
+    """Check how many classes the parts of a classifier of mmpretrain believe in.
+
+    Args:
+        cfg: a whole config.
+        splits: some of "train", "val" and "test".
+
+    Raises:
+        UserError: if labels become one-hot vectors of another length than that of the
+            head's logits, which fails in the first iteration, or accuracy is wanted of
+            more classes than there are, which fails after a first epoch.
+    """
+    number = _get(cfg, "model.head.num_classes")
+    if cfg.get("default_scope") != "mmpretrain" or not isinstance(number, int):
+        return
+    in_model = _get(cfg, "model.data_preprocessor")
+    key = "model.data_preprocessor" if in_model else "data_preprocessor"
+    preprocessor = in_model or cfg.get(key) or {}
+    # mmpretrain's classifier has its augmentations of batches in `train_cfg`.
+    augments = preprocessor.get("batch_augments") or _get(cfg, "model.train_cfg")
+    makes_vectors = preprocessor.get("to_onehot") or augments
+    found = preprocessor.get("num_classes")
+    if "train" in splits and makes_vectors and found != number:
+        raise UserError(
+            f"{key}.num_classes must be {number}, as model.head.num_classes is, "
+            f"because labels become one-hot vectors in training, got {found}"
+        )
+    for split in splits:
+        for name, metric in _dicts(cfg.get(f"{split}_evaluator"), f"{split}_evaluator"):
+            if str(metric.get("type")).rpartition(".")[2] != "Accuracy":
+                continue
+            topk = metric.get("topk", 1)
+            places = topk if isinstance(topk, list | tuple) else [topk]
+            if max(places, default=1) > number:
+                raise UserError(
+                    f"{name}.topk must be at most {number}, the number of classes of "
+                    f"model.head, got {topk}"
+                )
+
+
 def class_weights_break() -> bool:
     """Whether mmseg indexes class weights with the labels of ignored pixels."""
     from mmseg.models.losses.cross_entropy_loss import cross_entropy

@@ -110,8 +110,13 @@ def require_pretrained_weights(cfg: Config) -> None:
         UserError: if a checkpoint is missing or cannot be read, or holds nothing under
             the ``prefix`` of its ``init_cfg``.
     """
-    if cfg.get("load_from") and not cfg.get("resume"):
-        read_checkpoint(cfg.load_from)
+    if (path := cfg.get("load_from")) and not cfg.get("resume"):
+        if not _exists(osp.expanduser(path)):
+            raise UserError(
+                f"the checkpoint {path} does not exist; train its config first or pass "
+                "--cfg-options load_from=None to start from scratch"
+            )
+        read_checkpoint(path)
     for key, init_cfg in _pretrained_init_cfgs(cfg.model, "model"):
         path = init_cfg["checkpoint"]
         if not _is_remote(path) and not osp.isfile(path):

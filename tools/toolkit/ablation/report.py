@@ -222,7 +222,8 @@ def _against(row: Row, baseline: Row) -> str:
 def _legend(runs: Sequence[AblationRun]) -> str:
     sentences = [
         "Means over seeds, their standard deviation (n - 1), and the value of each "
-        "seed, all on the validation split after the last iteration.",
+        "seed, all on the validation split after the last iteration. Rows are in the "
+        "order of their means over the seeds that all of a table have.",
         "Differences are of the seeds that both rows have, and bold where a t-test "
         "tells them from chance at the 5 % level (Welch's; of a single seed Student's, "
         "with the deviation of the baseline's seeds); others may be chance, and of "

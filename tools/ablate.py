@@ -9,7 +9,8 @@ in the tables, and perhaps how many seeds it wants and which learning rates
 (:mod:`toolkit.ablation.runs`): these are tried with the first seed, in
 ``FOLDER/<config>/lr_<rate>/seed_<seed>``, and the best one goes on with the others.
 ``--collected FILE.json`` continues a grid of another machine, whose ``ablation.json``
-that file is.
+that file is: what it holds of these configs counts as finished, and what it holds of
+others is kept beside them.
 """
 
 import argparse
@@ -42,7 +43,8 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         metavar="FILE.json",
         default=[],
-        help="what earlier grids collected: these runs count as finished",
+        help="what earlier grids collected: these runs count as finished, and those "
+        "of other configs stay beside them",
     )
     parser.add_argument(
         "--report-only",
@@ -84,6 +86,7 @@ from toolkit.ablation.jobs import (
     Job,
     first_runs,
     plan,
+    runs_of_others,
     without_worse_rates,
 )
 from toolkit.ablation.report import draw, draw_progress, markdown
@@ -186,9 +189,11 @@ def start_training(job: Job, num_threads: int) -> subprocess.Popen:
         return start_child(command, stdout=log, stderr=log, env=environment)
 
 
-def collect(jobs: Sequence[Job], path: Path) -> list[AblationRun]:
-    """Write the runs of all jobs that are finished."""
-    runs = [run for job in jobs if (run := job.run())]
+def collect(
+    jobs: Sequence[Job], path: Path, others: Sequence[AblationRun] = ()
+) -> list[AblationRun]:
+    """Write the runs of all jobs that are finished, and those of others."""
+    runs = [*others, *(run for job in jobs if (run := job.run()))]
     write_runs(path, runs)
     return runs
 
@@ -202,8 +207,13 @@ def report(runs: list[AblationRun], out: Path) -> None:
     print(f"\n{tables}\nTables and pictures are in {out}")
 
 
-def train_and_report(jobs: Sequence[Job], out: Path, num_parallel: int) -> None:
-    """Run the grid, collect and show what has been finished.
+def train_and_report(
+    jobs: Sequence[Job],
+    out: Path,
+    num_parallel: int,
+    others: Sequence[AblationRun] = (),
+) -> None:
+    """Run the grid, collect and show what has been finished, beside runs of others.
 
     Raises:
         UserError: if a run failed, or the grid was stopped.
@@ -221,7 +231,7 @@ def train_and_report(jobs: Sequence[Job], out: Path, num_parallel: int) -> None:
             some,
             lambda job: start_training(job, threads),
             num_parallel,
-            lambda: collect(jobs, path),
+            lambda: collect(jobs, path, others),
         )
 
     try:
@@ -234,7 +244,7 @@ def train_and_report(jobs: Sequence[Job], out: Path, num_parallel: int) -> None:
             failed = run(jobs)
     except KeyboardInterrupt:
         raise UserError("stopped; the same command goes on from here") from None
-    if runs := collect(jobs, path):
+    if runs := collect(jobs, path, others):
         report(runs, out)
     if failed:
         raise UserError(f"{len(failed)} of {len(jobs)} runs failed; see above")
@@ -251,9 +261,10 @@ def main() -> None:
         return
     progress = tqdm(args.configs, "reading configs", leave=False, disable=None)
     contenders = [c for config in progress for c in read_contenders(config, args.seeds)]
-    jobs = plan(contenders, args.out, read_runs(args.collected))
+    collected = read_runs(args.collected)
+    jobs = plan(contenders, args.out, collected)
     hold_folder(args.out, "name another folder with --out")
-    train_and_report(jobs, args.out, args.jobs)
+    train_and_report(jobs, args.out, args.jobs, runs_of_others(jobs, collected))
 
 
 def stop(*_) -> None:

@@ -87,7 +87,9 @@ class Process:
                 self.job.log.write_text("Traceback\nerror: out of luck\n\n")
             else:
                 identity = dict(
-                    config_sha256=self.job.contender.sha256, seed=self.job.seed
+                    config=self.job.contender.config,
+                    config_sha256=self.job.contender.sha256,
+                    seed=self.job.seed,
                 )
                 result = dataclasses.replace(
                     RESULT, **{**identity, **self.trainer.change}
@@ -184,6 +186,30 @@ def test_runs_of_a_grid_elsewhere_are_skipped(ablate, make_jobs, tmp_path, capsy
     assert "[2/3] finished before" in capsys.readouterr().out
     assert ablate.collect(jobs, file)[:2] == runs
     assert len(ablate.read_runs([file])) == 3
+
+
+def test_runs_of_other_configs_are_kept(ablate, make_jobs, tmp_path):
+    """Of the file that a grid goes on from; but for those of a config as it was."""
+    earlier = []
+    for name in "abc":
+        earlier += make_jobs(name, seeds=3, sha256=name * 64, folder="elsewhere")
+    run(ablate, earlier, Trainer(ablate))
+    runs = ablate.collect(earlier, tmp_path / "ablation.json")
+
+    fewer = make_jobs("a", seeds=1, sha256="a" * 64, collected=runs)
+    assert ablate.runs_of_others(fewer, runs) == runs[1:]
+    jobs = make_jobs("a", seeds=4, sha256="a" * 64, collected=runs)
+    jobs += make_jobs("b", seeds=2, sha256="1" * 64, collected=runs)
+    others = ablate.runs_of_others(jobs, runs)
+    assert others == [r for r in runs if Path(r.result.config).stem == "c"]
+
+    trainer = Trainer(ablate)
+    run(ablate, jobs, trainer)
+    assert trainer.started == ["a, seed 3", "b, seed 0", "b, seed 1"]
+    ablate.train_and_report(jobs, tmp_path / "out", 1, others)
+    kept = ablate.read_runs([tmp_path / "out" / "ablation.json"])
+    assert len(kept) == 3 + 4 + 2
+    assert len({(r.result.config, r.result.seed) for r in kept}) == 9
 
 
 def test_interrupted_jobs_go_on(ablate, make_jobs, monkeypatch, capsys):

@@ -223,6 +223,27 @@ def plan(
     return jobs
 
 
+def runs_of_others(
+    jobs: Sequence[Job], collected: Iterable[AblationRun]
+) -> list[AblationRun]:
+    """Runs of earlier grids that no job stands for: of other configs and other seeds.
+
+    Those of a config that is among the jobs and has changed since are left out.
+    """
+    versions: dict[str, set[str]] = {}
+    for job in jobs:
+        name = Path(job.contender.config).name
+        versions.setdefault(name, set()).add(job.contender.sha256)
+    own = {(job.contender.sha256, job.seed) for job in jobs}
+    others = []
+    for run in collected:
+        sha256 = run.result.config_sha256
+        is_current = sha256 in versions.get(Path(run.result.config).name, {sha256})
+        if is_current and (sha256, run.result.seed) not in own:
+            others.append(run)
+    return others
+
+
 def first_runs(jobs: Sequence[Job]) -> list[Job]:
     """The runs by which learning rates are chosen: each rate with the first seed."""
     return [

@@ -120,7 +120,7 @@ def test_classes_of_labels_and_of_logits(key):
     cfg.merge_from_dict({f"{key}.num_classes": 3})
     with pytest.raises(UserError, match=r"^val_evaluator\.topk must be at most 3, the"):
         require_fitting_class_counts(cfg, ["train", "val"])
-    for topk in ((1, 3), 3):
+    for topk in ((1, 3), 3, range(1, 4)):
         cfg.val_evaluator = [dict(type="mmpretrain.Accuracy", topk=topk)]
         require_fitting_class_counts(cfg, ["train", "val"])
     cfg.val_evaluator.append(dict(type="Accuracy", topk=4))
@@ -132,9 +132,22 @@ def test_labels_that_stay_numbers():
     cfg = Config.fromfile(ROOT / "configs" / "digits" / "setformer_digits.py")
     cfg.model.data_preprocessor.num_classes = 1000
     require_fitting_class_counts(cfg, ["train"])
+    cfg.model.train_cfg = dict(augments=dict(type="Mixup", alpha=0.8))
+    cfg.model.data_preprocessor.batch_augments = None  # goes before `train_cfg`
+    require_fitting_class_counts(cfg, ["train"])
     cfg.model.data_preprocessor.to_onehot = True
     with pytest.raises(UserError, match="because labels become one-hot vectors"):
         require_fitting_class_counts(cfg, ["train"])
+    cfg.model.data_preprocessor.num_classes = None  # samples tell it
+    require_fitting_class_counts(cfg, ["train"])
+
+
+def test_classes_of_a_model_within_test_time_augmentation():
+    cfg = Config.fromfile(ROOT / "configs" / "digits" / "setformer_digits.py")
+    cfg.model = dict(type="AverageClsScoreTTA", module=cfg.model)
+    cfg.test_evaluator = dict(type=type("Accuracy", (), {}), topk=(1, 20))
+    with pytest.raises(UserError, match=r"^test_evaluator\.topk must be at most 10"):
+        require_fitting_class_counts(cfg, ["test"])
 
 
 @pytest.mark.parametrize(

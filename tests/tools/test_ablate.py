@@ -189,7 +189,7 @@ def test_runs_of_a_grid_elsewhere_are_skipped(ablate, make_jobs, tmp_path, capsy
 
 
 def test_runs_of_other_configs_are_kept(ablate, make_jobs, tmp_path):
-    """Of the file that a grid goes on from; but for those of a config as it was."""
+    """Of the file that a grid goes on from; none of the configs that it trains."""
     earlier = []
     for name in "abc":
         earlier += make_jobs(name, seeds=3, sha256=name * 64, folder="elsewhere")
@@ -197,7 +197,13 @@ def test_runs_of_other_configs_are_kept(ablate, make_jobs, tmp_path):
     runs = ablate.collect(earlier, tmp_path / "ablation.json")
 
     fewer = make_jobs("a", seeds=1, sha256="a" * 64, collected=runs)
-    assert ablate.runs_of_others(fewer, runs) == runs[1:]
+    assert ablate.runs_of_others(fewer, runs) == runs[3:]
+    in_the_row_of_a = make_jobs("d", seeds=1, sha256="d" * 64)
+    object.__setattr__(in_the_row_of_a[0].contender, "rows", {"config": "a"})
+    assert ablate.runs_of_others(in_the_row_of_a, runs) == runs[3:]
+    torn = [*runs[3:], dataclasses.replace(runs[3], result=runs[6].result)]
+    with pytest.raises(UserError, match="must be of one config in one version, got 2"):
+        ablate.runs_of_others(fewer, torn)
     jobs = make_jobs("a", seeds=4, sha256="a" * 64, collected=runs)
     jobs += make_jobs("b", seeds=2, sha256="1" * 64, collected=runs)
     others = ablate.runs_of_others(jobs, runs)

@@ -195,28 +195,30 @@ def require_fitting_class_counts(cfg: Config, splits: Sequence[str]) -> None:
             head's logits, which fails in the first iteration, or accuracy is wanted of
             more classes than there are, which fails after a first epoch.
     """
-    number = _get(cfg, "model.head.num_classes")
+    # Test-time augmentation wraps the model.
+    model = _get(cfg, "model.module") or cfg.get("model") or {}
+    number = _get(model, "head.num_classes")
     if cfg.get("default_scope") != "mmpretrain" or not isinstance(number, int):
         return
-    in_model = _get(cfg, "model.data_preprocessor")
+    in_model = model.get("data_preprocessor")
     key = "model.data_preprocessor" if in_model else "data_preprocessor"
     preprocessor = in_model or cfg.get(key) or {}
     # mmpretrain's classifier has its augmentations of batches in `train_cfg`.
-    augments = preprocessor.get("batch_augments") or _get(cfg, "model.train_cfg")
+    augments = preprocessor.get("batch_augments", model.get("train_cfg"))
     makes_vectors = preprocessor.get("to_onehot") or augments
-    found = preprocessor.get("num_classes")
-    if "train" in splits and makes_vectors and found != number:
+    found = preprocessor.get("num_classes")  # samples may say it, too
+    if "train" in splits and makes_vectors and found not in (None, number):
         raise UserError(
             f"{key}.num_classes must be {number}, as model.head.num_classes is, "
             f"because labels become one-hot vectors in training, got {found}"
         )
     for split in splits:
         for name, metric in _dicts(cfg.get(f"{split}_evaluator"), f"{split}_evaluator"):
-            if str(metric.get("type")).rpartition(".")[2] != "Accuracy":
+            kind = getattr(metric.get("type"), "__name__", str(metric.get("type")))
+            if kind.rpartition(".")[2] != "Accuracy":
                 continue
             topk = metric.get("topk", 1)
-            places = topk if isinstance(topk, list | tuple) else [topk]
-            if max(places, default=1) > number:
+            if max([topk] if isinstance(topk, int) else topk or [1]) > number:
                 raise UserError(
                     f"{name}.topk must be at most {number}, the number of classes of "
                     f"model.head, got {topk}"
@@ -240,7 +242,7 @@ def class_weights_break() -> bool:
     return False
 
 
-def _get(cfg: Config, key: str):
+def _get(cfg: Config | dict, key: str):
     """The value of a dotted key, None if it is not there."""
     value = cfg
     for name in key.split("."):

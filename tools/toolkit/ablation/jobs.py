@@ -15,7 +15,7 @@ from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.results import FILE_NAMES, Result, read_result
 
 from .curves import read_records, training_time, validation_curve
-from .runs import AblationRun, best_rate
+from .runs import AblationRun, best_rate, group_runs
 
 LOG = "train.log"
 
@@ -226,21 +226,25 @@ def plan(
 def runs_of_others(
     jobs: Sequence[Job], collected: Iterable[AblationRun]
 ) -> list[AblationRun]:
-    """Runs of earlier grids that no job stands for: of other configs and other seeds.
+    """Runs of earlier grids that stand beside those of the jobs in the tables.
 
-    Those of a config that is among the jobs and has changed since are left out.
+    Left out are runs of the jobs' own configs, with other seeds too, as they are and as
+    they were, and of configs in whose rows these stand now.
+
+    Raises:
+        UserError: if the others cannot stand in tables together.
     """
-    versions: dict[str, set[str]] = {}
-    for job in jobs:
-        name = Path(job.contender.config).name
-        versions.setdefault(name, set()).add(job.contender.sha256)
-    own = {(job.contender.sha256, job.seed) for job in jobs}
-    others = []
-    for run in collected:
-        sha256 = run.result.config_sha256
-        is_current = sha256 in versions.get(Path(run.result.config).name, {sha256})
-        if is_current and (sha256, run.result.seed) not in own:
-            others.append(run)
+    hashes = {job.contender.sha256 for job in jobs}
+    paths = {job.contender.config for job in jobs}
+    rows = {row for job in jobs for row in job.contender.rows.items()}
+    others = [
+        run
+        for run in collected
+        if run.result.config_sha256 not in hashes
+        and run.result.config not in paths
+        and rows.isdisjoint(run.rows.items())
+    ]
+    group_runs(others)
     return others
 
 

@@ -198,9 +198,10 @@ def test_runs_of_other_configs_are_kept(ablate, make_jobs, tmp_path):
 
     fewer = make_jobs("a", seeds=1, sha256="a" * 64, collected=runs)
     assert ablate.runs_of_others(fewer, runs) == runs[3:]
-    in_the_row_of_a = make_jobs("d", seeds=1, sha256="d" * 64)
-    object.__setattr__(in_the_row_of_a[0].contender, "rows", {"config": "a"})
-    assert ablate.runs_of_others(in_the_row_of_a, runs) == runs[3:]
+    (job,) = make_jobs("d", seeds=1, sha256="d" * 64)
+    contender = dataclasses.replace(job.contender, rows={"config": "a"})
+    in_the_row_of_a = dataclasses.replace(job, contender=contender)
+    assert ablate.runs_of_others([in_the_row_of_a], runs) == runs[3:]
     torn = [*runs[3:], dataclasses.replace(runs[3], result=runs[6].result)]
     with pytest.raises(UserError, match="must be of one config in one version, got 2"):
         ablate.runs_of_others(fewer, torn)

@@ -244,7 +244,7 @@ def runs_of_others(
         and run.result.config not in paths
         and rows.isdisjoint(run.rows.items())
     ]
-    group_runs(others)
+    group_runs(others)  # whose error would otherwise come after the training
     return others
 
 

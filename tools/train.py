@@ -40,7 +40,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from setformer_mm.hooks import DataCheckHook, ResumeSettingsHook
+from setformer_mm.hooks import DataCheckHook, ExactResumeHook, ResumeSettingsHook
 from setformer_mm.hooks.non_finite_loss import divergence_explained
 from setformer_mm.optim import cancelled_exemptions, group_table
 from setformer_mm.utils.checkpoints import (
@@ -123,9 +123,14 @@ class ParameterTableHook(Hook):
         runner.logger.info(f"Parameters of the optimiser:\n{table}")
 
 
-def register_checks(runner: Runner) -> None:
-    """Add the hooks that look before a training leaps, unless the config has them."""
-    for hook in (ResumeSettingsHook, DataCheckHook, ParameterTableHook):
+# Of every training, also where a config's own `custom_hooks` replaced the inherited ones:
+# what looks before it leaps, and what makes resuming exact.
+HOOKS = (ResumeSettingsHook, DataCheckHook, ParameterTableHook, ExactResumeHook)
+
+
+def register_hooks(runner: Runner) -> None:
+    """Add those of :data:`HOOKS` that the config does not have."""
+    for hook in HOOKS:
         if not any(isinstance(known, hook) for known in runner.hooks):
             runner.register_hook(hook())
 
@@ -226,7 +231,7 @@ def main() -> None:
         explain(runner, "resume", partial(cannot_resume, cfg.load_from))
     for sentence in cancelled_exemptions(runner.model, cfg.optim_wrapper):
         say(f"warning: {sentence}")
-    register_checks(runner)
+    register_hooks(runner)
     train(runner)
     if is_main_process():
         print_outputs(runner)

@@ -47,6 +47,19 @@ def test_trains_tests_and_resumes(tool, toy, trained, tmp_path):
     assert read_checkpoint(str(other / "epoch_5.pth"))["meta"]["epoch"] == 5
 
 
+def test_resuming_is_exact_whatever_hooks_a_config_has(tool, toy, tmp_path):
+    config = ["train", toy / "toy_epochs.py", "--work-dir"]
+    options = ["--cfg-options", "custom_hooks=None"]
+    tool(*config, tmp_path / "whole", *options)
+    stopped = tmp_path / "whole" / "epoch_3.pth"
+    tool(*config, tmp_path / "resumed", "--resume", stopped, *options)
+    whole, resumed = (
+        read_checkpoint(str(tmp_path / name / "epoch_4.pth"))["state_dict"]
+        for name in ("whole", "resumed")
+    )
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
 def test_training_says_where_things_lie_and_shows_its_optimiser(
     tool, toy, tmp_path, capsys
 ):

@@ -123,7 +123,7 @@ class ParameterTableHook(Hook):
         runner.logger.info(f"Parameters of the optimiser:\n{table}")
 
 
-# Of every training, also where a config's own `custom_hooks` replaced the inherited ones:
+# Of every training, also where a config's own `custom_hooks` replaced those inherited:
 # what looks before it leaps, and what makes resuming exact.
 HOOKS = (ResumeSettingsHook, DataCheckHook, ParameterTableHook, ExactResumeHook)
 

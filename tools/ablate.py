@@ -89,7 +89,7 @@ from toolkit.ablation.jobs import (
     runs_of_others,
     without_worse_rates,
 )
-from toolkit.ablation.report import draw, draw_progress, markdown
+from toolkit.ablation.pictures import draw, draw_progress
 from toolkit.ablation.runs import (
     AblationRun,
     place_in_ablation,
@@ -97,6 +97,7 @@ from toolkit.ablation.runs import (
     wish_of,
     write_runs,
 )
+from toolkit.ablation.tables import markdown
 from toolkit.child_processes import start_child
 from toolkit.folder_lock import hold_folder
 from toolkit.launch import build_model, read_config, run_tool

@@ -34,8 +34,9 @@ if __name__ == "__main__":
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.markdown import markdown_table, three_digits
-from toolkit.ablation.report import draw, draw_progress, markdown
+from toolkit.ablation.pictures import draw, draw_progress
 from toolkit.ablation.runs import AblationRun, group_runs
+from toolkit.ablation.tables import markdown
 from toolkit.documented_data import DATA_SETS, DIGITS, Data, read_data
 from toolkit.launch import run_tool
 from toolkit.model_figures import SETFORMERS, TASKS
@@ -157,7 +158,8 @@ def ablation_tables(grid: str, data: Data) -> str:
     groups = {group for run in runs for group in run.rows}
     baselines = [run for run in data.all_ablations if groups & set(run.baseline_of)]
     runs = [*runs, *(run for run in baselines if run not in runs)]
-    return markdown([_within(groups, run) for run in runs]).rstrip("\n")
+    runs = [_within(groups, run) for run in runs]
+    return markdown(runs, data.speeds).rstrip("\n")
 
 
 def mixers_overview(data: Data) -> str:
@@ -246,7 +248,7 @@ def draw_ablations(data: Data) -> None:
     print(f"Drawn: {ABLATIONS_PICTURE}")
     for grid, runs in data.ablations.items():
         picture = PROGRESS_PICTURE.format(grid)
-        if draw_progress(runs, ROOT / picture):
+        if draw_progress(runs, ROOT / picture, data.speeds):
             print(f"Drawn: {picture}")
 
 

@@ -9,6 +9,7 @@ from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import Result, read_result
 
 from .ablation.runs import AblationRun, read_runs
+from .ablation.speeds import Speeds, read_speeds
 from .model_figures import Computed, Published, read_computed, read_published
 
 # By task, as metafiles spell them.
@@ -23,6 +24,7 @@ class Data:
         measured: By name of the config.
         demos: Likewise, what short runs measured.
         ablations: By name of the grid.
+        speeds: Of the configs in grids.
     """
 
     published: Published
@@ -30,6 +32,7 @@ class Data:
     measured: dict[str, Result]
     demos: dict[str, dict]
     ablations: dict[str, list[AblationRun]]
+    speeds: Speeds
 
     @property
     def all_ablations(self) -> list[AblationRun]:
@@ -57,6 +60,7 @@ def read_data(folder: Path) -> Data:
             path.stem: read_runs([path])
             for path in sorted(folder.glob("ablation/*.json"))
         },
+        speeds=read_speeds(sorted(folder.glob("benchmarks/configs/*.json"))),
     )
 
 

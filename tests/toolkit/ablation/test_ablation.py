@@ -1,6 +1,7 @@
 """The data of an ablation, its tables and its picture, from made-up runs."""
 
 import dataclasses
+import json
 import random
 
 import numpy as np
@@ -11,12 +12,7 @@ from PIL import Image
 
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import Result
-from toolkit.ablation.report import (
-    draw,
-    draw_progress,
-    far_below,
-    markdown,
-)
+from toolkit.ablation.pictures import draw, draw_progress, far_below
 from toolkit.ablation.runs import (
     AblationRun,
     Row,
@@ -28,6 +24,8 @@ from toolkit.ablation.runs import (
     wish_of,
     write_runs,
 )
+from toolkit.ablation.speeds import read_speeds
+from toolkit.ablation.tables import markdown
 
 TOP1 = "accuracy/top1"
 BASELINES = {"mixer": "SeT", "epsilon": 0.1}
@@ -416,6 +414,63 @@ def test_progress_picture(tmp_path, monkeypatch):
     assert max(x for line in by_time.lines for x in line.get_xdata()) == 10
     assert {line.get_label() for line in by_size.lines} == {"SeT", "softmax"}
     assert sorted(by_size.lines[0].get_ydata()) == [90, 92]
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """Write what tools/bench_configs.py measures, of some rows."""
+
+    def measured(**times: float):
+        group = dict(name="mixer", batch=50)
+        group["times"] = dict(
+            inference={name: [9.0] for name in times},
+            training={name: [9.0, t, 0.0] for name, t in times.items()},
+        )
+        machine = dict(device="A", instructions="AVX9", threads=1, cpus=2)
+        machine |= dict(dtype="float32", torch="9.9", date="2026-11-30")
+        path = tmp_path / "speeds.json"
+        path.write_text(json.dumps(dict(environment=machine, groups=[group])))
+        return read_speeds([path])
+
+    return measured
+
+
+def test_times_measured_side_by_side_replace_those_of_the_runs(
+    measured, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self))
+    runs = [
+        with_curve(make_run("mixer", name, 80.0), [20, 80], training_seconds=seconds)
+        for name, seconds in (("SeT", 600.0), ("softmax", 1200.0))
+    ]
+    runs[1] = dataclasses.replace(runs[1], images_per_second=125.0)
+    text = markdown(runs, measured(SeT=0.1, softmax=0.3))
+    rows = cells(text)
+    assert rows["mixer"][5] == "ms an image"
+    assert rows["**SeT**"][5] == "2.00" and rows["softmax"][5] == "6.00"
+    sentence = "of training backbone and neck with random weights, side by side: A (AV"
+    assert sentence in text
+    draw_progress(runs, tmp_path / "p.png", measured(SeT=0.1, softmax=0.3))
+    _, by_time, _ = drawn.pop().axes
+    ends = [line.get_xdata()[-1] for line in by_time.lines]
+    assert ends == pytest.approx([5, 15])  # minutes of 150,000 images
+
+    # Not compared unless all are known.
+    partly = measured(SeT=0.1)
+    text = markdown(runs, partly)
+    assert "ms an image" not in text and "side by side" not in text
+    draw_progress(runs, tmp_path / "p.png", partly)
+    _, by_time, _ = drawn.pop().axes
+    assert not by_time.lines and by_time.get_xlabel() == "time not measured"
+
+
+def test_speeds_that_are_none(tmp_path):
+    path = tmp_path / "speeds.json"
+    for text in ("[]", "{}", '{"groups": [{}]}', "no JSON"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="does not hold speeds of configs"):
+            read_speeds([path])
 
 
 def test_a_name_has_one_colour_in_all_groups(tmp_path, monkeypatch):

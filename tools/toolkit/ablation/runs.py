@@ -95,6 +95,13 @@ class AblationRun:
         score = self.result.metrics[self.metric]
         return math.nan if score is None else score
 
+    @property
+    def images(self) -> float | None:
+        """How many it was trained on, each as often as it came; None if not known."""
+        if self.training_seconds is None or self.images_per_second is None:
+            return None
+        return self.training_seconds * self.images_per_second
+
     def score_after(self, share: float) -> float | None:
         """The score after a share of the training, None if nothing was measured there.
 
@@ -354,3 +361,8 @@ def number_of(name: str) -> float:
 def listed(names: Iterable[str]) -> str:
     """Names in a sentence."""
     return ", ".join(sorted(names))
+
+
+def display_of(metric: str) -> tuple[str, int]:
+    """What a metric is called, and the decimals of a mean."""
+    return METRICS.get(metric, (metric, 3))

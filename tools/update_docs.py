@@ -35,7 +35,7 @@ from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.files import replace_section, write_atomically
 from setformer_mm.utils.markdown import markdown_table, three_digits
 from toolkit.ablation.pictures import draw, draw_progress
-from toolkit.ablation.runs import AblationRun, group_runs
+from toolkit.ablation.runs import AblationRun, comparable_means, group_runs
 from toolkit.ablation.tables import markdown
 from toolkit.documented_data import DATA_SETS, DIGITS, Data, read_data
 from toolkit.launch import run_tool
@@ -175,10 +175,10 @@ def mixers_overview(data: Data) -> str:
         raise UserError(f"the grid converged has no {', '.join(sorted(missing))}")
     header = ["token mixer", "parameters (digits)", "digits, top-1 (%)"]
     header += ["after a third", "relational scenes, top-1 (%)"]
+    shown = [row for row in digits if row.name in MIXERS_IN_README]
+    means = comparable_means(shown)
     lines = []
-    for row in digits:
-        if row.name not in MIXERS_IN_README:
-            continue
+    for row in sorted(shown, key=lambda row: -means[row.name]):
         at_a_third = [run.score_after(1 / 3) for run in row.runs]
         # Rates were chosen on digits; the scenes have one for all.
         mixer = related.get(row.name.partition(", learning rate")[0])

@@ -16,8 +16,12 @@ def fold_maps(anchors, references, return_references):
     return maps
 
 
-def central_difference(function, inputs, directions, step=1e-5):
-    """Derivative of a scalar function of tensors along given directions."""
+def central_difference(function, inputs, directions, step=1e-6):
+    """Derivative of a scalar function of tensors along given directions.
+
+    Of identical anchors the third derivative is so large that a step of 1e-5 is off
+    by a thousandth; with this one the worst of 3,000 draws is off by 1e-5.
+    """
     ahead = [t + step * d for t, d in zip(inputs, directions)]
     behind = [t - step * d for t, d in zip(inputs, directions)]
     return (function(*ahead) - function(*behind)) / (2 * step)
@@ -86,7 +90,7 @@ def test_gradient_where_eigenvalues_coincide(kind):
     with torch.no_grad():
         numeric = central_difference(loss, inputs, directions)
     scale = sum(g.square().sum() for g in grads).sqrt()
-    assert abs(analytic - numeric) < 1e-3 * scale
+    assert abs(analytic - numeric) < 1e-4 * scale
 
 
 def test_gradient_of_the_inverse_square_root_at_a_repeated_eigenvalue():

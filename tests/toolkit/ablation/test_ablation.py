@@ -232,6 +232,20 @@ def test_never_mixes_metrics(runs):
         markdown(runs)
 
 
+def test_configs_without_a_place_have_a_table_for_each_metric():
+    runs = [
+        make_run("config", "classifier", 90.0, config="classifier.py"),
+        make_run("config", "segmenter", 0.0, metrics=dict(mIoU=50.0), config="seg.py"),
+        make_run("config", "smaller", 80.0, config="smaller.py"),
+    ]
+    groups = {group: [r.name for r in rows] for group, rows in group_runs(runs).items()}
+    assert groups == {
+        "config, top-1 accuracy (%)": ["classifier", "smaller"],
+        "config, mIoU (%)": ["segmenter"],
+    }
+    assert list(group_runs(runs[::2])) == ["config"]
+
+
 def test_first_metric_if_none_is_known():
     run = make_run("mixer", "none", 85.0, metrics=dict(error=0.25, other=1.0))
     assert (run.metric, run.score) == ("error", 0.25)

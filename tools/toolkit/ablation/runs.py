@@ -45,6 +45,7 @@ METRICS = {
     "coco/bbox_mAP": ("box mAP", 3),
 }
 OPTIONAL_KEYS = ("baselines", "seeds", "learning_rates")
+UNPLACED = "config"  # the group of configs that do not say where they stand
 
 
 @dataclass(frozen=True)
@@ -192,14 +193,14 @@ def place_in_ablation(cfg: Config) -> tuple[dict[str, str], list[str]]:
 
     Returns:
         ``rows`` and ``baseline_of`` of :class:`AblationRun`. A config without the field
-        stands in the group "config" under the name of its file.
+        stands in the group :data:`UNPLACED` under the name of its file.
 
     Raises:
         UserError: if the field lacks group or name.
     """
     said = cfg.get("ablation")
     if said is None:
-        return {"config": Path(cfg.filename).stem}, []
+        return {UNPLACED: Path(cfg.filename).stem}, []
     if not {"group", "name"} <= said.keys() <= {"group", "name", *OPTIONAL_KEYS}:
         raise UserError(
             "`ablation` of a config has the keys group, name and perhaps "
@@ -249,15 +250,20 @@ def group_runs(runs: Iterable[AblationRun]) -> dict[str, list[Row]]:
 
     Rows whose names are numbers come in their order, others by
     :func:`comparable_means`, the best first. A group in which nothing is compared with
-    the baseline is left out, unless all are like that.
+    the baseline is left out, unless all are like that. Configs that do not say where
+    they stand have a group for each metric.
 
     Raises:
         UserError: if runs of one row are not of one config, or a group has several
             metrics.
     """
+    runs = sorted(runs, key=lambda run: run.result.seed)
+    unplaced = {run.metric for run in runs if UNPLACED in run.rows}
     found: dict[str, dict[str, list[AblationRun]]] = {}
-    for run in sorted(runs, key=lambda run: run.result.seed):
+    for run in runs:
         for group, name in run.rows.items():
+            if group == UNPLACED and len(unplaced) > 1:
+                group = f"{group}, {display_of(run.metric)[0]}"
             found.setdefault(group, {}).setdefault(name, []).append(run)
 
     groups = {}

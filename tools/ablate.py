@@ -6,7 +6,7 @@ Each run is ``tools/train.py`` in a process of its own and leaves
 ``FOLDER/<config>/seed_<seed>``. Started again, the grid skips what is finished and
 continues what was interrupted. A config says by its field ``ablation`` where it stands
 in the tables, and perhaps how many seeds it wants and which learning rates
-(:mod:`toolkit.ablation.runs`): these are tried with the first seed, in
+(:mod:`toolkit.ablation.places`): these are tried with the first seed, in
 ``FOLDER/<config>/lr_<rate>/seed_<seed>``, and the best one goes on with the others.
 ``--collected FILE.json`` continues a grid of another machine, whose ``ablation.json``
 that file is: what it holds of these configs counts as finished, and what it holds of
@@ -20,6 +20,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from toolkit.flags import positive_integer
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +38,11 @@ def parse_args() -> argparse.Namespace:
         "--out", type=Path, default=Path("ablation_output"), help="where to write"
     )
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="processes at a time"
+        "--jobs",
+        type=positive_integer,
+        default=1,
+        metavar="N",
+        help="processes at a time",
     )
     parser.add_argument(
         "--collected",
@@ -58,8 +64,6 @@ def parse_args() -> argparse.Namespace:
         parser.error("name configs to train, or files with --report-only")
     if len(set(names)) < len(names):
         parser.error(f"CONFIGs must have different file names, got {names}")
-    if args.jobs < 1:
-        parser.error(f"--jobs must be positive, got {args.jobs}")
     seeds = args.seeds or [0]
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
         parser.error(f"--seeds must differ and not be negative, got {args.seeds}")
@@ -90,15 +94,11 @@ from toolkit.ablation.jobs import (
     without_worse_rates,
 )
 from toolkit.ablation.pictures import draw, draw_progress
-from toolkit.ablation.runs import (
-    AblationRun,
-    place_in_ablation,
-    read_runs,
-    wish_of,
-    write_runs,
-)
+from toolkit.ablation.places import place_in_ablation, wish_of
+from toolkit.ablation.runs import AblationRun, read_runs, write_runs
 from toolkit.ablation.tables import markdown
 from toolkit.child_processes import start_child
+from toolkit.config_checks import require_parts
 from toolkit.folder_lock import hold_folder
 from toolkit.launch import build_model, read_config, run_tool
 from toolkit.outputs import require_writable_folder
@@ -123,6 +123,7 @@ def read_contenders(config: str, seeds: Sequence[int] | None) -> list[Contender]
             its training would leave nothing to compare.
     """
     cfg = read_config(config)
+    require_parts(cfg, ("model", "train_dataloader"))
     rows, baseline_of = place_in_ablation(cfg)
     require_result(cfg)
     require_data(cfg, ("train", "val"))
@@ -157,8 +158,10 @@ def require_result(cfg: Config) -> None:
     """
     if not cfg.get("val_dataloader"):
         raise UserError(f"an ablation compares validations, {cfg.filename} has none")
-    hooks = [*cfg.get("default_hooks", {}).values(), *cfg.get("custom_hooks", [])]
-    if not any("TrainResultHook" in str(hook["type"]) for hook in hooks if hook):
+    hooks = [*(cfg.get("default_hooks") or {}).values()]
+    hooks += cfg.get("custom_hooks") or []
+    types = (str(hook["type"]) for hook in hooks if isinstance(hook, dict))
+    if not any("TrainResultHook" in name for name in types):
         raise UserError(
             f"{cfg.filename} needs default_hooks=dict(result=dict("
             "type='TrainResultHook')), which writes what an ablation compares"
@@ -204,7 +207,8 @@ def report(runs: list[AblationRun], out: Path) -> None:
     tables = markdown(runs)
     write_atomically(out / "ablation.md", tables)
     draw(runs, out / "ablation.png")
-    draw_progress(runs, out / "progress.png")
+    if not draw_progress(runs, out / "progress.png"):
+        (out / "progress.png").unlink(missing_ok=True)  # of other runs
     print(f"\n{tables}\nTables and pictures are in {out}")
 
 

@@ -12,13 +12,14 @@ import sys
 import warnings
 from dataclasses import asdict, replace
 
-from toolkit.flags import add_benchmark_arguments
+from toolkit.flags import add_benchmark_arguments, positive_integer
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_benchmark_arguments(parser)
+    parser.add_argument("--plot", metavar="FILE", help="draw a picture (PNG)")
     parser.add_argument(
         "--models",
         nargs="+",
@@ -32,7 +33,9 @@ def parse_args() -> argparse.Namespace:
         metavar="SIZE",
         help="SIDE for a classifier, HEIGHTxWIDTH for a feature pyramid",
     )
-    parser.add_argument("--batch", type=int, default=8, help="images for classifiers")
+    parser.add_argument(
+        "--batch", type=positive_integer, default=8, help="images for classifiers"
+    )
     parser.add_argument(
         "--all-backends",
         action="store_true",

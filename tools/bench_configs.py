@@ -1,7 +1,7 @@
 """Images a second and memory of the models of configs, side by side.
 
 ``python tools/bench_configs.py CONFIG [CONFIG ...]`` measures backbone and neck of the
-configs of one group (their field ``ablation``) in turns, with random weights, on a
+configs of each group (their field ``ablation``) in turns, with random weights, on a
 validation batch: inference, and a training step without the optimiser. Nothing is
 measured unless features and gradients of every model first agree with those in float64,
 where SeT attention runs as its reference.
@@ -35,8 +35,10 @@ import torch
 from toolkit.benchmarks.configs import (
     TASKS,
     Entry,
+    baseline_of,
     count_parameters,
     entry_of,
+    group_entries,
     largest_error,
     prepare,
     render,
@@ -49,18 +51,20 @@ from toolkit.timing import environment, interleave
 TOLERANCE = 1e-3  # of an error, as a share of the largest entry
 
 
-def measure(args: argparse.Namespace, entries: list[Entry], progress: Progress) -> dict:
-    """Measure the models of one group.
+def measure(
+    args: argparse.Namespace, group: str, rows: dict[str, Entry], progress: Progress
+) -> dict:
+    """Measure the models of one group, which are given by name.
 
     Returns:
         dict: ``times`` (seconds a batch, one number a round) and ``peaks`` (bytes) by
         task and name, and what they are of.
     """
-    first = entries[0]
+    first = next(iter(rows.values()))
     times, peaks = {}, {}
     for training, task in TASKS.items():
-        progress.now(f"{first.group}: {task}")
-        calls = {entry.name: prepare(entry, training, args.device) for entry in entries}
+        progress.now(f"{group}: {task}")
+        calls = {n: prepare(entry, training, args.device) for n, entry in rows.items()}
         for call in calls.values():
             call()
         times[task] = interleave(calls, args.device, args.rounds, TURN_SECONDS)
@@ -68,7 +72,7 @@ def measure(args: argparse.Namespace, entries: list[Entry], progress: Progress) 
         peaks[task] = {}
         if not args.no_memory:
             peaks[task] = {
-                entry.name: peak_memory(
+                name: peak_memory(
                     prepare,
                     entry,
                     training,
@@ -77,16 +81,16 @@ def measure(args: argparse.Namespace, entries: list[Entry], progress: Progress) 
                     threads=torch.get_num_threads(),
                     repeats=1,
                 )
-                for entry in entries
+                for name, entry in rows.items()
             }
         progress.add(1)
-    baseline = next((entry for entry in entries if entry.is_baseline), first)
     return dict(
-        name=first.group,
+        name=group,
         size=first.size,
         batch=first.batch,
-        baseline=baseline.name,
-        parameters={entry.name: count_parameters(entry) for entry in entries},
+        baseline=baseline_of(group, rows) or next(iter(rows)),
+        configs={entry.config: entry.sha256 for entry in rows.values()},
+        parameters={name: count_parameters(entry) for name, entry in rows.items()},
         times=times,
         peaks=peaks,
     )
@@ -95,21 +99,20 @@ def measure(args: argparse.Namespace, entries: list[Entry], progress: Progress) 
 def main() -> None:
     """Check, then measure, then report."""
     args = parse_args()
-    start(args)
-    groups: dict[str, list[Entry]] = {}
-    for config in args.configs:
-        entry = entry_of(config)
+    start(args, "backbones", args.configs)
+    entries = [entry_of(config) for config in dict.fromkeys(args.configs)]
+    groups = group_entries(entries)
+    for entry in entries:
         error = largest_error(entry, args.device)
         if not error < TOLERANCE:
             sys.exit(
-                f"error: the model of {config} is wrong: it differs from float64 by "
-                f"{error:.3g} of the largest entry; nothing was measured"
+                f"error: the model of {entry.config} is wrong: it differs from float64 "
+                f"by {error:.3g} of the largest entry; nothing was measured"
             )
-        groups.setdefault(entry.group, []).append(entry)
     progress = Progress(len(TASKS) * len(groups))
     result = dict(
         environment=environment(args.device) | dict(dtype="float32"),
-        groups=[measure(args, entries, progress) for entries in groups.values()],
+        groups=[measure(args, group, rows, progress) for group, rows in groups.items()],
     )
     publish(args, result, render, section="backbones")
 

@@ -9,12 +9,18 @@ turn. Nothing is timed unless all agree with PyTorch.
 import argparse
 from pathlib import Path
 
+from toolkit.flags import positive_integer
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each engine")
     parser.add_argument(
-        "--threads", type=int, help="CPU threads (default: as many as torch takes)"
+        "--rounds", type=positive_integer, default=9, help="turns of each engine"
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive_integer,
+        help="CPU threads (default: as many as torch takes)",
     )
     parser.add_argument(
         "--models", nargs="+", choices=["digits", "tiny"], default=["digits", "tiny"]
@@ -29,10 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--document", type=Path, help="a document with a section for the tables"
     )
-    args = parser.parse_args()
-    if args.rounds < 1:
-        parser.error("--rounds must be positive")
-    return args
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
@@ -217,7 +220,7 @@ def main() -> None:
     for name in args.engines or ():
         if needed := missing(name):
             raise UserError(f"{name} needs {', '.join(needed)}, which is not installed")
-    start(args)
+    start(args, "export")
     versions = {
         name: version(name)
         for name in ("onnxruntime", "openvino", "nncf")

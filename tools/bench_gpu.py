@@ -15,14 +15,18 @@ import time
 import warnings
 from dataclasses import asdict, replace
 
+from toolkit.flags import positive_integer
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--threads", type=positive_integer, help="CPU threads")
     parser.add_argument("--quick", action="store_true", help="a small case in seconds")
-    parser.add_argument("--rounds", type=int, help="turns of each contender")
+    parser.add_argument(
+        "--rounds", type=positive_integer, help="turns of each contender"
+    )
     parser.add_argument(
         "--seconds",
         type=float,

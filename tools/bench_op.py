@@ -20,6 +20,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_benchmark_arguments(parser)
+    parser.add_argument("--plot", metavar="FILE", help="draw a picture (PNG)")
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], default="float32", help="of tokens"
     )

@@ -10,15 +10,25 @@ linear layer has been quantised and logits are near those of float32.
 import argparse
 from pathlib import Path
 
+from toolkit.flags import positive_integer
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--batches", type=int, nargs="+", default=[64, 1], help="pictures at a time"
+        "--batches",
+        type=positive_integer,
+        nargs="+",
+        default=[64, 1],
+        help="pictures at a time",
     )
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender")
     parser.add_argument(
-        "--threads", type=int, help="CPU threads (default: as many as torch takes)"
+        "--rounds", type=positive_integer, default=7, help="turns of each contender"
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive_integer,
+        help="CPU threads (default: as many as torch takes)",
     )
     parser.add_argument(
         "--no-compile", action="store_true", help="leave compiled models out"
@@ -27,10 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--document", type=Path, help="a document with a section for the table"
     )
-    args = parser.parse_args()
-    if min(*args.batches, args.rounds) < 1:
-        parser.error("--batches and --rounds must be positive")
-    return args
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
@@ -192,7 +199,7 @@ def timed(
 def main() -> None:
     """Check, then measure, then report."""
     args = parse_args()
-    start(args)
+    start(args, "quantization")
     cfg = read_config(CONFIG)
     require_data(cfg, ("test",))
     init_default_scope(cfg.default_scope)

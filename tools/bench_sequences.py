@@ -13,7 +13,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
-from toolkit.flags import add_benchmark_arguments
+from toolkit.flags import add_benchmark_arguments, positive_integer
 from toolkit.sequences.grid import MIXERS, MODEL
 
 LENGTHS = tuple(2**n for n in range(9, 17))
@@ -23,10 +23,13 @@ QUICK_LENGTHS = LENGTHS[:3]
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_benchmark_arguments(parser)
+    parser.add_argument("--plot", metavar="FILE", help="draw a picture (PNG)")
     parser.add_argument(
         "--document", type=Path, help="a document with a section for the tables"
     )
-    parser.add_argument("--lengths", type=int, nargs="+", metavar="N", help="tokens")
+    parser.add_argument(
+        "--lengths", type=positive_integer, nargs="+", metavar="N", help="tokens"
+    )
     parser.add_argument(
         "--mixers", nargs="+", choices=MIXERS, default=[*MIXERS], metavar="MIXER"
     )
@@ -40,8 +43,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.lengths is None:
         args.lengths = QUICK_LENGTHS if args.quick else LENGTHS
-    if min(args.lengths) < 1:
-        parser.error(f"--lengths must be positive, got {min(args.lengths)}")
     if args.rounds is None:
         args.rounds = 3 if args.quick else 5
     return args
@@ -173,7 +174,7 @@ def expected_seconds(
 def main() -> None:
     """Check, then measure, then report."""
     args = parse_args()
-    start(args)
+    start(args, "growth")
     for mixer in args.mixers:
         error = largest_error(mixer, args.device)
         if not error < TOLERANCE:

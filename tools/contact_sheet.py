@@ -6,18 +6,19 @@ are those of ``tools/test.py --out``.
 
 import argparse
 
+from toolkit.flags import positive_integer
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Draw predictions and ground truth.")
     parser.add_argument("config", help="config file")
     parser.add_argument("predictions", help="file written by tools/test.py --out")
     parser.add_argument("out", help="picture to write")
-    parser.add_argument("--count", type=int, default=8, help="number of test pictures")
+    parser.add_argument(
+        "--count", type=positive_integer, default=8, help="number of test pictures"
+    )
     parser.add_argument("--score-thr", type=float, default=0.5, help="of instances")
-    args = parser.parse_args()
-    if args.count < 1:
-        parser.error(f"--count must be positive, got {args.count}")
-    return args
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -16,20 +16,21 @@ from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 
-from toolkit.flags import add_allow_missing
+from toolkit.flags import add_allow_missing, positive_integer
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure what padding changes.")
     parser.add_argument("config", nargs="?", help="config file")
     parser.add_argument("checkpoint", nargs="?", help="checkpoint file")
-    parser.add_argument("--num-images", type=int, default=32, help="images to average")
-    parser.add_argument("--rounds", type=int, default=5, help="of timing, in turns")
+    parser.add_argument(
+        "--num-images", type=positive_integer, default=32, help="images to average"
+    )
+    parser.add_argument(
+        "--rounds", type=positive_integer, default=5, help="of timing, in turns"
+    )
     add_allow_missing(parser)
-    args = parser.parse_args()
-    if min(args.num_images, args.rounds) < 1:
-        parser.error("--num-images and --rounds must be positive")
-    return args
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+from toolkit.flags import positive_integer
+
 # Library of each task's configs; mmpretrain has the peers' backbones, too.
 LIBRARIES = dict(imagenet="mmpretrain", coco="mmdet", ade20k="mmseg")
 # The last stage, of stride 32, has to have room for Swin's windows of 7 x 7.
@@ -42,7 +44,9 @@ def parse_args() -> argparse.Namespace:
         "--speed", action="store_true", help="measure them, of all models in one run"
     )
     speed.add_argument("--device", choices=["cpu", "cuda"])
-    speed.add_argument("--batch", type=int, help="images a call (8, dense models 1)")
+    speed.add_argument(
+        "--batch", type=positive_integer, help="images a call (8, dense models 1)"
+    )
     speed.add_argument(
         "--size",
         type=int,
@@ -50,12 +54,11 @@ def parse_args() -> argparse.Namespace:
         metavar=("HEIGHT", "WIDTH"),
         help="of the images (those of the table; dense models on a CPU half the sides)",
     )
-    speed.add_argument("--rounds", type=int, default=7, help="turns of each model")
-    speed.add_argument("--threads", type=int, help="of the CPU")
+    speed.add_argument(
+        "--rounds", type=positive_integer, default=7, help="turns of each model"
+    )
+    speed.add_argument("--threads", type=positive_integer, help="of the CPU")
     args = parser.parse_args()
-    for name in ("batch", "rounds", "threads"):
-        if (number := getattr(args, name)) is not None and number < 1:
-            parser.error(f"--{name} must be positive, got {number}")
     if args.size and min(args.size) < LEAST_SIDE:
         parser.error(
             f"--size must be at least {LEAST_SIDE} {LEAST_SIDE}, got {args.size}"

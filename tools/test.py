@@ -130,7 +130,7 @@ def main() -> None:
             draw_predictions(cfg, args.show, augmented=args.tta)
         if args.tta:
             augment_test_time(cfg)
-        require_data(cfg, ("test",))
+        require_data(cfg, ("test",), has_options=True)
         if args.out:
             read = [args.config, args.checkpoint, *data_files(cfg, "test")]
             require_sources_kept(read, [args.out])

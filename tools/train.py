@@ -209,9 +209,9 @@ def main() -> None:
     load_checkpoints_safely()
     with form_explained(cfg):
         apply_arguments(cfg, args)
-        require_data(cfg, ("train", "val"))
+        require_data(cfg, ("train", "val"), has_options=True)
         require_known_classes(cfg, ("train", "val"))
-        require_pretrained_weights(cfg)
+        require_pretrained_weights(cfg, has_options=True)
         require_enough_for_batch_norm(cfg)
         require_fitting_class_counts(cfg, ("train", "val"))
         require_usable_class_weights(cfg)

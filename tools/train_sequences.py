@@ -47,7 +47,7 @@ if __name__ == "__main__":
 
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.installed import is_installed
-from toolkit.document_sections import write_section
+from toolkit.document_sections import require_section, write_section
 from toolkit.launch import run_tool
 from toolkit.outputs import require_writable_folder
 from toolkit.sequences.runs import path_of, read_run, read_runs, write_run
@@ -91,6 +91,8 @@ def train_what_is_missing(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     require_writable_folder(args.out, "--out")
+    if args.document:
+        require_section(args.document, "sequences")
     if args.tasks:
         train_what_is_missing(args)
     runs = read_runs(args.out)

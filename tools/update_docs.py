@@ -12,7 +12,7 @@ import argparse
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ DOCUMENTS = ("README.md", "docs/tables.md", "docs/datasets.md", "docs/ablations.
 ABLATIONS_PICTURE = "docs/images/ablations.png"
 PROGRESS_PICTURE = "docs/images/progress_{}.png"  # of a grid whose runs kept curves
 MIXERS_IN_README = ("SeT", "softmax", "agent, learning rate 5e-4", "none")
+NOT_MEASURED = "*Not measured yet.*"
 MODEL_INDEX = "model-index.yml"
 BEGIN = "<!-- begin {}: written by tools/update_docs.py -->"
 END = "<!-- end {} -->"
@@ -114,14 +115,14 @@ def digits_table(data: Data) -> str:
     """The committed checkpoints of the embedded data, with links to what made them."""
     header = ["job", "metric", "measured", "files"]
     rows = []
-    for name, (job, metrics, form) in DIGITS.items():
+    for name, (job, metrics, decimals) in DIGITS.items():
         checkpoint = f"configs/digits/checkpoints/{name}"
         files = (
             f"[config](configs/digits/{name}.py), [checkpoint]({checkpoint}.pth), "
             f"[curves]({checkpoint}.png)"
         )
         title = " / ".join(metrics.values())
-        measured = reached(data.measured[name].metrics, metrics, form)
+        measured = reached([data.measured[name].metrics], metrics, decimals)
         rows.append([job, title, measured, files])
     return markdown_table(header, rows)
 
@@ -130,31 +131,31 @@ def demos_table(data: Data) -> str:
     """What the demos reach on the embedded data, beside the committed checkpoints."""
     header = ["command", "job", "metric", "time", "short run", "committed checkpoint"]
     rows = []
-    for name, (job, metrics, form) in DIGITS.items():
+    for name, (job, metrics, decimals) in DIGITS.items():
         demo = data.demos[name]
         title = " / ".join(metrics.values())
-        short = reached(demo.get("metrics"), metrics, form)
-        if seeds := demo.get("seeds"):
-            low, high = (form.format(value) for value in (min(seeds), max(seeds)))
-            short += f" ({low} to {high} with {len(seeds)} seeds)"
-        long = reached(data.measured[name].metrics, metrics, form)
-        time = demo.get("time", "")
-        rows.append([f"`{demo['command']}`", job, title, time, short, long])
+        of_seeds = [run.result.metrics for run in demo.runs]
+        short = reached(of_seeds, metrics, decimals)
+        long = reached([data.measured[name].metrics], metrics, decimals)
+        rows.append([f"`{demo.command}`", job, title, demo.time, short, long])
     return markdown_table(header, rows)
 
 
-def reached(measured: dict | None, metrics: dict[str, str], form: str) -> str:
-    """The values of ``metrics``, bold as all that is measured here."""
+def reached(
+    measured: Sequence[dict[str, float]], metrics: dict[str, str], decimals: int
+) -> str:
+    """The values of ``metrics`` with each seed, bold as all that is measured here."""
     if not measured:
         return "not run yet"
-    return "**" + " / ".join(form.format(measured[key]) for key in metrics) + "**"
+    values = ([of_seed[key] for of_seed in measured] for key in metrics)
+    return f"**{' / '.join(with_deviation(v, decimals) for v in values)}**"
 
 
 def ablation_tables(grid: str, data: Data) -> str:
     """The tables of a grid, whose baseline may have been trained in another one."""
     runs = data.ablations[grid]
     if not runs:
-        return "*Not measured yet.*"
+        return NOT_MEASURED
     groups = {group for run in runs for group in run.rows}
     baselines = [run for run in data.all_ablations if groups & set(run.baseline_of)]
     runs = [*runs, *(run for run in baselines if run not in runs)]
@@ -168,6 +169,8 @@ def mixers_overview(data: Data) -> str:
     Raises:
         UserError: if one was not trained on digits.
     """
+    if not data.ablations["converged"] or not data.ablations["relations"]:
+        return NOT_MEASURED
     (digits,) = group_runs(data.ablations["converged"]).values()
     (relations,) = group_runs(data.ablations["relations"]).values()
     related = {row.name: row for row in relations}
@@ -186,20 +189,20 @@ def mixers_overview(data: Data) -> str:
             [
                 f"**{row.name}**" if row.is_baseline else row.name,
                 f"{row.runs[0].result.num_parameters / 1e6:.2f} M",
-                with_deviation(row.scores),
-                with_deviation(at_a_third),
-                with_deviation(mixer.scores) if mixer else "–",
+                with_deviation(row.scores, 1),
+                "–" if None in at_a_third else with_deviation(at_a_third, 1),
+                with_deviation(mixer.scores, 1) if mixer else "–",
             ]
         )
     return markdown_table(header, lines)
 
 
-def with_deviation(scores: list[float]) -> str:
+def with_deviation(scores: Sequence[float], decimals: int) -> str:
     """Mean and deviation of some scores, or the only one."""
+    mean = f"{statistics.fmean(scores):.{decimals}f}"
     if len(scores) == 1:
-        return f"{scores[0]:.1f} (one seed)"
-    mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
-    return f"{mean:.1f} ± {deviation:.1f}"
+        return mean
+    return f"{mean} ± {statistics.stdev(scores):.{decimals}f}"
 
 
 def _within(groups: set[str], run: AblationRun) -> AblationRun:
@@ -273,11 +276,11 @@ def main() -> None:
             f"{', '.join(differing)} differ from what docs/data/ says; run "
             "`python tools/update_docs.py`"
         )
+    if "docs/ablations.md" in differing:
+        draw_ablations(data)  # first: if it fails, the document still differs
     for name in differing:
         write_atomically(ROOT / name, wanted[name])
         print(f"Written: {name}")
-    if "docs/ablations.md" in differing:
-        draw_ablations(data)
     if not differing:
         print("All documents are what docs/data/ says")
 

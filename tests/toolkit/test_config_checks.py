@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 
 from setformer_mm.utils.errors import UserError
 from toolkit.config_checks import (
@@ -15,6 +16,7 @@ from toolkit.config_checks import (
     padding_mistaken,
     require_enough_for_batch_norm,
     require_fitting_class_counts,
+    require_hooks,
     require_integers,
     require_parts,
     require_usable_class_weights,
@@ -31,6 +33,7 @@ def test_our_configs_are_meant(path):
     assert misspelt_fields(cfg) == []
     assert padding_mistaken(cfg) == []
     require_integers(cfg)
+    require_hooks(cfg)
     require_enough_for_batch_norm(cfg)
     require_fitting_class_counts(cfg, ("train", "val", "test"))
 
@@ -72,6 +75,16 @@ def test_integers(key, value, least):
     cfg.merge_from_dict({key: value})
     with pytest.raises(UserError, match=f"{key} must be an integer of at least"):
         require_integers(cfg)
+
+
+@pytest.mark.parametrize(
+    "hooks", [["EMAHook"], "EMAHook", dict(type="EMAHook"), [3], [dict(interval=1)]]
+)
+def test_hooks(hooks):
+    for fine in (None, [], [dict(type="EMAHook"), Hook()]):
+        require_hooks(Config(dict(custom_hooks=fine)))
+    with pytest.raises(UserError, match=r"custom_hooks must be a list .*, got [\['{]"):
+        require_hooks(Config(dict(custom_hooks=hooks)))
 
 
 def test_batch_norm_of_one_picture(monkeypatch):

@@ -90,10 +90,13 @@ def test_all_fields_that_name_a_missing_folder_are_told_at_once(dataset):
     with pytest.raises(UserError) as error:
         require_data(cfg, ("train", "val"))
     assert str(error.value).count("nowhere") == 1
-    assert str(error.value).endswith(
-        "with --cfg-options train_dataloader.dataset.data_root=PATH "
+    fields = (
+        "train_dataloader.dataset.data_root=PATH "
         "val_dataloader.dataset.data_root=PATH val_evaluator.ann_file=PATH"
     )
+    assert str(error.value).endswith(f" or set {fields} in the config")
+    with pytest.raises(UserError, match=f" or pass --cfg-options {fields}$"):
+        require_data(cfg, ("train", "val"), has_options=True)
 
 
 def test_remote_data_are_not_looked_for(dataset):

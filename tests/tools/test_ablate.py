@@ -201,9 +201,10 @@ def test_runs_of_other_configs_are_kept(ablate, make_jobs, tmp_path):
     (job,) = make_jobs("d", seeds=1, sha256="d" * 64)
     contender = dataclasses.replace(job.contender, rows={"config": "a"})
     in_the_row_of_a = dataclasses.replace(job, contender=contender)
-    assert ablate.runs_of_others([in_the_row_of_a], runs) == runs[3:]
+    with pytest.raises(UserError, match="a.py and .*d.py both stand as 'a' in 'config"):
+        ablate.runs_of_others([in_the_row_of_a], runs)
     torn = [*runs[3:], dataclasses.replace(runs[3], result=runs[6].result)]
-    with pytest.raises(UserError, match="must be of one config in one version, got 2"):
+    with pytest.raises(UserError, match="b.py and .*c.py both stand as 'b'"):
         ablate.runs_of_others(fewer, torn)
     jobs = make_jobs("a", seeds=4, sha256="a" * 64, collected=runs)
     jobs += make_jobs("b", seeds=2, sha256="1" * 64, collected=runs)
@@ -217,6 +218,24 @@ def test_runs_of_other_configs_are_kept(ablate, make_jobs, tmp_path):
     kept = ablate.read_runs([tmp_path / "out" / "ablation.json"])
     assert len(kept) == 3 + 4 + 2
     assert len({(r.result.config, r.result.seed) for r in kept}) == 9
+
+
+def test_collected_runs_of_the_same_hash(ablate, make_jobs, tmp_path):
+    """A config that was moved goes on; one in another row is another one."""
+    earlier = make_jobs("a", seeds=2, folder="elsewhere")
+    run(ablate, earlier, Trainer(ablate))
+    runs = ablate.collect(earlier, tmp_path / "ablation.json")
+    moved = [
+        dataclasses.replace(r, result=dataclasses.replace(r.result, config="old/a.py"))
+        for r in runs
+    ]
+    jobs = make_jobs("a", seeds=3, collected=moved)
+    assert ablate.runs_of_others(jobs, moved) == []
+    assert [job.run() for job in jobs] == [*runs, None]
+
+    twin = make_jobs("b", seeds=1, collected=runs)
+    assert ablate.runs_of_others(twin, runs) == runs
+    assert twin[0].run().result.config == "configs/b.py"
 
 
 def test_interrupted_jobs_go_on(ablate, make_jobs, monkeypatch, capsys):
@@ -486,7 +505,7 @@ def test_process_of_a_job(ablate, make_jobs, monkeypatch):
     [
         ([], "name configs to train, or files"),
         (["a.py", "--report-only", "b.json"], "name configs to train, or files"),
-        (["a.py", "--jobs", "0"], "--jobs must be positive, got 0"),
+        (["a.py", "--jobs", "0"], "--jobs: must be a positive integer, got 0"),
         (["a.py", "--seeds", "1", "1"], r"--seeds must differ .* got \[1, 1\]"),
         (["a.py", "--seeds", "-1"], r"not be negative, got \[-1\]"),
         (["x/a.py", "y/a.py"], r"different file names, got \['a', 'a'\]"),
@@ -509,6 +528,8 @@ def test_missing_config(tool, tmp_path):
     [
         ("val_cfg = val_evaluator = val_dataloader = None", "validations, .* has none"),
         ("default_hooks = dict(result=None)", "needs default_hooks=.*TrainResultHook"),
+        ("default_hooks = None", "needs default_hooks=.*TrainResultHook"),
+        ("train_dataloader = None", "lacks train_dataloader; add what is"),
     ],
 )
 def test_config_that_leaves_nothing_to_compare(
@@ -518,6 +539,17 @@ def test_config_that_leaves_nothing_to_compare(
     config.write_text(f"_base_ = {str(toy / 'toy_epochs.py')!r}\n{change}\n")
     with pytest.raises(UserError, match=message):
         tool("ablate", config, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_configs_in_one_row(tool, toy, tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.py").write_text(
+            f"_base_ = {str(toy / 'toy_epochs.py')!r}\n"
+            "ablation = dict(group='a', name='b')\ncustom_hooks = None"
+        )
+    with pytest.raises(UserError, match="a.py and .*b.py both stand as 'b' in 'a'"):
+        tool("ablate", *sorted(tmp_path.iterdir()), "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -554,6 +586,9 @@ def test_from_flags_to_report(ablate, toy, tmp_path, monkeypatch, capsys):
     main("--report-only", out / "ablation.json", "--out", again)
     for name in ("ablation.md", "ablation.png"):
         assert (again / name).read_bytes() == (out / name).read_bytes()
+    (again / "progress.png").touch()  # of runs that kept curves
+    main("--report-only", out / "ablation.json", "--out", again)
+    assert not (again / "progress.png").exists()
 
 
 @pytest.mark.parametrize(

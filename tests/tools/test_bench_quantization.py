@@ -72,7 +72,7 @@ def doubled(model):
 def test_its_flags(run, capsys):
     with pytest.raises(SystemExit):
         run("--rounds", 0)
-    assert "--batches and --rounds must be positive" in capsys.readouterr().err
+    assert "--rounds: must be a positive integer, got 0" in capsys.readouterr().err
 
 
 def test_the_committed_table_is_that_of_the_measurement():

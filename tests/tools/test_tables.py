@@ -191,7 +191,7 @@ def test_speed_of_dense_models(name, run, tmp_path):
     ("arguments", "sentence"),
     [
         (["pets"], "invalid choice: 'pets'"),
-        (["coco", "--rounds", "0"], "--rounds must be positive, got 0"),
+        (["coco", "--rounds", "0"], "--rounds: must be a positive integer, got 0"),
         (["coco", "--size", "8", "224"], "--size must be at least 224 224"),
     ],
 )

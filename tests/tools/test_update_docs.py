@@ -6,12 +6,13 @@ import shutil
 import statistics
 from copy import deepcopy
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import config_sha256
-from toolkit.ablation.runs import place_in_ablation
+from toolkit.ablation.places import place_in_ablation
 from toolkit.launch import read_config
 
 ROOT = Path(__file__).parents[2]
@@ -55,12 +56,15 @@ def test_committed_results_are_of_the_configs_as_they_are(tool_module, monkeypat
     data = tool_module.read_data(ROOT / "docs" / "data")
     for result in data.measured.values():
         assert result.config_sha256 == config_sha256(read_config(result.config))
-    for run in data.all_ablations:
+    demos = [run for demo in data.demos.values() for run in demo.runs]
+    for run in [*data.all_ablations, *demos]:
         cfg = read_config(run.result.config)
         if run.learning_rate is not None:
             cfg.optim_wrapper.optimizer.lr = run.learning_rate
         assert run.result.config_sha256 == config_sha256(cfg), run.result.config
         assert (run.rows, run.baseline_of) == place_in_ablation(cfg)
+    for path, sha256 in data.speeds.configs.items():
+        assert sha256 == config_sha256(read_config(path)), path
 
 
 def test_a_changed_figure_reaches_every_document(copied, run):
@@ -125,13 +129,18 @@ def test_readme_links_what_exists(tool_module):
 
 def test_demos_stand_beside_the_committed_checkpoints(tool_module):
     data = tool_module.read_data(ROOT / "docs" / "data")
-    data.demos["setformer_digits"].pop("metrics")
+    data.demos["setformer_digits"].runs.clear()
+    runs = data.demos["upernet_setformer_digits"].runs
+    del runs[2:]
+    runs[0].result.metrics["mIoU"], runs[1].result.metrics["mIoU"] = 50, 52
     rows = tool_module.demos_table(data).splitlines()
     box, mask = detector_metrics(ROOT)
     (detector,) = [row for row in rows if "`make demo`" in row]
     assert f"**{box:.3f} / {mask:.3f}**" in detector
     (classifier,) = [row for row in rows if "`make demo-cls`" in row]
     assert "not run yet" in classifier
+    (segmenter,) = [row for row in rows if "`make demo-seg`" in row]
+    assert "**51.0 ± 1.4**" in segmenter
 
 
 def test_tables_have_notes_on_their_rows(tool_module):
@@ -235,10 +244,60 @@ def test_wrong_marks_end_with_a_sentence(copied, run, old, new, sentence):
         run()
 
 
-@pytest.mark.parametrize("name", ["published.yaml", "computed.json", "demos.yaml"])
+def test_documents_stay_behind_pictures_that_could_not_be_drawn(
+    copied, run, tool_module, monkeypatch
+):
+    path = copied / "docs" / "data" / "ablation" / "converged.json"
+    content = json.loads(path.read_text())
+    content[0]["seconds"] += 6000
+    path.write_text(json.dumps(content))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no ink"):
+        patch.setattr(tool_module, "draw", Mock(side_effect=RuntimeError("no ink")))
+        run()
+    with pytest.raises(UserError, match="^docs/ablations.md differ"):
+        run("--check")
+
+
+@pytest.mark.parametrize("grid", ["converged", "relations"])
+def test_a_grid_that_waits_to_be_run(copied, run, grid):
+    path = copied / "docs" / "data" / "ablation" / f"{grid}.json"
+    path.write_text("[]")
+    run()
+    assert "*Not measured yet.*" in (copied / "README.md").read_text()
+    path.unlink()
+    with pytest.raises(UserError, match=f"{grid}.json does not exist"):
+        run()
+
+
+def test_a_run_that_kept_no_log(copied, run):
+    path = copied / "docs" / "data" / "ablation" / "converged.json"
+    content = json.loads(path.read_text())
+    for one in content:
+        if one["rows"].get("token mixer, converged") == "softmax":
+            one["curve"] = []
+    path.write_text(json.dumps(content))
+    run()
+    lines = (copied / "README.md").read_text().splitlines()
+    (row,) = [line for line in lines if line.startswith("| softmax ")]
+    assert row.split("|")[4].strip() == "–"
+
+
+def test_speeds_that_lack_a_row(copied, run):
+    path = copied / "docs" / "data" / "benchmarks" / "configs" / "mixers.json"
+    content = json.loads(path.read_text())
+    for times in content["groups"][0]["times"].values():
+        del times["SeT"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="speeds of 'token mixer, converged' lack SeT;"):
+        run()
+
+
+@pytest.mark.parametrize(
+    "name", ["published.yaml", "computed.json", "demos.yaml", "demos.json"]
+)
 def test_a_missing_file_ends_with_a_sentence(copied, run, name):
     (copied / "docs" / "data" / name).unlink()
-    with pytest.raises(UserError, match=f"{name} does not exist"):
+    with pytest.raises(UserError, match=f"{name} do(es)? not exist"):
         run()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import FIELDS
@@ -135,6 +136,23 @@ def require_integers(cfg: Config) -> None:
             raise UserError(
                 f"{key} must be an integer of at least {least}, got {value!r}"
             )
+
+
+def require_hooks(cfg: Config) -> None:
+    """Check that ``custom_hooks`` are hooks.
+
+    Raises:
+        UserError: if not.
+    """
+    hooks = cfg.get("custom_hooks") or []
+    if not isinstance(hooks, list | tuple) or not all(
+        isinstance(hook, Hook) or (isinstance(hook, dict) and "type" in hook)
+        for hook in hooks
+    ):
+        raise UserError(
+            "custom_hooks must be a list of hooks, [dict(type=...), ...], "
+            f"got {hooks!r}"
+        )
 
 
 def require_enough_for_batch_norm(cfg: Config) -> None:

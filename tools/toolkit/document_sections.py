@@ -1,5 +1,6 @@
 """The sections of documents that are made of the figures of one tool."""
 
+import os
 from pathlib import Path
 
 from setformer_mm.utils.errors import UserError
@@ -20,15 +21,27 @@ def marks_of(name: str) -> tuple[str, str]:
     return f"<!-- begin {name}: written by {SECTIONS[name]} -->", f"<!-- end {name} -->"
 
 
-def write_section(document: Path, name: str, section: str) -> None:
+def require_section(document: str | os.PathLike, name: str) -> None:
+    """Check that a document has a section.
+
+    Raises:
+        UserError: if it cannot be read or has no marks of it.
+    """
+    _with_section(document, name, "")
+
+
+def write_section(document: str | os.PathLike, name: str, section: str) -> None:
     """Write a section between its marks.
 
     Raises:
-        UserError: if the document cannot be read or has no such marks.
+        UserError: as :func:`require_section`.
     """
+    write_atomically(document, _with_section(document, name, section))
+
+
+def _with_section(document: str | os.PathLike, name: str, section: str) -> str:
     try:
-        text = document.read_text(encoding="utf-8")
-        text = replace_section(text, *marks_of(name), section.strip("\n"))
+        text = Path(document).read_text(encoding="utf-8")
+        return replace_section(text, *marks_of(name), section.strip("\n"))
     except (OSError, ValueError) as error:
         raise UserError(f"{document} cannot be updated: {error}") from error
-    write_atomically(document, text)

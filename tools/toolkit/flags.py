@@ -39,21 +39,33 @@ def add_allow_missing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that both benchmarks share."""
+    """Add the flags that benchmarks of times and memory share."""
     parser.add_argument(
-        "--quick", action="store_true", help="fewer contenders, sizes and rounds"
+        "--quick",
+        action="store_true",
+        help="a short run: fewer rounds, less to compare",
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument(
-        "--threads", type=int, help="CPU threads (default: as many as torch takes)"
+        "--threads",
+        type=positive_integer,
+        help="CPU threads (default: as many as torch takes)",
     )
-    parser.add_argument("--rounds", type=int, help="turns of each contender")
+    parser.add_argument(
+        "--rounds", type=positive_integer, help="turns of each contender"
+    )
     parser.add_argument(
         "--no-memory", action="store_true", help="measure times and no memory"
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--markdown", metavar="FILE", help="write the tables")
-    parser.add_argument("--plot", metavar="FILE", help="draw a picture (PNG)")
+
+
+def positive_integer(text: str) -> int:
+    """Read how many there are of what there has to be."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text}")
+    return int(text)
 
 
 class ConfigOptions(argparse.Action):

@@ -21,7 +21,12 @@ from torch import nn
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.spelling import did_you_mean
 
-from .config_checks import misspelt_fields, padding_mistaken, require_integers
+from .config_checks import (
+    misspelt_fields,
+    padding_mistaken,
+    require_hooks,
+    require_integers,
+)
 from .folder_lock import hold_folder
 from .host_messages import HostMessages, quieten_host_libraries
 from .outputs import require_writable_folder
@@ -155,6 +160,7 @@ def load_config(args: argparse.Namespace) -> Config:
         for sentence in (*misspelt_fields(cfg), *padding_mistaken(cfg)):
             say(f"warning: {sentence}")
         require_integers(cfg)
+        require_hooks(cfg)
     cfg.launcher = args.launcher
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return cfg

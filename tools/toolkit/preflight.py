@@ -16,12 +16,15 @@ from setformer_mm.utils.errors import UserError
 DIGITS_HINT = "in the repository run `python tools/prepare_mini_data.py` first"
 
 
-def require_data(cfg: Config, splits: tuple[str, ...]) -> None:
+def require_data(
+    cfg: Config, splits: tuple[str, ...], has_options: bool = False
+) -> None:
     """Check that the files named by the data loaders of ``splits`` exist.
 
     Args:
         cfg: a whole config.
         splits: some of "train", "val" and "test".
+        has_options: whether the tool has the flag ``--cfg-options``.
 
     Raises:
         UserError: naming all missing paths and what to do about them.
@@ -41,9 +44,10 @@ def require_data(cfg: Config, splits: tuple[str, ...]) -> None:
     if missing:
         hint = DIGITS_HINT
         if fields:
+            fields = dict.fromkeys(fields)
             hint = (
-                "put the data set there (docs/datasets.md says how) or name its place "
-                f"with --cfg-options {' '.join(dict.fromkeys(fields))}"
+                "put the data set there (docs/datasets.md says how) or "
+                f"{_setting(' '.join(fields), has_options)}"
             )
         parts = [
             f"the {split} data are not complete: {', '.join(paths)} "
@@ -51,6 +55,13 @@ def require_data(cfg: Config, splits: tuple[str, ...]) -> None:
             for split, paths in missing.items()
         ]
         raise UserError("; ".join([*parts, hint]))
+
+
+def _setting(fields: str, has_options: bool) -> str:
+    """How to set fields of a config for a tool."""
+    return (
+        f"pass --cfg-options {fields}" if has_options else f"set {fields} in the config"
+    )
 
 
 def _data_paths(cfg: Config, split: str) -> Iterator[tuple[str, str]]:
@@ -101,10 +112,14 @@ def data_files(cfg: Config, split: str) -> list[str]:
     return [path for path, _ in _data_paths(cfg, split) if osp.isfile(path)]
 
 
-def require_pretrained_weights(cfg: Config) -> None:
+def require_pretrained_weights(cfg: Config, has_options: bool = False) -> None:
     """Check ``load_from`` and every ``init_cfg=dict(type="Pretrained")`` of the model.
 
     What a resumed training loads is :func:`require_training_state`'s.
+
+    Args:
+        cfg: a whole config.
+        has_options: whether the tool has the flag ``--cfg-options``.
 
     Raises:
         UserError: if a checkpoint is missing or cannot be read, or holds nothing under
@@ -113,8 +128,8 @@ def require_pretrained_weights(cfg: Config) -> None:
     if (path := cfg.get("load_from")) and not cfg.get("resume"):
         if not _exists(osp.expanduser(path)):
             raise UserError(
-                f"the checkpoint {path} does not exist; train its config first or pass "
-                "--cfg-options load_from=None to start from scratch"
+                f"the checkpoint {path} does not exist; train its config first or "
+                f"{_setting('load_from=None', has_options)} to start from scratch"
             )
         read_checkpoint(path)
     for key, init_cfg in _pretrained_init_cfgs(cfg.model, "model"):
@@ -122,7 +137,8 @@ def require_pretrained_weights(cfg: Config) -> None:
         if not _is_remote(path) and not osp.isfile(path):
             raise UserError(
                 f"the pretrained weights {path} do not exist; train the classification "
-                f"config first or pass --cfg-options {key}=None to start from scratch"
+                f"config first or {_setting(f'{key}=None', has_options)} to start from "
+                "scratch"
             )
         prefix = init_cfg.get("prefix") or ""
         names = read_checkpoint(path)["state_dict"]

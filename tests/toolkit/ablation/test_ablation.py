@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import math
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -13,15 +15,14 @@ from PIL import Image
 from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.results import Result
 from toolkit.ablation.pictures import draw, draw_progress, far_below
+from toolkit.ablation.places import place_in_ablation
 from toolkit.ablation.runs import (
     AblationRun,
     Row,
     best_rate,
     compare,
     group_runs,
-    place_in_ablation,
     read_runs,
-    wish_of,
     write_runs,
 )
 from toolkit.ablation.speeds import read_speeds
@@ -76,35 +77,6 @@ def cells(table: str) -> dict[str, list[str]]:
     lines = [line for line in table.splitlines() if line.startswith("|")]
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {first: rest for first, *rest in found}
-
-
-@pytest.mark.parametrize(
-    ("field", "expected"),
-    [
-        (dict(group="a", name=1.0), ({"a": "1.0"}, [])),
-        (dict(group="a", name="x", baselines=dict(a="y", b="z")), ({"a": "x"}, [])),
-        (
-            dict(group="a", name=3, baselines=dict(a=3, b="z")),
-            ({"a": "3", "b": "z"}, ["a", "b"]),
-        ),
-    ],
-)
-def test_place_in_ablation(field, expected):
-    assert place_in_ablation(Config(dict(ablation=field))) == expected
-
-
-def test_place_of_a_config_that_says_nothing(tmp_path):
-    (tmp_path / "job.py").write_text("a = 1")
-    cfg = Config.fromfile(tmp_path / "job.py")
-    assert place_in_ablation(cfg) == ({"config": "job"}, [])
-
-
-@pytest.mark.parametrize(
-    "field", [dict(name="a"), dict(group="a", nam="b"), dict(group="a", name="b", c=1)]
-)
-def test_wrong_keys(field):
-    with pytest.raises(UserError, match="has the keys group, name and perhaps"):
-        place_in_ablation(Config(dict(ablation=field)))
 
 
 def test_groups_and_order(runs):
@@ -216,34 +188,53 @@ def test_group_without_baseline(runs):
 
 def test_never_mixes_versions_of_a_config(runs):
     runs.append(make_run("mixer", "softmax", 85.0, 3, config_sha256="1" * 64))
-    with pytest.raises(UserError, match="'softmax' in 'mixer' must be of one config"):
+    with pytest.raises(UserError, match="'softmax' in 'mixer' must be of one version"):
         markdown(runs)
 
 
 def test_never_mixes_configs_of_one_name(runs):
     runs.append(make_run("mixer", "softmax", 85.0, 3, config="other.py"))
-    with pytest.raises(UserError, match="got 2: mixer_softmax.py, other.py"):
+    with pytest.raises(UserError, match="mixer_softmax.py and other.py both stand as"):
         markdown(runs)
 
 
-def test_never_mixes_metrics(runs):
-    runs.append(make_run("mixer", "none", 85.0, 3, metrics=dict(mIoU=50.0)))
-    with pytest.raises(UserError, match="got accuracy/top1, mIoU in 'mixer'"):
-        markdown(runs)
-
-
-def test_configs_without_a_place_have_a_table_for_each_metric():
+def test_a_group_has_a_table_for_each_metric():
     runs = [
-        make_run("config", "classifier", 90.0, config="classifier.py"),
-        make_run("config", "segmenter", 0.0, metrics=dict(mIoU=50.0), config="seg.py"),
-        make_run("config", "smaller", 80.0, config="smaller.py"),
+        make_run("mine", "classifier", 90.0),
+        make_run("mine", "segmenter", 0.0, metrics=dict(mIoU=50.0)),
+        make_run("mine", "smaller", 80.0),
     ]
     groups = {group: [r.name for r in rows] for group, rows in group_runs(runs).items()}
     assert groups == {
-        "config, top-1 accuracy (%)": ["classifier", "smaller"],
-        "config, mIoU (%)": ["segmenter"],
+        "mine, top-1 accuracy (%)": ["classifier", "smaller"],
+        "mine, mIoU (%)": ["segmenter"],
     }
-    assert list(group_runs(runs[::2])) == ["config"]
+    assert list(group_runs(runs[::2])) == ["mine"]
+
+
+def test_scores_that_are_no_number(runs, tmp_path):
+    """A run that diverged is the last of its group, and hides no other."""
+    runs += [make_run("mixer", "none", s, i) for i, s in enumerate([70.0, math.nan])]
+    runs.append(make_run("mixer", "window", math.nan))
+    runs.append(make_run("mixer", "agent", 99.0))
+    table = cells(markdown(runs))
+    assert table["none"][2:5] == ["–", "–", "70.0, –"]
+    assert table["none"][-1] == table["window"][2] == "–"
+    names = [row.name for row in group_runs(runs)["mixer"]]
+    assert names[0] == "agent" and set(names[-2:]) == {"none", "window"}
+    draw(runs, tmp_path / "ablation.png")
+    write_runs(tmp_path / "runs.json", runs)
+    assert markdown(read_runs([tmp_path / "runs.json"])) == markdown(runs)
+
+
+def test_validations_that_are_no_number_are_left_out_of_curves(tmp_path):
+    run = with_curve(make_run("mixer", "SeT", 80.0), [20, 40, 60])
+    end = run.curve[-1]
+    run.curve[1] = (run.curve[1][0], math.nan)
+    write_runs(tmp_path / "runs.json", [run])
+    (read,) = read_runs([tmp_path / "runs.json"])
+    assert read.curve == [run.curve[0], end]
+    assert draw_progress([read], tmp_path / "progress.png")
 
 
 def test_first_metric_if_none_is_known():
@@ -262,6 +253,31 @@ def test_files(runs, tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "3", "[3]", "[{}]", '[{"result": {}}]'])
 def test_broken_file(tmp_path, content):
     (tmp_path / "runs.json").write_text(content)
+    with pytest.raises(UserError, match="runs.json does not hold runs"):
+        read_runs([tmp_path / "runs.json"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(rows={}),
+        dict(rows="mixer"),
+        dict(baseline_of=None),
+        dict(baseline_of=["tau"]),
+        dict(seconds=None),
+        dict(learning_rate="1e-3"),
+        dict(curve=[[0, 1.0]]),
+        dict(curve=[[1.0]]),
+        dict(metrics={}),
+        dict(metrics={TOP1: "80"}),
+        dict(metrics={TOP1: math.inf}),
+    ],
+)
+def test_a_run_with_something_wrong(tmp_path, change):
+    (content,) = (dataclasses.asdict(make_run("mixer", "SeT", 80.0)),)
+    content["result"] |= {k: v for k, v in change.items() if k == "metrics"}
+    content |= {k: v for k, v in change.items() if k != "metrics"}
+    (tmp_path / "runs.json").write_text(json.dumps([content]))
     with pytest.raises(UserError, match="runs.json does not hold runs"):
         read_runs([tmp_path / "runs.json"])
 
@@ -398,7 +414,7 @@ def test_the_best_learning_rate_stands_in_the_tables(tried):
 
 def test_other_rates_of_another_version_do_not_mix(tried):
     run = make_run("mixer", "none", 53.0, 2, config_sha256="1" * 64)
-    with pytest.raises(UserError, match="must be of one config in one version"):
+    with pytest.raises(UserError, match="must be of one version of mixer_none.py"):
         markdown([*tried, dataclasses.replace(run, learning_rate=1e-3)])
 
 
@@ -435,10 +451,10 @@ def measured(tmp_path):
     """Write what tools/bench_configs.py measures, of some rows."""
 
     def measured(**times: float):
-        group = dict(name="mixer", batch=50)
+        group = dict(name="mixer", batch=50, configs={})
         group["times"] = dict(
             inference={name: [9.0] for name in times},
-            training={name: [9.0, t, 0.0] for name, t in times.items()},
+            training={name: [9.0, t, 1e-9] for name, t in times.items()},
         )
         machine = dict(device="A", instructions="AVX9", threads=1, cpus=2)
         machine |= dict(dtype="float32", torch="9.9", date="2026-11-30")
@@ -470,11 +486,22 @@ def test_times_measured_side_by_side_replace_those_of_the_runs(
     ends = [line.get_xdata()[-1] for line in by_time.lines]
     assert ends == pytest.approx([5, 15])  # minutes of 150,000 images
 
+    with pytest.raises(UserError, match="speeds of 'mixer' lack softmax; measure"):
+        markdown(runs, measured(SeT=0.1))
+
+
+def test_times_of_the_runs(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawn.append(self))
+    runs = [
+        with_curve(make_run("mixer", name, 80.0), [20, 80])
+        for name in ("SeT", "softmax")
+    ]
+    assert "Times of an image are those of the trainings, which comp" in markdown(runs)
     # Not compared unless all are known.
-    partly = measured(SeT=0.1)
-    text = markdown(runs, partly)
-    assert "ms an image" not in text and "side by side" not in text
-    draw_progress(runs, tmp_path / "p.png", partly)
+    runs[1] = dataclasses.replace(runs[1], images_per_second=None)
+    assert " an image" not in markdown(runs)
+    draw_progress(runs, tmp_path / "p.png")
     _, by_time, _ = drawn.pop().axes
     assert not by_time.lines and by_time.get_xlabel() == "time not measured"
 
@@ -485,6 +512,21 @@ def test_speeds_that_are_none(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match="does not hold speeds of configs"):
             read_speeds([path])
+    with pytest.raises(UserError, match="none.json does not hold speeds of configs"):
+        read_speeds([tmp_path / "none.json"])
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, None])
+def test_speeds_with_wrong_times(measured, seconds):
+    with pytest.raises(UserError, match="does not hold speeds of configs"):
+        measured(SeT=seconds)
+
+
+def test_speeds_of_a_group_in_two_files(measured, tmp_path):
+    measured(SeT=0.1)
+    shutil.copy(tmp_path / "speeds.json", tmp_path / "b.json")
+    with pytest.raises(UserError, match="b.json has speeds of mixer, and so has"):
+        read_speeds([tmp_path / "speeds.json", tmp_path / "b.json"])
 
 
 def test_a_name_has_one_colour_in_all_groups(tmp_path, monkeypatch):
@@ -501,36 +543,6 @@ def test_a_name_has_one_colour_in_all_groups(tmp_path, monkeypatch):
     dots = [line for axes in drawn[0].axes[2::3] for line in axes.lines]
     assert len(dots) == 6
     assert len({(line.get_label(), line.get_color()) for line in dots}) == 3
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        ({}, ((0,), ())),
-        (dict(seeds=3), ((0, 1, 2), ())),
-        (dict(learning_rates=[1e-3, 2e-3]), ((0,), (1e-3, 2e-3))),
-    ],
-)
-def test_wishes(said, expected):
-    cfg = Config(dict(ablation=dict(group="a", name="b", **said)))
-    wish = wish_of(cfg)
-    assert (wish.seeds, wish.learning_rates) == expected
-    assert place_in_ablation(cfg) == ({"a": "b"}, [])
-
-
-@pytest.mark.parametrize(
-    ("said", "message"),
-    [
-        (dict(seeds=0), "`seeds` .* positive number of seeds, got 0"),
-        (dict(seeds=[1, 2]), r"positive number of seeds, got \[1, 2\]"),
-        (dict(learning_rates=1e-3), "different positive numbers, got 0.001"),
-        (dict(learning_rates=[1e-3, 1e-3]), "different positive numbers"),
-        (dict(learning_rates=[0.0, 1e-3]), "different positive numbers"),
-    ],
-)
-def test_wrong_wishes(said, message):
-    with pytest.raises(UserError, match=message):
-        wish_of(Config(dict(ablation=dict(group="a", name="b", **said))))
 
 
 def test_a_rate_whose_score_is_no_number_is_not_the_best():

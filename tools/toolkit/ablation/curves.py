@@ -1,6 +1,7 @@
 """What a training logged, as curves over its iterations."""
 
 import json
+import math
 import os
 import statistics
 from collections.abc import Iterator
@@ -57,10 +58,11 @@ def to_curves(records: list[dict], names: tuple[str, ...]) -> dict[str, Curve]:
 def validation_curve(records: list[dict], metric: str) -> Curve:
     """Values of a metric over the steps in which validations are logged.
 
-    These are epochs in epoch-based training, iterations otherwise.
+    These are epochs in epoch-based training, iterations otherwise. Values that are no
+    number are left out.
     """
     points = {record["step"]: record[metric] for record in records if metric in record}
-    return sorted(points.items())
+    return sorted((step, v) for step, v in points.items() if not math.isnan(v))
 
 
 def training_time(records: list[dict]) -> tuple[float, int] | None:

@@ -15,6 +15,7 @@ from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.results import FILE_NAMES, Result, read_result
 
 from .curves import read_records, training_time, validation_curve
+from .places import Place, require_own_rows
 from .runs import AblationRun, best_rate, group_runs
 
 LOG = "train.log"
@@ -27,9 +28,9 @@ class Contender:
     Attributes:
         config: path of the file.
         sha256: see :func:`setformer_mm.utils.results.config_sha256`.
-        rows: see :class:`~toolkit.ablation.runs.AblationRun`, as what follows.
+        rows: see :class:`~toolkit.ablation.places.Place`.
         baseline_of: likewise.
-        multiply_adds: likewise.
+        multiply_adds: see :class:`~toolkit.ablation.runs.AblationRun`.
         seeds: to train it with.
         batch_size: of the training.
         learning_rate: that replaces the config's own; None leaves that.
@@ -43,6 +44,10 @@ class Contender:
     seeds: tuple[int, ...] = (0,)
     batch_size: int = 1
     learning_rate: float | None = None
+
+    @property
+    def place(self) -> Place:
+        return Place(self.rows, self.baseline_of)
 
     @property
     def name(self) -> str:
@@ -126,9 +131,12 @@ class Job:
     def run(self) -> AblationRun | None:
         """What the report needs to know, if the job is finished and found something."""
         if self.collected:
-            about = self.contender  # its place may be another one now
-            return dataclasses.replace(
-                self.collected, rows=about.rows, baseline_of=about.baseline_of
+            about, run = self.contender, self.collected
+            return dataclasses.replace(  # its path and place may be others now
+                run,
+                rows=about.rows,
+                baseline_of=about.baseline_of,
+                result=dataclasses.replace(run.result, config=about.config),
             )
         result = self._finished_result()
         if result is None or not result.metrics:
@@ -199,8 +207,10 @@ def plan(
             finished.
 
     Raises:
-        UserError: if a folder was written by something else.
+        UserError: if a folder was written by something else, or two configs stand in
+            one row.
     """
+    require_own_rows((contender.config, contender.place) for contender in contenders)
     runs = {(run.result.config_sha256, run.result.seed): run for run in collected}
     rounds = zip_longest(*(contender.seeds for contender in contenders))
     jobs = [
@@ -229,22 +239,29 @@ def runs_of_others(
     """Runs of earlier grids that stand beside those of the jobs in the tables.
 
     Left out are runs of the jobs' own configs, with other seeds too, as they are and as
-    they were, and of configs in whose rows these stand now.
+    they were, and wherever their files were. A run of the same hash in another row is
+    another config's.
 
     Raises:
-        UserError: if the others cannot stand in tables together.
+        UserError: if the others cannot stand in tables together, or beside the jobs.
     """
-    hashes = {job.contender.sha256 for job in jobs}
     paths = {job.contender.config for job in jobs}
-    rows = {row for job in jobs for row in job.contender.rows.items()}
+    rows = {
+        (job.contender.sha256, row)
+        for job in jobs
+        for row in job.contender.rows.items()
+    }
     others = [
         run
         for run in collected
-        if run.result.config_sha256 not in hashes
-        and run.result.config not in paths
-        and rows.isdisjoint(run.rows.items())
+        if run.result.config not in paths
+        and not any((run.result.config_sha256, row) in rows for row in run.rows.items())
     ]
-    group_runs(others)  # whose error would otherwise come after the training
+    # Errors that would otherwise come after the training.
+    group_runs(others)
+    places = [(run.result.config, run.place) for run in others]
+    places += [(job.contender.config, job.contender.place) for job in jobs]
+    require_own_rows(places)
     return others
 
 

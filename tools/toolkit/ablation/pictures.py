@@ -71,9 +71,9 @@ def draw_progress(
 ) -> bool:
     """Draw learning curves: a line of three panels for each group that has some.
 
-    The score against the steps of the training, with the range of the seeds, against
-    the time that it takes where it is known of all rows, and at the end against the
-    parameters.
+    The score against the steps of the training, with the range of the baseline's seeds
+    (those of all rows would hide each other), against the time that it takes where it
+    is known of all rows, and at the end against the parameters.
 
     Args:
         runs: of one or more groups.
@@ -110,9 +110,11 @@ def draw_progress(
             sizes = [run.result.num_parameters / 1e6 for run in row.runs]
             dots = dict(color=colors[row.name], label=row.name) | DOTS
             by_size.plot(sizes, row.scores, "o", **dots)
-        by_step.set_title(group, fontsize=10, loc="left")
+        baseline = next((row.name for row in rows if row.is_baseline), None)
+        title = f"{group} (band: seeds of {baseline})" if baseline else group
+        by_step.set_title(title, fontsize=10, loc="left")
         by_step.set_ylabel(display_of(rows[0].metric)[0])
-        by_step.set_xlabel("epochs or iterations (band: range of the seeds)")
+        by_step.set_xlabel("epochs or iterations")
         by_time.set_xlabel(f"minutes of {speeds.what}")
         if not is_timed:
             by_time.set_xlabel("time not measured")
@@ -126,7 +128,7 @@ def draw_progress(
 
 
 def _draw_curve_of(row: Row, axes: Axes, look: dict) -> tuple[list, list[float]]:
-    """Draw the mean of a row's seeds and their range.
+    """Draw the mean of a row's seeds, and of the baseline's their range.
 
     Returns:
         The steps at which all seeds were validated, for a run that was killed may lack
@@ -137,10 +139,11 @@ def _draw_curve_of(row: Row, axes: Axes, look: dict) -> tuple[list, list[float]]
     values = [[curve[step] for curve in curves] for step in steps]
     means = [statistics.fmean(of_step) for of_step in values]
     axes.plot(steps, means, **look)
-    lowest, highest = zip(*((min(v), max(v)) for v in values))
-    axes.fill_between(
-        steps, lowest, highest, color=look["color"], alpha=0.15, linewidth=0
-    )
+    if row.is_baseline:
+        lowest, highest = zip(*((min(v), max(v)) for v in values))
+        axes.fill_between(
+            steps, lowest, highest, color=look["color"], alpha=0.25, linewidth=0
+        )
     return steps, means
 
 
@@ -152,7 +155,7 @@ def far_below(scores: Iterable[float]) -> float:
     Returns:
         Minus infinity if there are none.
     """
-    scores = sorted(scores)
+    scores = sorted(score for score in scores if not math.isnan(score))
     for low, high in zip(scores[: len(scores) // 4], scores[1:]):
         if high - low > (scores[-1] - scores[0]) / 2:
             return low

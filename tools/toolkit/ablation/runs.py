@@ -1,22 +1,4 @@
-"""What an ablation measured: its runs as data, and how they compare.
-
-A config says where it stands in the comparison, apart from what it computes::
-
-    ablation = dict(group="epsilon", name=0.05)
-
-and which row of a group the others are compared with; configs inherit it::
-
-    ablation = dict(
-        group="token mixer",
-        name="SeT",
-        baselines={"token mixer": "SeT", "epsilon": 0.1},
-    )
-
-The config that carries the name of its group's baseline, as this one does, stands for
-the baseline in all the groups. It may also say how it wants to be trained: ``seeds=5``,
-with seeds 0 to 4, and ``learning_rates=(5e-4, 1e-3, 2e-3)``, all tried with the first
-seed, of which the best one is trained with the others and stands in the tables.
-"""
+"""What an ablation measured: its runs as data, and how they compare."""
 
 import dataclasses
 import json
@@ -28,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmengine.config import Config
 from scipy import stats
 
 from setformer_mm.utils.errors import UserError
@@ -37,6 +18,7 @@ from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.results import Result
 
 from .curves import Curve
+from .places import Place, require_own_rows
 
 # What is compared, by what the evaluator reports: the axis, and the decimals of a mean.
 METRICS = {
@@ -44,8 +26,6 @@ METRICS = {
     "mIoU": ("mIoU (%)", 2),
     "coco/bbox_mAP": ("box mAP", 3),
 }
-OPTIONAL_KEYS = ("baselines", "seeds", "learning_rates")
-UNPLACED = "config"  # the group of configs that do not say where they stand
 
 
 @dataclass(frozen=True)
@@ -53,8 +33,8 @@ class AblationRun:
     """One config, trained with one seed.
 
     Attributes:
-        rows: where it stands: ``{group: name}``.
-        baseline_of: the groups whose other rows are compared with this config.
+        rows: see :class:`~toolkit.ablation.places.Place`.
+        baseline_of: likewise.
         multiply_adds: of the whole model for one validation image; None if they cannot
             be counted.
         seconds: of training, validations and start-up included.
@@ -74,6 +54,11 @@ class AblationRun:
     curve: Curve = field(default_factory=list)
     training_seconds: float | None = None
     images_per_second: float | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where its config stands."""
+        return Place(self.rows, self.baseline_of)
 
     @property
     def metric(self) -> str:
@@ -153,66 +138,6 @@ class Row:
         return chosen or self.scores
 
 
-@dataclass(frozen=True)
-class Wish:
-    """How a config wants to be trained in an ablation.
-
-    Attributes:
-        seeds: one or more.
-        learning_rates: to try with the first seed; none: the config's own.
-    """
-
-    seeds: tuple[int, ...] = (0,)
-    learning_rates: tuple[float, ...] = ()
-
-
-def wish_of(cfg: Config) -> Wish:
-    """Read ``seeds`` and ``learning_rates`` of a config's field ``ablation``.
-
-    Raises:
-        UserError: if they are no positive numbers.
-    """
-    said = cfg.get("ablation", {})
-    seeds, rates = said.get("seeds", 1), said.get("learning_rates", ())
-    if not isinstance(seeds, int) or seeds < 1:
-        raise UserError(
-            "`seeds` of a config's `ablation` is a positive number of seeds, "
-            f"got {seeds!r} in {cfg.filename}"
-        )
-    valid = isinstance(rates, list | tuple) and len(set(rates)) == len(rates)
-    if not valid or not all(isinstance(r, int | float) and r > 0 for r in rates):
-        raise UserError(
-            "`learning_rates` of a config's `ablation` are different positive numbers, "
-            f"got {rates!r} in {cfg.filename}"
-        )
-    return Wish(tuple(range(seeds)), tuple(map(float, rates)))
-
-
-def place_in_ablation(cfg: Config) -> tuple[dict[str, str], list[str]]:
-    """Read a config's field ``ablation``.
-
-    Returns:
-        ``rows`` and ``baseline_of`` of :class:`AblationRun`. A config without the field
-        stands in the group :data:`UNPLACED` under the name of its file.
-
-    Raises:
-        UserError: if the field lacks group or name.
-    """
-    said = cfg.get("ablation")
-    if said is None:
-        return {UNPLACED: Path(cfg.filename).stem}, []
-    if not {"group", "name"} <= said.keys() <= {"group", "name", *OPTIONAL_KEYS}:
-        raise UserError(
-            "`ablation` of a config has the keys group, name and perhaps "
-            f"{', '.join(OPTIONAL_KEYS)}, got {sorted(said)} in {cfg.filename}"
-        )
-    group, name = said["group"], str(said["name"])
-    baselines = {g: str(n) for g, n in said.get("baselines", {}).items()}
-    if baselines.get(group) == name:
-        return baselines, list(baselines)
-    return {group: name}, []
-
-
 def write_runs(path: str | os.PathLike, runs: Iterable[AblationRun]) -> None:
     """Write runs as JSON, atomically."""
     content = [dataclasses.asdict(run) for run in runs]
@@ -232,11 +157,8 @@ def read_runs(paths: Iterable[str | os.PathLike]) -> list[AblationRun]:
     for path in paths:
         try:
             for content in json.loads(Path(path).read_text(encoding="utf-8")):
-                result = Result(**content.pop("result"))
-                if not result.metrics:
-                    raise ValueError("a run without metrics")
-                curve = [tuple(point) for point in content.pop("curve", [])]
-                run = AblationRun(**content, result=result, curve=curve)
+                run = _read_run(content)
+                result = run.result
                 runs[result.config, result.config_sha256, result.seed] = run
         except FileNotFoundError as error:
             raise UserError(f"the runs {path} do not exist") from error
@@ -245,53 +167,74 @@ def read_runs(paths: Iterable[str | os.PathLike]) -> list[AblationRun]:
     return list(runs.values())
 
 
+def _read_run(content: dict) -> AblationRun:
+    """Make a run of what JSON holds of it.
+
+    Validations that were no number are left out of its curve.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: if it is none.
+    """
+    result = Result(**content.pop("result"))
+    curve = [(step, score) for step, score in content.pop("curve", [])]
+    curve = [(step, float(score)) for step, score in curve if score is not None]
+    run = AblationRun(**content, result=result, curve=curve)
+    if not result.metrics or math.isinf(run.score):
+        raise ValueError("a run without a score")
+    if not run.rows or not set(run.baseline_of) <= run.rows.keys():
+        raise ValueError("a run without a place")
+    numbers = [run.seconds, *(step for step, _ in curve)]
+    optional = (run.learning_rate, run.training_seconds, run.images_per_second)
+    if min([*numbers, *(n for n in optional if n is not None)]) <= 0:
+        raise ValueError("a time, step or rate that is not positive")
+    return run
+
+
 def group_runs(runs: Iterable[AblationRun]) -> dict[str, list[Row]]:
     """Sort runs into groups and rows.
 
     Rows whose names are numbers come in their order, others by
-    :func:`comparable_means`, the best first. A group in which nothing is compared with
-    the baseline is left out, unless all are like that. Configs that do not say where
-    they stand have a group for each metric.
+    :func:`comparable_means`, the best first. Configs of one group that measure
+    different things stand in a group for each metric. A group in which nothing is
+    compared with the baseline is left out, unless all are like that.
 
     Raises:
-        UserError: if runs of one row are not of one config, or a group has several
-            metrics.
+        UserError: if runs of one row are not of one config in one version, or a group
+            has several baselines.
     """
     runs = sorted(runs, key=lambda run: run.result.seed)
-    unplaced = {run.metric for run in runs if UNPLACED in run.rows}
-    found: dict[str, dict[str, list[AblationRun]]] = {}
+    require_own_rows((run.result.config, run.place) for run in runs)
+    found: dict[str, dict[str, dict[str, list[AblationRun]]]] = {}
     for run in runs:
         for group, name in run.rows.items():
-            if group == UNPLACED and len(unplaced) > 1:
-                group = f"{group}, {display_of(run.metric)[0]}"
-            found.setdefault(group, {}).setdefault(name, []).append(run)
-
+            rows = found.setdefault(group, {}).setdefault(run.metric, {})
+            rows.setdefault(name, []).append(run)
     groups = {}
-    for group, names in found.items():
-        rows = []
-        for name, members in names.items():
-            members, tried = best_learning_rate(members)
-            configs = {(run.result.config, run.result.config_sha256) for run in members}
-            if len(configs) > 1:
-                raise UserError(
-                    f"all runs of {name!r} in {group!r} must be of one config in one "
-                    f"version, got {len(configs)}: {listed(c for c, _ in configs)}"
-                )
-            is_baseline = group in members[0].baseline_of
-            rows.append(Row(name, is_baseline, members, tried))
-        if len(metrics := {run.metric for row in rows for run in row.runs}) > 1:
-            raise UserError(
-                f"a group compares one metric, got {listed(metrics)} in {group!r}"
-            )
-        means = comparable_means(rows)
-        rows.sort(key=lambda row: (number_of(row.name), -means[row.name]))
-        groups[group] = rows
+    for group, metrics in found.items():
+        for metric, rows in metrics.items():
+            title = group if len(metrics) == 1 else f"{group}, {display_of(metric)[0]}"
+            groups[title] = _rows_of(group, rows)
     compared = {
         group: rows
         for group, rows in groups.items()
         if len(rows) > 1 or not rows[0].is_baseline
     }
     return compared or groups
+
+
+def _rows_of(group: str, runs: dict[str, list[AblationRun]]) -> list[Row]:
+    """The rows of a group from its runs by name, in the order of a table."""
+    rows = []
+    for name, members in runs.items():
+        members, tried = best_learning_rate(members)
+        if (count := len({run.result.config_sha256 for run in members})) > 1:
+            raise UserError(
+                f"all runs of {name!r} in {group!r} must be of one version of "
+                f"{members[0].result.config}, got {count}"
+            )
+        rows.append(Row(name, group in members[0].baseline_of, members, tried))
+    means = comparable_means(rows)
+    return sorted(rows, key=lambda row: (number_of(row.name), -means[row.name]))
 
 
 def best_learning_rate(
@@ -322,9 +265,13 @@ def best_rate(scores: dict[float, float]) -> float:
 
 
 def comparable_means(rows: Sequence[Row]) -> dict[str, float]:
-    """Means over the seeds that all rows have, by name."""
+    """Means over the seeds that all rows have, by name.
+
+    Minus infinity of a row with a score that is no number, which is below all others.
+    """
     seeds = set.intersection(*(row.seeds for row in rows))
-    return {row.name: statistics.fmean(row.scores_of(seeds)) for row in rows}
+    means = {row.name: statistics.fmean(row.scores_of(seeds)) for row in rows}
+    return {n: -math.inf if math.isnan(mean) else mean for n, mean in means.items()}
 
 
 def compare(row: Row, baseline: Row) -> tuple[float, bool]:
@@ -337,11 +284,13 @@ def compare(row: Row, baseline: Row) -> tuple[float, bool]:
         The difference of the means, and whether it is more than chance makes it, at the
         5 % level: by Welch's t-test, or where a side has a single seed by Student's,
         with the deviation that all seeds of the row or the baseline have. False if
-        neither has several.
+        neither has several, or a score is no number.
     """
     scores = row.scores_of(baseline.seeds)
     others = baseline.scores_of(row.seeds)
     difference = statistics.fmean(scores) - statistics.fmean(others)
+    if math.isnan(difference):
+        return difference, False
     known = max(row.scores, baseline.scores, key=len)
     deviation = statistics.stdev(known) if len(known) > 1 else 0.0
     if min(len(scores), len(others)) > 1:

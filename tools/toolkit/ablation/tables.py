@@ -1,5 +1,6 @@
 """The tables of an ablation, from its runs."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -23,11 +24,12 @@ def markdown(runs: Sequence[AblationRun], speeds: Speeds | None = None) -> str:
         runs: of one or more groups.
         speeds: those of the runs themselves if None.
     """
-    parts, machines = [], {}
+    parts, machines, is_timed = [], {}, False
     groups = group_runs(runs)
     speeds = speeds or speeds_of_runs(groups)
     for group, rows in groups.items():
         seconds = speeds.of(group, rows)
+        is_timed |= seconds is not None
         parts.append(_table(group, rows, seconds))
         if any(row.tried for row in rows):
             parts.append(_learning_rates(group, rows))
@@ -38,6 +40,11 @@ def markdown(runs: Sequence[AblationRun], speeds: Speeds | None = None) -> str:
         legend += (
             f"\nTimes of an image are of {speeds.what} with random weights, side by "
             f"side: {' '.join(machines)}"
+        )
+    elif is_timed:
+        legend += (
+            "\nTimes of an image are those of the trainings, which compare as far as "
+            "each ran alone on the same machine."
         )
     return "\n\n".join([*parts, legend]) + "\n"
 
@@ -59,17 +66,17 @@ def _table(group: str, rows: list[Row], seconds: dict[str, float] | None) -> str
     lines = []
     for row in rows:
         run = row.runs[0]
-        spread = "–"
-        if len(row.runs) > 1:
-            spread = f"{statistics.stdev(row.scores):.{decimals}f}"
+        spread = math.nan
+        if len(row.runs) > 1 and not math.isnan(row.mean):
+            spread = statistics.stdev(row.scores)
         operations = run.multiply_adds
         line = [
             f"**{row.name}**" if row.is_baseline else row.name,
             f"{run.result.num_parameters / 1e6:.2f} M",
             "–" if operations is None else _amount(operations),
-            f"{row.mean:.{decimals}f}",
-            spread,
-            ", ".join(f"{score:.{of_a_seed}f}" for score in row.scores),
+            _number(row.mean, decimals),
+            _number(spread, decimals),
+            ", ".join(_number(score, of_a_seed) for score in row.scores),
         ]
         if companion:
             values = [run.result.metrics.get(companion) for run in row.runs]
@@ -98,10 +105,7 @@ def _learning_rates(group: str, rows: list[Row]) -> str:
     rates = sorted({rate for row in rows for rate in row.tried})
     lines = []
     for row in rows:
-        cells = [
-            f"{row.tried[rate]:.{decimals}f}" if rate in row.tried else "–"
-            for rate in rates
-        ]
+        cells = [_number(row.tried.get(rate, math.nan), decimals) for rate in rates]
         if row.tried:
             best = rates.index(row.runs[0].learning_rate)
             cells[best] = f"**{cells[best]}**"
@@ -113,7 +117,7 @@ def _learning_rates(group: str, rows: list[Row]) -> str:
 def _against(row: Row, baseline: Row) -> str:
     """The difference of means, bold if it is more than chance."""
     difference, is_significant = compare(row, baseline)
-    text = f"{difference:+.{display_of(row.metric)[1]}f}".replace("-", "−")
+    text = _number(difference, display_of(row.metric)[1], "+").replace("-", "−")
     return f"**{text}**" if is_significant else text
 
 
@@ -145,6 +149,10 @@ def _legend(runs: Sequence[AblationRun]) -> str:
         f"{len(runs)} runs, {minutes:.0f} min of training in all; {days}; {used}."
     )
     return "\n".join(sentences)
+
+
+def _number(value: float, decimals: int, sign: str = "") -> str:
+    return "–" if math.isnan(value) else f"{value:{sign}.{decimals}f}"
 
 
 def _amount(operations: int) -> str:

@@ -4,6 +4,7 @@ What runs is ``extract_feat``, backbone and neck, on noise of the size of the fi
 validation picture: heads, losses and boxes are the same beside every backbone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,12 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor, nn
 
+from setformer_mm.utils.errors import UserError
 from setformer_mm.utils.markdown import markdown_table, three_digits
+from setformer_mm.utils.results import config_sha256
 
-from ..ablation.runs import place_in_ablation
+from ..ablation.places import Place, place_in_ablation, require_own_rows
+from ..config_checks import require_parts
 from ..launch import build_model, read_config
 from ..preflight import require_data
 from ..timing import Call, quartiles
@@ -29,17 +33,15 @@ class Entry:
 
     Attributes:
         config: path of the file.
-        group: of the configs that are measured side by side.
-        name: in this group.
-        is_baseline: whether the others are compared with it.
+        sha256: see :func:`setformer_mm.utils.results.config_sha256`.
+        place: where it stands among those that are measured side by side.
         size: height and width of a picture.
         batch: pictures of a validation batch.
     """
 
     config: str
-    group: str
-    name: str
-    is_baseline: bool
+    sha256: str
+    place: Place
     size: tuple[int, int]
     batch: int
 
@@ -51,15 +53,57 @@ def entry_of(config: str) -> Entry:
         UserError: if it or its data are not there.
     """
     cfg = read_config(config)
+    require_parts(cfg, ("model", "val_dataloader"))
     require_data(cfg, ("val",))
-    rows, baseline_of = place_in_ablation(cfg)
-    group, name = next(iter(rows.items()))
+    sha256 = config_sha256(cfg)  # building what it says changes it
     preprocessor = build_model(cfg).data_preprocessor
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         sample = DATASETS.build(cfg.val_dataloader.dataset)[0]
     height, width = preprocessor(pseudo_collate([sample]))["inputs"].shape[-2:]
     batch = cfg.val_dataloader.get("batch_size", 1)
-    return Entry(config, group, name, group in baseline_of, (height, width), batch)
+    return Entry(config, sha256, place_in_ablation(cfg), (height, width), batch)
+
+
+def group_entries(entries: Sequence[Entry]) -> dict[str, dict[str, Entry]]:
+    """Sort entries by group and name; those of baselines are in several groups.
+
+    A group in which nothing is compared with the baseline is left out, unless all are
+    like that.
+
+    Raises:
+        UserError: if two configs stand in one row, or those of a group have pictures of
+            other sizes or batches.
+    """
+    require_own_rows((entry.config, entry.place) for entry in entries)
+    groups: dict[str, dict[str, Entry]] = {}
+    for entry in entries:
+        for group, name in entry.place.rows.items():
+            groups.setdefault(group, {})[name] = entry
+    for group, rows in groups.items():
+        first, *others = rows.values()
+        for entry in others:
+            if (entry.size, entry.batch) != (first.size, first.batch):
+                raise UserError(
+                    f"configs of {group!r} are measured on equal batches, got "
+                    f"{_pictures(first)} and {_pictures(entry)}; measure them apart"
+                )
+    compared = {
+        group: rows
+        for group, rows in groups.items()
+        if len(rows) > 1 or baseline_of(group, rows) is None
+    }
+    return compared or groups
+
+
+def baseline_of(group: str, rows: dict[str, Entry]) -> str | None:
+    """The name of the one that the others are compared with, if it is there."""
+    names = (name for name, e in rows.items() if group in e.place.baseline_of)
+    return next(names, None)
+
+
+def _pictures(entry: Entry) -> str:
+    height, width = entry.size
+    return f"{entry.batch} pictures of {height} x {width} in {entry.config}"
 
 
 def build(entry: Entry, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -105,7 +149,8 @@ def largest_error(entry: Entry, device: str) -> float:
         if dtype == torch.float64:
             use_backend(model, "reference")
         features = model.extract_feat(noise(entry, 2).to(device, dtype))
-        gradients = torch.autograd.grad(loss_of(features), model.backbone.parameters())
+        trained = [p for p in model.backbone.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(loss_of(features), trained)
         found += [
             torch.cat([tensor.detach().flatten() for tensor in tensors])
             for tensors in (features, gradients)

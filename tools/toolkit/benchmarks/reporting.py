@@ -1,9 +1,10 @@
 """How the benchmarks report: flags, progress, tables, files."""
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,8 +14,12 @@ from setformer_mm.utils.files import save_figure, write_atomically
 from setformer_mm.utils.json_text import json_text
 from setformer_mm.utils.markdown import three_digits
 
-from ..document_sections import write_section
-from ..outputs import require_writable_figure, require_writable_file
+from ..document_sections import require_section, write_section
+from ..outputs import (
+    require_sources_kept,
+    require_writable_figure,
+    require_writable_file,
+)
 from ..timing import ratio
 
 if TYPE_CHECKING:  # only pictures need it
@@ -29,20 +34,49 @@ DPI = 120  # of pictures
 _VERSIONS = "torch", "torchao", "timm", "POT", "onnxruntime", "openvino", "nncf"
 
 
-def start(args: argparse.Namespace) -> None:
-    """Apply the common flags; end with a sentence if they cannot be applied."""
+def start(
+    args: argparse.Namespace,
+    section: str | None = None,
+    sources: Iterable[str | os.PathLike] = (),
+) -> None:
+    """Apply the common flags; end with a sentence if they cannot be applied.
+
+    Args:
+        args: the flags.
+        section: the name of the section in ``--document``, as :func:`publish` has it.
+        sources: files that are read.
+    """
     if getattr(args, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         sys.exit("error: --device cuda needs a GPU that torch can use")
     try:
-        for name in ("json", "markdown", "document"):
-            if path := getattr(args, name, None):
-                require_writable_file(path, f"--{name}")
-        if path := getattr(args, "plot", None):
-            require_writable_figure(path, "--plot")
+        _require_targets(args, section, sources)
     except UserError as error:
         sys.exit(f"error: {error}")
     if args.threads:
         torch.set_num_threads(args.threads)
+
+
+def _require_targets(
+    args: argparse.Namespace,
+    section: str | None,
+    sources: Iterable[str | os.PathLike],
+) -> None:
+    """Check all files that are to be written, before anything is measured."""
+    targets: dict[str, str] = {}
+    for name in ("json", "markdown", "document", "plot"):
+        path = getattr(args, name, None)
+        if not path:
+            continue
+        if name == "plot":
+            require_writable_figure(path, f"--{name}")
+        else:
+            require_writable_file(path, f"--{name}")
+        other = targets.setdefault(os.path.realpath(path), name)
+        if other != name:
+            raise UserError(f"--{other} and --{name} both name {path}")
+    require_sources_kept(sources, targets)
+    if section and args.document:
+        require_section(args.document, section)
 
 
 def publish(

@@ -129,10 +129,19 @@ HOOKS = (ResumeSettingsHook, DataCheckHook, ParameterTableHook, ExactResumeHook)
 
 
 def register_hooks(runner: Runner) -> None:
-    """Add those of :data:`HOOKS` that the config does not have."""
-    for hook in HOOKS:
-        if not any(isinstance(known, hook) for known in runner.hooks):
-            runner.register_hook(hook())
+    """Add those of :data:`HOOKS` that the config does not have, and say so.
+
+    The list of hooks in the log is the runner's, from before.
+    """
+    missing = [
+        hook
+        for hook in HOOKS
+        if not any(isinstance(known, hook) for known in runner.hooks)
+    ]
+    for hook in missing:
+        runner.register_hook(hook())
+    names = ", ".join(hook.__name__ for hook in missing)
+    runner.logger.info(f"Hooks of every training, in addition: {names or 'none'}")
 
 
 def require_same_model(runner: Runner, path: str, checkpoint: dict) -> None:

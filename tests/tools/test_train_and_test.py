@@ -58,6 +58,9 @@ def test_resuming_is_exact_whatever_hooks_a_config_has(tool, toy, tmp_path):
         for name in ("whole", "resumed")
     )
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+    (log,) = (tmp_path / "whole").glob("*/*.log")
+    assert "in addition: ResumeSettingsHook, DataCheckHook, Parame" in log.read_text()
+    assert "ParameterTableHook, ExactResumeHook\n" in log.read_text()
 
 
 def test_training_says_where_things_lie_and_shows_its_optimiser(

@@ -1,5 +1,5 @@
-_base_ = "./mixer_set.py"
+_base_ = "./converged_set.py"
 
-ablation = dict(group="alpha", name=1.0)
+ablation = dict(group="alpha", name=1.0, seeds=3, learning_rates=())
 
 model = dict(backbone=dict(attention=dict(alpha=1.0)))

@@ -5,7 +5,17 @@ _base_ = "./mixer_set.py"
 ablation = dict(
     group="token mixer, converged",
     name="SeT",
-    baselines={"_delete_": True, "token mixer, converged": "SeT"},
+    # This config under the names that it has in the other comparisons.
+    baselines={
+        "_delete_": True,
+        "token mixer, converged": "SeT",
+        "references": "4x4",
+        "epsilon": 0.01,
+        "iterations": 1,
+        "alpha": 2.0,
+        "tau": 0.5,
+        "initialisation": "random",
+    },
     seeds=5,
     learning_rates=(5e-4, 1e-3, 2e-3),
 )

@@ -1,5 +1,5 @@
-_base_ = "./mixer_set.py"
+_base_ = "./converged_set.py"
 
-ablation = dict(group="epsilon", name=0.05)
+ablation = dict(group="epsilon", name=0.05, seeds=1, learning_rates=())
 
 model = dict(backbone=dict(attention=dict(epsilon=0.05)))

@@ -1,6 +1,6 @@
-_base_ = "./mixer_set.py"
+_base_ = "./converged_set.py"
 
-ablation = dict(group="initialisation", name="K-means")
+ablation = dict(group="initialisation", name="K-means", seeds=1, learning_rates=())
 
 custom_hooks = [
     *_base_.custom_hooks,

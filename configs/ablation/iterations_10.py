@@ -1,5 +1,5 @@
-_base_ = "./mixer_set.py"
+_base_ = "./converged_set.py"
 
-ablation = dict(group="iterations", name=10)
+ablation = dict(group="iterations", name=10, seeds=1, learning_rates=())
 
 model = dict(backbone=dict(attention=dict(num_iters=10)))

@@ -1,5 +1,5 @@
-_base_ = "./mixer_set.py"
+_base_ = "./converged_set.py"
 
-ablation = dict(group="tau", name=0.25)
+ablation = dict(group="tau", name=0.25, seeds=1, learning_rates=())
 
 model = dict(backbone=dict(attention=dict(tau=0.25)))

@@ -195,11 +195,11 @@ def test_a_grid_is_compared_with_the_baseline_of_another_one(copied, run):
     folder = copied / "docs" / "data" / "ablation"
     runs = json.loads((folder / "mixers.json").read_text())
     baseline, field = deepcopy(runs[0]), deepcopy(runs[0])
-    baseline.update(rows=dict(tau="0.5"), baseline_of=["tau"])
+    baseline.update(rows=dict(width="0.5"), baseline_of=["width"])
     baseline["result"].update(config="set.py")
     (folder / "mixers.json").write_text(json.dumps([*runs, baseline]))
-    field.update(rows=dict(tau="0.45"), baseline_of=[])
-    field["result"].update(config="tau_045.py", metrics={"accuracy/top1": 12.34})
+    field.update(rows=dict(width="0.45"), baseline_of=[])
+    field["result"].update(config="width_045.py", metrics={"accuracy/top1": 12.34})
     (folder / "others.json").write_text(json.dumps([field]))
     document = copied / "docs" / "ablations.md"
     marks = "<!-- begin {0}: written by tools/update_docs.py -->\n<!-- end {0} -->"
@@ -207,7 +207,7 @@ def test_a_grid_is_compared_with_the_baseline_of_another_one(copied, run):
     run()
     _, section = document.read_text().split("begin ablation-others")
     names = [line.split("|")[1].strip() for line in section.splitlines() if "|" in line]
-    assert names[0] == "tau"
+    assert names[0] == "width"
     assert names[2:] == ["0.45", "**0.5**"]
     assert "12.34" in section
     pictures = copied / "docs" / "images"
